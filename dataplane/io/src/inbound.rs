@@ -1,0 +1,277 @@
+//! To the pod's application: through a tunnel (15008) or in plaintext (15006), judged by the policies (ztunnel.md 3).
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ambit_core::framing::{Connection, RequestHead, Settings};
+use ambit_core::hbone::{Authority, Baggage, parse_forwarded_host};
+use ambit_core::identity::Identity;
+use ambit_core::inbound as decisions;
+use ambit_core::mesh_state::Workload;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::labels;
+use crate::live::Live;
+use crate::pool::{self, HANDSHAKE_TIMEOUT};
+use crate::proxy::{Accepted, PodProxy};
+use crate::sockets::{self, Source};
+use crate::tcp_relay;
+use crate::telemetry::{
+    Addresses, ConnectionReport, Direction, Flag, SecurityPolicy, TrafficLabels, report_early_failure,
+};
+use crate::tls::{handshake, verify};
+use crate::tunnel::{Request, Stream, Tunnel, TunnelEnd};
+
+/// What all streams of one inbound tunnel have in common.
+struct Client {
+    /// The pod that it leads to.
+    workload: Arc<Workload>,
+    identity: Identity,
+    /// The client's address: the original one, since tunnels come from the client's own namespace.
+    address: SocketAddr,
+    /// Ours: the pod's address and 15008.
+    local: SocketAddr,
+}
+
+/// Serve one tunnel.
+pub(crate) async fn serve_hbone(proxy: Rc<PodProxy>, accepted: Accepted) {
+    let Accepted { socket, peer, local } = accepted;
+    let addresses = Addresses {
+        source: peer,
+        destination: local,
+    };
+    match accept_tunnel(&proxy, &socket, peer, local).await {
+        Ok((client, established)) => {
+            let (tunnel, early) = Tunnel::new(socket, established, Connection::server(Settings::server()));
+            proxy.track_tunnel(&tunnel);
+            let client = Rc::new(client);
+            let accept = |request: Request| {
+                let (serving, client) = (Rc::clone(&proxy), Rc::clone(&client));
+                proxy.spawn(async move { serve_connect(&serving, &client, request).await });
+            };
+            let end = tunnel.drive(early, &accept).await;
+            if let TunnelEnd::Tls(_) | TunnelEnd::Http2(_) | TunnelEnd::Unresponsive = end {
+                report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &end.to_string());
+            }
+        }
+        Err(error) => report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &error),
+    }
+}
+
+async fn accept_tunnel(
+    proxy: &PodProxy,
+    socket: &TcpStream,
+    address: SocketAddr,
+    local: SocketAddr,
+) -> Result<(Client, handshake::Established), String> {
+    let workload = proxy.workload().await?;
+    let own = proxy.identity(&workload)?;
+    let certificate = proxy
+        .shared
+        .certificates
+        .get(&own)
+        .await
+        .map_err(|error| error.to_string())?;
+    let established = timeout(
+        HANDSHAKE_TIMEOUT,
+        handshake::accept(socket, Arc::clone(&certificate.server)),
+    )
+    .await
+    .map_err(|_| "the client did not finish the tls handshake in 10 s".to_owned())?
+    .map_err(|error| error.to_string())?;
+    let identity = verify::identity_of(&established.peer)?;
+    Ok((
+        Client {
+            workload,
+            identity,
+            address,
+            local,
+        },
+        established,
+    ))
+}
+
+/// A request that cannot be served: what the client is told, and what the log is.
+struct Refused {
+    status: u16,
+    flag: Flag,
+    text: String,
+}
+
+impl Refused {
+    fn new(status: u16, flag: Flag, text: String) -> Self {
+        Self { status, flag, text }
+    }
+}
+
+/// Serve one CONNECT.
+async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) {
+    let started = Instant::now();
+    let Request { stream, head } = request;
+    let addresses = Addresses {
+        source: client.address,
+        destination: client.local,
+    };
+    let (head, target) = match find_target(proxy, client, head) {
+        Ok(found) => found,
+        Err(refused) => {
+            stream.refuse(refused.status);
+            return report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &refused.text);
+        }
+    };
+    let live = Rc::new(Live::new(
+        Arc::clone(&client.workload),
+        Some(client.identity.clone()),
+        client.address.ip(),
+        target,
+    ));
+    let report = report_opened(proxy, &live, Some(&head), addresses, started);
+    proxy.track(&live);
+    let (forth, back) = (|| stream.moved.from_tunnel.get(), || stream.moved.into_tunnel.get());
+    match admit_and_relay(proxy, client, &live, &stream).await {
+        Ok(()) => report.complete(forth(), back(), None),
+        Err(refused) => report.complete(forth(), back(), Some((refused.flag, &refused.text))),
+    }
+}
+
+/// Which address of the application the client means; also that it may mean it at all.
+fn find_target(
+    proxy: &PodProxy,
+    client: &Client,
+    head: Result<RequestHead, ambit_core::framing::MalformedRequest>,
+) -> Result<(RequestHead, SocketAddr), Refused> {
+    let head = head.map_err(|error| Refused::new(error.status(), Flag::None, format!("bad CONNECT: {error}")))?;
+    let authority = head
+        .authority
+        .parse::<Authority>()
+        .map_err(|error| Refused::new(400, Flag::None, format!("bad CONNECT: {error}")))?;
+    let mesh = proxy.shared.mesh();
+    let target = decisions::decide_target(&mesh, &client.workload, client.local.ip(), &authority)
+        .map_err(|refusal| Refused::new(refusal.status(), Flag::None, refusal.to_string()))?;
+    if target.proxy_header.is_some() {
+        let text = "the pod wants a PROXY header before its connections; this is not supported yet".to_owned();
+        return Err(Refused::new(503, Flag::None, text));
+    }
+    Ok((head, target.application))
+}
+
+fn report_opened(
+    proxy: &PodProxy,
+    live: &Live,
+    head: Option<&RequestHead>,
+    addresses: Addresses,
+    started: Instant,
+) -> ConnectionReport {
+    let mesh = proxy.shared.mesh();
+    let source = mesh.workload_by_ip(&mesh.settings().network, live.source);
+    let asked = head
+        .and_then(|head| head.forwarded.as_deref())
+        .and_then(parse_forwarded_host);
+    let service = decisions::guess_service(&mesh, &live.workload, live.destination.port(), asked);
+    let baggage = head.and_then(|head| head.baggage.as_deref()).map(Baggage::parse);
+    let labels = TrafficLabels {
+        direction: Direction::Inbound,
+        source: labels::client(source.map(|source| &**source), baggage.as_ref(), live.peer.as_ref()),
+        destination: labels::peer(Some(&live.workload)),
+        service: labels::service(service.map(|service| &**service)),
+        security: if live.peer.is_some() {
+            SecurityPolicy::MutualTls
+        } else {
+            SecurityPolicy::Unknown
+        },
+    };
+    let authority = head.map(|head| head.authority.clone());
+    ConnectionReport::opened(&proxy.shared.metrics, labels, addresses, authority, started)
+}
+
+async fn admit_and_relay(
+    proxy: &PodProxy,
+    client: &Client,
+    live: &Rc<Live>,
+    stream: &Rc<Stream>,
+) -> Result<(), Refused> {
+    let refuse = |refused: Refused| {
+        stream.refuse(refused.status);
+        refused
+    };
+    live.admit(&proxy.shared.mesh())
+        .map_err(|text| refuse(Refused::new(401, Flag::Denied, text)))?;
+    let application = connect_application(proxy, client.address, live.destination)
+        .await
+        .map_err(refuse)?;
+    let baggage = labels::baggage(&client.workload).to_string();
+    stream.respond(&[("baggage", &baggage)]);
+    tokio::select! {
+        ended = stream.relay(Rc::new(application)) => {
+            ended.map_err(|error| Refused::new(503, Flag::None, error.to_string()))
+        }
+        refusal = live.refused() => Err(Refused::new(401, Flag::Denied, refusal)),
+    }
+}
+
+/// Connect to the application as if we were the client.
+async fn connect_application(proxy: &PodProxy, client: SocketAddr, target: SocketAddr) -> Result<TcpStream, Refused> {
+    let source = if client.ip() == target.ip() {
+        Source::Own
+    } else {
+        Source::Spoofed(client.ip())
+    };
+    pool::connect(&proxy.pod.netns, target, source)
+        .await
+        .map_err(|error| Refused::new(503, Flag::Connect, format!("the application does not answer: {error}")))
+}
+
+/// Serve one connection that came in plaintext.
+pub(crate) async fn serve_plaintext(proxy: Rc<PodProxy>, accepted: Accepted) {
+    let started = Instant::now();
+    let target = sockets::original_destination(&accepted.socket, accepted.local);
+    let addresses = Addresses {
+        source: accepted.peer,
+        destination: target,
+    };
+    let workload = match find_plaintext_workload(&proxy, target).await {
+        Ok(workload) => workload,
+        Err(error) => {
+            sockets::reset_on_close(&accepted.socket);
+            return report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &error);
+        }
+    };
+    let live = Rc::new(Live::new(workload, None, accepted.peer.ip(), target));
+    let report = report_opened(&proxy, &live, None, addresses, started);
+    proxy.track(&live);
+    let moved = tcp_relay::Moved::default();
+    let result = relay_plaintext(&proxy, &accepted, &live, &moved).await;
+    let (forth, back) = (moved.forth.get(), moved.back.get());
+    match result {
+        Ok(()) => report.complete(forth, back, None),
+        Err(refused) => {
+            sockets::reset_on_close(&accepted.socket);
+            report.complete(forth, back, Some((refused.flag, &refused.text)));
+        }
+    }
+}
+
+async fn find_plaintext_workload(proxy: &PodProxy, target: SocketAddr) -> Result<Arc<Workload>, String> {
+    decisions::check_plaintext(target).map_err(|refusal| refusal.to_string())?;
+    proxy.workload().await
+}
+
+async fn relay_plaintext(
+    proxy: &PodProxy,
+    accepted: &Accepted,
+    live: &Rc<Live>,
+    moved: &tcp_relay::Moved,
+) -> Result<(), Refused> {
+    live.admit(&proxy.shared.mesh())
+        .map_err(|text| Refused::new(401, Flag::Denied, text))?;
+    let application = connect_application(proxy, accepted.peer, live.destination).await?;
+    tokio::select! {
+        ended = tcp_relay::relay(&accepted.socket, &application, moved) => {
+            ended.map_err(|error| Refused::new(503, Flag::None, error.to_string()))
+        }
+        refusal = live.refused() => Err(Refused::new(401, Flag::Denied, refusal)),
+    }
+}

@@ -1,0 +1,91 @@
+//! An inbound connection that is open: judged again whenever the mesh changes.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ambit_core::identity::Identity;
+use ambit_core::mesh_state::{MeshState, Workload};
+use ambit_core::policy::{self, Decision, Verdict};
+
+use crate::logging::{self, Fields, Level};
+use crate::signal::Signal;
+
+/// What policies judge a connection by.
+pub(crate) struct Live {
+    /// The pod it came to, as it was known then.
+    pub(crate) workload: Arc<Workload>,
+    /// Who proved to be on the other side; nobody in plaintext.
+    pub(crate) peer: Option<Identity>,
+    /// The client's address.
+    pub(crate) source: IpAddr,
+    /// The application's address.
+    pub(crate) destination: SocketAddr,
+    refusal: RefCell<Option<String>>,
+    ended: Signal,
+}
+
+impl Live {
+    pub(crate) fn new(
+        workload: Arc<Workload>,
+        peer: Option<Identity>,
+        source: IpAddr,
+        destination: SocketAddr,
+    ) -> Self {
+        Self {
+            workload,
+            peer,
+            source,
+            destination,
+            refusal: RefCell::default(),
+            ended: Signal::default(),
+        }
+    }
+
+    /// Whether the connection may be made; what policies in dry run say of it is logged.
+    pub(crate) fn admit(&self, mesh: &MeshState) -> Result<(), String> {
+        let decision = self.decide(mesh);
+        for outcome in &decision.dry_run {
+            let fields = Fields::default().text("outcome", &format!("{outcome:?}"));
+            logging::write(Level::Info, "policy", "dry run", &fields);
+        }
+        permitted(decision.verdict)
+    }
+
+    /// End the connection if `mesh` no longer permits it.
+    pub(crate) fn re_evaluate(&self, mesh: &MeshState) {
+        if let Err(refusal) = permitted(self.decide(mesh).verdict) {
+            self.refusal.borrow_mut().get_or_insert(refusal);
+            self.ended.raise();
+        }
+    }
+
+    /// Judge the connection by `mesh`. The workload is looked up anew, so that a policy that came to select it counts.
+    fn decide(&self, mesh: &MeshState) -> Decision {
+        let current = mesh.workload(&self.workload.uid).unwrap_or(&self.workload);
+        let connection = policy::Connection {
+            peer: self.peer.as_ref(),
+            source: self.source,
+            destination: self.destination.ip(),
+            port: self.destination.port(),
+        };
+        policy::decide(mesh, current, &connection)
+    }
+
+    /// Wait until the connection is no longer permitted; returns why.
+    pub(crate) async fn refused(&self) -> String {
+        loop {
+            if let Some(refusal) = self.refusal.borrow().clone() {
+                return format!("closed due to policy change: {refusal}");
+            }
+            self.ended.wait().await;
+        }
+    }
+}
+
+fn permitted(verdict: Verdict) -> Result<(), String> {
+    match verdict {
+        Verdict::Permit => Ok(()),
+        Verdict::Refusal(refusal) => Err(refusal.to_string()),
+    }
+}

@@ -1,0 +1,242 @@
+//! From the pod's applications: whom the connection is for, and by which way (ztunnel.md 2).
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ambit_core::framing::{self, ErrorCode, OpenError};
+use ambit_core::hbone::{Forwarded, TraceParent};
+use ambit_core::mesh_state::Workload;
+use ambit_core::upstream::{Dial, Upstream, decide_upstream};
+use tokio::time::timeout;
+
+use crate::labels;
+use crate::pool::{self, DialError, PoolKey};
+use crate::proxy::{Accepted, PodProxy};
+use crate::sockets::{self, Source};
+use crate::tcp_relay;
+use crate::telemetry::{
+    Addresses, ConnectionReport, Direction, Flag, SecurityPolicy, TrafficLabels, report_early_failure,
+};
+use crate::tunnel::{RelayEnd, Stream};
+
+/// The other end connects to its application before it answers, for which it has 10 s; a little more for the way.
+/// Stock ztunnel waits for ever (ztunnel.md 12.1, 7).
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a connection through the mesh failed.
+#[derive(Debug, thiserror::Error)]
+enum OutboundError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("no stream in the tunnel: {0}")]
+    Open(#[from] OpenError),
+    #[error("the destination's proxy answered {0}{hint}", hint = explain_status(*.0))]
+    Refused(u16),
+    #[error("the destination's proxy did not answer in 15 s")]
+    NoAnswer,
+    #[error(transparent)]
+    Relay(#[from] RelayEnd),
+    #[error("{0}")]
+    Plain(std::io::Error),
+    #[error("{0}")]
+    Identity(String),
+}
+
+impl OutboundError {
+    fn flag(&self) -> Flag {
+        match self {
+            Self::Dial(error) => error.flag(),
+            Self::Refused(401) => Flag::Denied,
+            Self::Open(_) | Self::Refused(_) | Self::NoAnswer => Flag::Connect,
+            Self::Identity(_) => Flag::IdentityError,
+            Self::Relay(_) | Self::Plain(_) => Flag::None,
+        }
+    }
+}
+
+fn explain_status(status: u16) -> &'static str {
+    match status {
+        401 => ": a policy there denies the connection; its log names the policy",
+        503 => ": it could not reach the application",
+        400 => ": it refused the request as malformed",
+        _ => "",
+    }
+}
+
+/// Serve one connection of an application.
+pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
+    let started = Instant::now();
+    let original = sockets::original_destination(&accepted.socket, accepted.local);
+    let early = Addresses {
+        source: accepted.peer,
+        destination: original,
+    };
+    let source = match proxy.workload().await {
+        Ok(source) => source,
+        Err(error) => {
+            sockets::reset_on_close(&accepted.socket);
+            return report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
+        }
+    };
+    let mesh = proxy.shared.mesh();
+    let decided =
+        decide_upstream(&mesh, &source, original, &mut || fastrand::u64(..)).map_err(|error| error.to_string());
+    match decided.and_then(Way::new) {
+        Ok(way) => carry(&proxy, accepted, &source, way, started).await,
+        Err(error) => {
+            sockets::reset_on_close(&accepted.socket);
+            report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
+        }
+    }
+}
+
+/// A decision with its address: what can be carried out at once.
+struct Way {
+    upstream: Upstream,
+    target: SocketAddr,
+}
+
+impl Way {
+    /// Errors, as text for the log, for ways that are not supported (docs/limits.md).
+    fn new(upstream: Upstream) -> Result<Self, String> {
+        let target = match upstream.dial() {
+            Dial::Address(target) => target,
+            Dial::Name { hostname, .. } => {
+                return Err(format!(
+                    "the endpoint {hostname} has a name instead of an address; this is not supported yet"
+                ));
+            }
+        };
+        if let Upstream::DoubleHbone { service, .. } = &upstream {
+            return Err(format!(
+                "service {} is on another network; this is not supported yet",
+                service.hostname()
+            ));
+        }
+        Ok(Self { upstream, target })
+    }
+}
+
+/// Report the connection, move its bytes, report how it went.
+async fn carry(proxy: &Rc<PodProxy>, accepted: Accepted, source: &Arc<Workload>, way: Way, started: Instant) {
+    let Way { upstream, target } = &way;
+    let tunnelled = upstream.authority().is_some();
+    let security = if tunnelled {
+        SecurityPolicy::MutualTls
+    } else {
+        SecurityPolicy::Unknown
+    };
+    let labels = TrafficLabels {
+        direction: Direction::Outbound,
+        source: labels::peer(Some(source)),
+        destination: labels::peer(upstream.workload().map(|workload| &**workload)),
+        service: labels::service(upstream.service().map(|service| &**service)),
+        security,
+    };
+    let addresses = Addresses {
+        source: accepted.peer,
+        destination: *target,
+    };
+    let authority = upstream.authority().map(ToString::to_string);
+    let report = ConnectionReport::opened(&proxy.shared.metrics, labels, addresses, authority, started);
+    let application = Rc::new(accepted.socket);
+    let mut moved = (0, 0);
+    let result = if tunnelled {
+        through_tunnel(proxy, &application, accepted.peer, source, &way, &mut moved).await
+    } else {
+        plainly(proxy, &application, *target, &mut moved).await
+    };
+    if result.is_err() && moved == (0, 0) {
+        // Nothing was said yet: a reset says that the connection never came about.
+        sockets::reset_on_close(&*application);
+    }
+    match result {
+        Ok(()) => report.complete(moved.0, moved.1, None),
+        Err(error) => report.complete(moved.0, moved.1, Some((error.flag(), &error.to_string()))),
+    }
+}
+
+async fn plainly(
+    proxy: &PodProxy,
+    application: &tokio::net::TcpStream,
+    target: SocketAddr,
+    moved: &mut (u64, u64),
+) -> Result<(), OutboundError> {
+    let server = pool::connect(&proxy.pod.netns, target, Source::Own).await?;
+    let counters = tcp_relay::Moved::default();
+    let result = tcp_relay::relay(application, &server, &counters).await;
+    *moved = (counters.forth.get(), counters.back.get());
+    result.map_err(OutboundError::Plain)
+}
+
+async fn through_tunnel(
+    proxy: &Rc<PodProxy>,
+    application: &Rc<tokio::net::TcpStream>,
+    client: SocketAddr,
+    source: &Arc<Workload>,
+    way: &Way,
+    moved: &mut (u64, u64),
+) -> Result<(), OutboundError> {
+    let Way { upstream, target } = way;
+    let identity = proxy.identity(source).map_err(OutboundError::Identity)?;
+    let key = PoolKey {
+        source: identity,
+        accepted: upstream.accepted().to_vec(),
+        target: *target,
+    };
+    let stream = open_stream(proxy, &key, client, source, upstream).await?;
+    let answered = timeout(RESPONSE_TIMEOUT, stream.response()).await;
+    let status = match answered {
+        Ok(status) => status?,
+        Err(_) => {
+            stream.reset(ErrorCode::CANCEL);
+            return Err(OutboundError::NoAnswer);
+        }
+    };
+    if status != 200 {
+        stream.reset(ErrorCode::CANCEL);
+        return Err(OutboundError::Refused(status));
+    }
+    let result = stream.relay(Rc::clone(application)).await;
+    *moved = (stream.moved.into_tunnel.get(), stream.moved.from_tunnel.get());
+    Ok(result?)
+}
+
+async fn open_stream(
+    proxy: &Rc<PodProxy>,
+    key: &PoolKey,
+    client: SocketAddr,
+    source: &Workload,
+    upstream: &Upstream,
+) -> Result<Rc<Stream>, OutboundError> {
+    let authority = upstream.authority().map(ToString::to_string).unwrap_or_default();
+    let baggage = labels::baggage(source).to_string();
+    let forwarded = Forwarded {
+        client,
+        host: upstream.service().map(|service| service.hostname()),
+    }
+    .to_string();
+    let traceparent = TraceParent {
+        trace: fastrand::u128(..),
+        span: fastrand::u64(..),
+    }
+    .to_string();
+    let head = framing::ConnectHead {
+        authority: &authority,
+        baggage: Some(&baggage),
+        forwarded: Some(&forwarded),
+        traceparent: Some(&traceparent),
+        x_forwarded_network: None,
+    };
+    loop {
+        let tunnel = proxy.pool.checkout(key).await?;
+        match tunnel.open(&head) {
+            Ok(stream) => return Ok(stream),
+            // Somebody was faster, or the tunnel ended just now: another one will do.
+            Err(OpenError::TooManyStreams | OpenError::Draining) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

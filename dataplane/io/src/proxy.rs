@@ -1,0 +1,257 @@
+//! One pod's proxy on one worker: three listeners in the pod's namespace, and every connection that came through them.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ambit_core::identity::Identity;
+use ambit_core::mesh_state::{MeshState, Workload};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::live::Live;
+use crate::logging::{self, Fields, Level};
+use crate::netns::Netns;
+use crate::pool::Pool;
+use crate::shared::Shared;
+use crate::signal::Signal;
+use crate::tunnel::Tunnel;
+use crate::{inbound, outbound, sockets};
+
+/// Where redirected connections of the pod's applications arrive (ztunnel.md 1.1).
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Where redirected plaintext connections to the pod arrive.
+pub const INBOUND_PLAINTEXT_PORT: u16 = 15006;
+/// Where tunnels to the pod arrive.
+pub const HBONE_PORT: u16 = 15008;
+/// How long a connection waits for discovery to bring its own pod (ztunnel.md 2.1).
+const WORKLOAD_WAIT: Duration = Duration::from_secs(5);
+/// After a failed accept. Stock ztunnel spins and floods its log when descriptors run out (ztunnel.md 12.1, 9).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A pod as the node agent named it.
+pub struct Pod {
+    /// Kubernetes' uid.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its service account's name.
+    pub service_account: String,
+    /// Where its sockets are.
+    pub netns: Arc<Netns>,
+}
+
+/// A pod that is served.
+pub(crate) struct PodProxy {
+    /// Shared by all threads.
+    pub(crate) shared: Arc<Shared>,
+    /// Whose proxy this is.
+    pub(crate) pod: Arc<Pod>,
+    /// Tunnels that the pod's applications share.
+    pub(crate) pool: Rc<Pool>,
+    listeners: RefCell<Vec<AbortHandle>>,
+    connections: RefCell<JoinSet<()>>,
+    /// Inbound connections that a changed policy may end.
+    live: RefCell<Vec<Weak<Live>>>,
+    /// Inbound tunnels.
+    tunnels: RefCell<Vec<Weak<Tunnel>>>,
+    ended: Signal,
+}
+
+impl PodProxy {
+    /// Open the listeners and serve them. Errors when a port is taken or the namespace cannot be entered.
+    pub(crate) fn start(shared: Arc<Shared>, pod: Arc<Pod>) -> io::Result<Rc<Self>> {
+        let (outbound, plaintext, hbone) = pod.netns.within(|| {
+            Ok((
+                sockets::listen(OUTBOUND_PORT)?,
+                sockets::listen(INBOUND_PLAINTEXT_PORT)?,
+                sockets::listen(HBONE_PORT)?,
+            ))
+        })?;
+        let pool = Pool::new(Arc::clone(&shared.certificates), Arc::clone(&pod.netns));
+        let proxy = Rc::new(Self {
+            shared,
+            pod,
+            pool,
+            listeners: RefCell::default(),
+            connections: RefCell::default(),
+            live: RefCell::default(),
+            tunnels: RefCell::default(),
+            ended: Signal::default(),
+        });
+        proxy.accept_on(TcpListener::from_std(outbound)?, outbound::serve);
+        proxy.accept_on(TcpListener::from_std(plaintext)?, inbound::serve_plaintext);
+        proxy.accept_on(TcpListener::from_std(hbone)?, inbound::serve_hbone);
+        Ok(proxy)
+    }
+
+    fn accept_on<F>(self: &Rc<Self>, listener: TcpListener, serve: fn(Rc<Self>, Accepted) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let proxy = Rc::clone(self);
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                match listener.accept().await.and_then(Accepted::new) {
+                    Ok(accepted) => proxy.spawn(serve(Rc::clone(&proxy), accepted)),
+                    Err(error) => {
+                        let fields = Fields::default()
+                            .text("pod", &proxy.pod.name)
+                            .text("error", &error.to_string());
+                        logging::write(Level::Warn, "proxy", "accept failed", &fields);
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+        self.listeners.borrow_mut().push(task.abort_handle());
+    }
+
+    /// Run a connection's task; it ends with the proxy.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let mut connections = self.connections.borrow_mut();
+        while connections.try_join_next().is_some() {}
+        connections.spawn_local(task);
+    }
+
+    /// The pod as discovery knows it. Waits a little for a pod that is new.
+    pub(crate) async fn workload(&self) -> Result<Arc<Workload>, String> {
+        let mut changes = self.shared.changes();
+        let found = timeout(WORKLOAD_WAIT, async {
+            loop {
+                changes.borrow_and_update();
+                let Pod {
+                    name,
+                    namespace,
+                    service_account,
+                    ..
+                } = &*self.pod;
+                if let Some(workload) = self.shared.mesh().local_workload(namespace, name, service_account) {
+                    return Some(Arc::clone(workload));
+                }
+                if changes.changed().await.is_err() {
+                    return None;
+                }
+            }
+        });
+        found.await.ok().flatten().ok_or_else(|| {
+            let Pod { name, namespace, .. } = &*self.pod;
+            format!("the controller has not told of pod {namespace}/{name} in 5 s; is it connected and does it know the pod?")
+        })
+    }
+
+    /// The identity that `workload`, this proxy's pod, proves to others.
+    pub(crate) fn identity(&self, workload: &Workload) -> Result<Identity, String> {
+        workload.identity().cloned().ok_or_else(|| {
+            format!(
+                "pod {}/{} has no valid identity; check its service account's name",
+                self.pod.namespace, self.pod.name
+            )
+        })
+    }
+
+    /// Keep an eye on an inbound connection while policies change.
+    pub(crate) fn track(&self, live: &Rc<Live>) {
+        self.live.borrow_mut().push(Rc::downgrade(live));
+    }
+
+    /// Remember an inbound tunnel, to say goodbye to its client when draining.
+    pub(crate) fn track_tunnel(&self, tunnel: &Rc<Tunnel>) {
+        self.tunnels.borrow_mut().push(Rc::downgrade(tunnel));
+    }
+
+    /// End the inbound connections that `mesh` no longer permits.
+    pub(crate) fn re_evaluate(&self, mesh: &MeshState) {
+        let all: Vec<_> = self.live.borrow().iter().filter_map(Weak::upgrade).collect();
+        for live in all {
+            live.re_evaluate(mesh);
+        }
+    }
+
+    /// Close tunnels that nobody needs, and forget what has ended. Called every few seconds.
+    pub(crate) fn release_unused(&self) {
+        self.pool.release_unused();
+        forget_ended(&mut self.live.borrow_mut());
+        forget_ended(&mut self.tunnels.borrow_mut());
+        let mut connections = self.connections.borrow_mut();
+        while connections.try_join_next().is_some() {}
+    }
+
+    /// Close the listeners; ask clients to take new connections elsewhere.
+    pub(crate) fn stop_accepting(&self) {
+        for listener in self.listeners.borrow_mut().drain(..) {
+            listener.abort();
+        }
+        for tunnel in self.tunnels.borrow_mut().drain(..) {
+            if let Some(tunnel) = tunnel.upgrade() {
+                tunnel.retire();
+            }
+        }
+    }
+
+    /// Wait until all connections have ended.
+    pub(crate) async fn finished(&self) {
+        loop {
+            let none = {
+                let mut connections = self.connections.borrow_mut();
+                while connections.try_join_next().is_some() {}
+                connections.is_empty()
+            };
+            if none {
+                self.pool.close(false);
+                return;
+            }
+            // Connections end at their own pace; a tenth of a second more does not matter to a process that is ending.
+            let _ = timeout(Duration::from_millis(100), self.ended.wait()).await;
+        }
+    }
+
+    /// End everything now.
+    pub(crate) fn stop(&self) {
+        self.stop_accepting();
+        self.connections.borrow_mut().abort_all();
+        self.pool.close(true);
+        self.ended.raise();
+        self.shared.metrics.proxies_stopped.fetch_add(1, Relaxed);
+    }
+}
+
+/// A connection that a listener accepted. Addresses are canonical: IPv4 is never mapped into IPv6.
+pub(crate) struct Accepted {
+    /// The socket.
+    pub(crate) socket: TcpStream,
+    /// Who connected.
+    pub(crate) peer: SocketAddr,
+    /// To which address of ours.
+    pub(crate) local: SocketAddr,
+}
+
+impl Accepted {
+    fn new((socket, peer): (TcpStream, SocketAddr)) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        socket.set_nodelay(true)?;
+        Ok(Self {
+            socket,
+            peer: canonical(peer),
+            local: canonical(local),
+        })
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(sockets::canonical(address.ip()), address.port())
+}
+
+/// Drop the references to what is gone: each keeps its memory.
+fn forget_ended<T>(all: &mut Vec<Weak<T>>) {
+    all.retain(|one| one.strong_count() > 0);
+    all.shrink_to_fit();
+}

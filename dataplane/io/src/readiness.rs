@@ -1,0 +1,30 @@
+//! What the process still waits for before it is ready (ztunnel.md 8.2).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Named tasks; the process is ready when each of them is.
+#[derive(Default)]
+pub struct Readiness {
+    tasks: Mutex<BTreeMap<String, bool>>,
+}
+
+impl Readiness {
+    /// Say whether `task` is done. It may become undone again.
+    pub fn set(&self, task: &str, ready: bool) {
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(task.to_owned(), ready);
+    }
+
+    /// The tasks that are not done, sorted. Empty when the process is ready.
+    pub fn pending(&self) -> Vec<String> {
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks
+            .iter()
+            .filter(|(_, ready)| !**ready)
+            .map(|(task, _)| task.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,89 @@
+//! What all threads of a ztunnel share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ambit_core::mesh_state::{Applied, MeshSettings, MeshState, MeshWriter};
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::certificates::Certificates;
+use crate::readiness::Readiness;
+use crate::telemetry::Metrics;
+
+/// The state that connections are decided on, and what they report to.
+pub struct Shared {
+    /// Certificates of this node's identities.
+    pub certificates: Arc<Certificates>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What the process still waits for.
+    pub readiness: Readiness,
+    mesh: ArcSwap<MeshState>,
+    writer: Mutex<MeshWriter>,
+    version: watch::Sender<u64>,
+    draining: AtomicBool,
+}
+
+impl Shared {
+    /// Begin with an empty mesh.
+    pub fn new(settings: MeshSettings, certificates: Certificates) -> Arc<Self> {
+        let writer = MeshWriter::new(settings);
+        Arc::new(Self {
+            certificates: Arc::new(certificates),
+            metrics: Arc::default(),
+            readiness: Readiness::default(),
+            mesh: ArcSwap::from_pointee(writer.snapshot()),
+            writer: Mutex::new(writer),
+            version: watch::Sender::new(0),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// The mesh as it is now. A connection keeps the one it started with.
+    pub fn mesh(&self) -> Arc<MeshState> {
+        self.mesh.load_full()
+    }
+
+    /// Tells about every change of the mesh.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Read from the writer's side of the state.
+    pub fn with_writer<T>(&self, read: impl FnOnce(&MeshWriter) -> T) -> T {
+        read(&self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Change the state and publish it; ask for the certificates of identities that came, drop those of identities that went.
+    pub fn update(&self, change: impl FnOnce(&mut MeshWriter) -> Applied) -> Applied {
+        let applied = {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let applied = change(&mut writer);
+            if applied.is_changed {
+                self.mesh.store(Arc::new(writer.snapshot()));
+            }
+            applied
+        };
+        if applied.is_changed {
+            self.version.send_modify(|version| *version += 1);
+        }
+        for identity in &applied.wanted_identities {
+            self.certificates.want(identity);
+        }
+        for identity in &applied.forgotten_identities {
+            self.certificates.forget(identity);
+        }
+        applied
+    }
+
+    /// Whether the process is ending.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The process is ending.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}

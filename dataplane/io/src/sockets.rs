@@ -1,0 +1,147 @@
+//! The data path's sockets: which options each kind needs, and why.
+//!
+//! Every socket carries the mark, so that the pod's redirect rules let it pass (cni.md 6). All functions are called with the
+//! thread inside the pod's network namespace (`Netns::within`) and return at once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// `SO_MARK` of everything that ztunnel sends: 1337 (ztunnel.md 0.27).
+pub(crate) const PACKET_MARK: u32 = 0x539;
+/// Length of a listener's accept queue. Stock ztunnel has 128; bursts of short connections overflow that, a full second of
+/// SYN retransmission each.
+const BACKLOG: i32 = 1024;
+/// Keepalive of application and tunnel sockets (ztunnel.md 9.1).
+const KEEPALIVE_TIME: Duration = Duration::from_secs(180);
+const KEEPALIVE_RETRIES: u32 = 9;
+
+/// What `connect` does with the source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The namespace's own address.
+    Own,
+    /// This address, foreign to the namespace: how an application keeps seeing its original client.
+    Spoofed(IpAddr),
+}
+
+/// A listener on all addresses of the namespace, IPv4 through an IPv6 socket where IPv6 exists.
+///
+/// `SO_REUSEPORT` lets every worker, and a successor during an upgrade, listen beside it.
+pub(crate) fn listen(port: u16) -> io::Result<std::net::TcpListener> {
+    let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    match listen_at(any_v6) {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => listen_at(any_v4),
+        result => result,
+    }
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_mark(PACKET_MARK)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // For destinations that arrive by TPROXY rather than by redirect.
+    socket.set_ip_transparent_v4(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Start connecting to `target`; the result is a non-blocking socket whose connection is under way.
+pub(crate) fn connect(target: SocketAddr, source: Source) -> io::Result<std::net::TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_mark(PACKET_MARK)?;
+    socket.set_tcp_nodelay(true)?;
+    set_keepalive(&socket)?;
+    if let Source::Spoofed(address) = source {
+        bind_foreign(&socket, address)?;
+    }
+    match socket.connect(&SockAddr::from(target)) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        result => result?,
+    }
+    Ok(socket.into())
+}
+
+fn bind_foreign(socket: &Socket, address: IpAddr) -> io::Result<()> {
+    match address {
+        IpAddr::V4(_) => {
+            socket.set_ip_transparent_v4(true)?;
+            socket.set_freebind_v4(true)?;
+        }
+        IpAddr::V6(_) => {
+            socket.set_ip_transparent_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    // The port is chosen when connecting, so that it has to be free only towards that one application.
+    setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::new(address, 0).into())
+}
+
+/// TCP keepalive as stock ztunnel sets it on application sockets.
+pub(crate) fn set_keepalive(socket: &Socket) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_TIME)
+        .with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Where the client meant to connect before the redirect: `SO_ORIGINAL_DST`, or the socket's own address (TPROXY).
+///
+/// A mapped IPv4 address comes back as IPv4.
+pub(crate) fn original_destination(socket: &impl AsFd, local: SocketAddr) -> SocketAddr {
+    let fd = socket.as_fd();
+    let original = match canonical(local.ip()) {
+        IpAddr::V4(_) => getsockopt(&fd, sockopt::OriginalDst).ok().map(|found| {
+            let address = Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr));
+            SocketAddr::from((address, u16::from_be(found.sin_port)))
+        }),
+        IpAddr::V6(_) => getsockopt(&fd, sockopt::Ip6tOriginalDst)
+            .ok()
+            .map(|found| SocketAddr::from((Ipv6Addr::from(found.sin6_addr.s6_addr), u16::from_be(found.sin6_port)))),
+    };
+    let address = original.unwrap_or(local);
+    SocketAddr::new(canonical(address.ip()), address.port())
+}
+
+/// The IPv4 address inside a mapped IPv6 one; others as they are.
+pub(crate) fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Take note that a read got less than it asked for: the socket is empty, and the next wait is for new bytes.
+///
+/// Without it every wait is preceded by a read that finds nothing. tokio's own `poll_read` does the same; an end of the
+/// stream stays visible, and with edge-triggered readiness bytes that come later announce themselves.
+pub(crate) fn note_drained(socket: &TcpStream) {
+    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    // The error is ours.
+    let _ = socket.try_io(Interest::READABLE, nothing);
+}
+
+/// Make closing the socket send a reset instead of a clean end, so that a cut transfer never looks complete.
+pub(crate) fn reset_on_close<'a>(socket: impl Into<SockRef<'a>>) {
+    // It fails only for a socket that is closed already.
+    let _ = socket.into().set_linger(Some(Duration::ZERO));
+}

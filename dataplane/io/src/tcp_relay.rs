@@ -1,0 +1,113 @@
+//! Bytes between two plain TCP connections: the way to and from what is outside the mesh.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+
+use tokio::net::TcpStream;
+
+use crate::sockets;
+
+/// One read. Shared by a worker's connections, so that idle ones own no buffer.
+const READ: usize = 256 * 1024;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+}
+
+/// Bytes moved so far, seen from the first connection.
+#[derive(Default)]
+pub(crate) struct Moved {
+    /// From the first to the second.
+    pub forth: Cell<u64>,
+    /// From the second to the first.
+    pub back: Cell<u64>,
+}
+
+/// Move bytes both ways until both directions have ended; an end of one is passed on while the other goes on.
+///
+/// When it fails or is cancelled, both connections are reset, so that a cut transfer never looks complete.
+pub(crate) async fn relay(first: &TcpStream, second: &TcpStream, moved: &Moved) -> io::Result<()> {
+    let mut cut = CutOnDrop {
+        first,
+        second,
+        done: false,
+    };
+    tokio::try_join!(copy(first, second, &moved.forth), copy(second, first, &moved.back))?;
+    cut.done = true;
+    Ok(())
+}
+
+async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        let step = BUFFER.with_borrow_mut(|buffer| move_batch(from, to, buffer));
+        match step {
+            Ok(Step::End) => {
+                // It fails only when the connection is gone, which the other direction reports.
+                let _ = socket2::SockRef::from(to).shutdown(std::net::Shutdown::Write);
+                return Ok(());
+            }
+            Ok(Step::Moved(bytes)) => moved.set(moved.get() + bytes as u64),
+            Ok(Step::Rest(written, rest)) => {
+                write_all(to, &rest).await?;
+                moved.set(moved.get() + (written + rest.len()) as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+enum Step {
+    End,
+    Moved(usize),
+    /// So many bytes were written; these were not taken yet.
+    Rest(usize, Vec<u8>),
+}
+
+fn move_batch(from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result<Step> {
+    let read = from.try_read(buffer)?;
+    if read == 0 {
+        return Ok(Step::End);
+    }
+    if read < buffer.len() {
+        sockets::note_drained(from);
+    }
+    let written = match to.try_write(&buffer[..read]) {
+        Ok(written) => written,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => return Err(error),
+    };
+    if written == read {
+        Ok(Step::Moved(read))
+    } else {
+        Ok(Step::Rest(written, buffer[written..read].to_vec()))
+    }
+}
+
+async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        to.writable().await?;
+        match to.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+struct CutOnDrop<'a> {
+    first: &'a TcpStream,
+    second: &'a TcpStream,
+    done: bool,
+}
+
+impl Drop for CutOnDrop<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            sockets::reset_on_close(self.first);
+            sockets::reset_on_close(self.second);
+        }
+    }
+}

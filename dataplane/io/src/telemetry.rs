@@ -1,0 +1,233 @@
+//! What is told about each connection: one access-log line and the same facts as metrics, with Istio's names and labels
+//! (ztunnel.md 8.3 and 8.4).
+
+mod metrics;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use metrics::Metrics;
+
+use crate::logging::{self, Fields, Level};
+
+/// Which side of a connection reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The server's side.
+    Inbound,
+    /// The client's side.
+    Outbound,
+}
+
+/// How the bytes were protected on their way to or from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecurityPolicy {
+    /// Through a tunnel, both identities proved.
+    MutualTls,
+    /// Not by the mesh.
+    Unknown,
+}
+
+/// `response_flags` of a connection (ztunnel.md 8.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flag {
+    /// It went as it should.
+    None,
+    /// A policy refused it.
+    Denied,
+    /// No connection to the next hop.
+    Connect,
+    /// A certificate was refused.
+    TlsFailure,
+    /// No certificate of our own.
+    IdentityError,
+}
+
+impl Flag {
+    fn label(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::Denied => "DENY",
+            Self::Connect => "CONNECT",
+            Self::TlsFailure => "TLS_FAILURE",
+            Self::IdentityError => "IDENTITY_ERROR",
+        }
+    }
+}
+
+/// One end of a connection, as labels. Empty means unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// The pod's name; in the log only.
+    pub pod: Arc<str>,
+    /// The owner's name.
+    pub workload: Arc<str>,
+    /// Canonical service.
+    pub canonical_name: Arc<str>,
+    /// Its revision.
+    pub canonical_revision: Arc<str>,
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Cluster.
+    pub cluster: Arc<str>,
+    /// SPIFFE URI: proved, or for a destination's metric label, known from discovery.
+    pub principal: Arc<str>,
+}
+
+/// The service that the client meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServiceLabels {
+    /// Fully qualified.
+    pub host: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Namespace.
+    pub namespace: Arc<str>,
+}
+
+/// What identifies a series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrafficLabels {
+    /// Which side reports.
+    pub direction: Direction,
+    /// The client.
+    pub source: Peer,
+    /// The server.
+    pub destination: Peer,
+    /// The service that was asked for.
+    pub service: ServiceLabels,
+    /// How bytes were protected.
+    pub security: SecurityPolicy,
+}
+
+/// Addresses in the access log.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The client's.
+    pub source: SocketAddr,
+    /// Outbound: the next hop; inbound: what the tunnel's or the client's connection was made to.
+    pub destination: SocketAddr,
+}
+
+/// A connection that is being told about. Dropping it without `complete` reports an abort.
+pub struct ConnectionReport {
+    metrics: Arc<Metrics>,
+    labels: TrafficLabels,
+    addresses: Addresses,
+    /// CONNECT's authority, when there is a tunnel.
+    authority: Option<String>,
+    started: Instant,
+    completed: bool,
+}
+
+impl ConnectionReport {
+    /// Count the connection as opened.
+    pub fn opened(
+        metrics: &Arc<Metrics>,
+        labels: TrafficLabels,
+        addresses: Addresses,
+        authority: Option<String>,
+        started: Instant,
+    ) -> Self {
+        metrics.opened(&labels);
+        Self {
+            metrics: Arc::clone(metrics),
+            labels,
+            addresses,
+            authority,
+            started,
+            completed: false,
+        }
+    }
+
+    /// Write the log line and count the connection as closed. `forth` are bytes from client to server, `back` the other way.
+    pub fn complete(mut self, forth: u64, back: u64, failure: Option<(Flag, &str)>) {
+        self.finish(forth, back, failure);
+    }
+
+    fn finish(&mut self, forth: u64, back: u64, failure: Option<(Flag, &str)>) {
+        self.completed = true;
+        let flag = failure.map_or(Flag::None, |(flag, _)| flag);
+        self.metrics.closed(&self.labels, flag, failure.is_some(), forth, back);
+        let level = if failure.is_some() { Level::Error } else { Level::Info };
+        if logging::is_enabled(level) {
+            let error = failure.map_or("", |(_, error)| error);
+            logging::write(level, "access", "connection complete", &self.fields(forth, back, error));
+        }
+    }
+
+    fn fields(&self, forth: u64, back: u64, error: &str) -> Fields {
+        let TrafficLabels {
+            direction,
+            source,
+            destination,
+            service,
+            security,
+        } = &self.labels;
+        let proved = |peer: &Peer| match security {
+            SecurityPolicy::MutualTls => peer.principal.to_string(),
+            SecurityPolicy::Unknown => String::new(),
+        };
+        // Each side's `sent` is what it sent: the client's agent towards the server, the server's agent back.
+        let (name, sent, received) = match direction {
+            Direction::Outbound => ("outbound", forth, back),
+            Direction::Inbound => ("inbound", back, forth),
+        };
+        Fields::default()
+            .plain("src.addr", self.addresses.source)
+            .text("src.workload", first_known(&source.pod, &source.canonical_name))
+            .text("src.namespace", &source.namespace)
+            .text("src.identity", &proved(source))
+            .text("src.cluster", &source.cluster)
+            .plain("dst.addr", self.addresses.destination)
+            .text("dst.hbone_addr", self.authority.as_deref().unwrap_or_default())
+            .text("dst.service", &service.host)
+            .text(
+                "dst.workload",
+                first_known(&destination.pod, &destination.canonical_name),
+            )
+            .text("dst.namespace", &destination.namespace)
+            .text("dst.identity", &proved(destination))
+            .text("dst.cluster", &destination.cluster)
+            .text("direction", name)
+            .plain("bytes_sent", sent)
+            .plain("bytes_recv", received)
+            .text("duration", &format!("{}ms", self.started.elapsed().as_millis()))
+            .text("error", error)
+    }
+}
+
+impl Drop for ConnectionReport {
+    fn drop(&mut self) {
+        if !self.completed {
+            self.finish(
+                0,
+                0,
+                Some((Flag::None, "the pod was removed from the mesh, or the proxy is ending")),
+            );
+        }
+    }
+}
+
+fn first_known<'a>(first: &'a str, second: &'a str) -> &'a str {
+    if first.is_empty() { second } else { first }
+}
+
+/// Tell about a connection that failed before anything was known of its ends (ztunnel.md 8.4).
+pub fn report_early_failure(metrics: &Metrics, direction: Direction, addresses: Addresses, error: &str) {
+    metrics.failed_early(direction);
+    let fields = Fields::default()
+        .plain("src.addr", addresses.source)
+        .plain("dst.addr", addresses.destination)
+        .text(
+            "direction",
+            if direction == Direction::Inbound {
+                "inbound"
+            } else {
+                "outbound"
+            },
+        )
+        .text("error", error);
+    logging::write(Level::Warn, "access", "connection failed", &fields);
+}

@@ -1,0 +1,284 @@
+//! Counters, kept per set of labels, and their text form (OpenMetrics).
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Direction, Flag, Peer, SecurityPolicy, TrafficLabels};
+use crate::logging;
+
+/// Counters of one set of labels.
+#[derive(Default)]
+struct Series {
+    opened: AtomicU64,
+    closed: AtomicU64,
+    failed: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+/// All metrics of this process. Locked once when a connection opens and once when it closes, never for its bytes.
+#[derive(Default)]
+pub struct Metrics {
+    series: Mutex<HashMap<(TrafficLabels, Flag), Arc<Series>>>,
+    /// Of all series.
+    closed: AtomicU64,
+    early_failures_inbound: AtomicU64,
+    early_failures_outbound: AtomicU64,
+    /// Pods whose traffic is served.
+    pub active_proxies: AtomicI64,
+    /// Pods whose listeners could not be opened yet.
+    pub pending_proxies: AtomicI64,
+    /// Proxies started.
+    pub proxies_started: AtomicU64,
+    /// Proxies stopped.
+    pub proxies_stopped: AtomicU64,
+    /// Discovery responses.
+    pub xds_messages: AtomicU64,
+    /// Discovery streams that ended.
+    pub xds_terminations: AtomicU64,
+}
+
+impl Metrics {
+    fn series(&self, labels: &TrafficLabels, flag: Flag) -> Arc<Series> {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (labels.clone(), flag);
+        Arc::clone(series.entry(key).or_default())
+    }
+
+    pub(super) fn opened(&self, labels: &TrafficLabels) {
+        self.series(labels, Flag::None).opened.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn closed(&self, labels: &TrafficLabels, flag: Flag, failed: bool, forth: u64, back: u64) {
+        self.closed.fetch_add(1, Relaxed);
+        let series = self.series(labels, flag);
+        series.closed.fetch_add(1, Relaxed);
+        series.failed.fetch_add(u64::from(failed), Relaxed);
+        series.received.fetch_add(forth, Relaxed);
+        series.sent.fetch_add(back, Relaxed);
+    }
+
+    pub(super) fn failed_early(&self, direction: Direction) {
+        match direction {
+            Direction::Inbound => &self.early_failures_inbound,
+            Direction::Outbound => &self.early_failures_outbound,
+        }
+        .fetch_add(1, Relaxed);
+    }
+
+    /// How many connections have ended since the start.
+    pub(crate) fn connections_closed(&self) -> u64 {
+        self.closed.load(Relaxed)
+    }
+
+    /// Everything as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        self.render_traffic(&mut text);
+        let early = [
+            ("reporter=\"destination\"", self.early_failures_inbound.load(Relaxed)),
+            ("reporter=\"source\"", self.early_failures_outbound.load(Relaxed)),
+        ];
+        family(
+            &mut text,
+            "ambit_tcp_early_failures",
+            "counter",
+            "Connections that failed before their ends were known",
+        );
+        for (labels, value) in early {
+            line(&mut text, "ambit_tcp_early_failures_total", labels, value);
+        }
+        let singles = [
+            (
+                "workload_manager_active_proxy_count",
+                "gauge",
+                "Pods whose traffic is served",
+                self.active_proxies.load(Relaxed),
+            ),
+            (
+                "workload_manager_pending_proxy_count",
+                "gauge",
+                "Pods whose listeners are not open yet",
+                self.pending_proxies.load(Relaxed),
+            ),
+            (
+                "workload_manager_proxies_started",
+                "counter",
+                "Proxies started",
+                total(&self.proxies_started),
+            ),
+            (
+                "workload_manager_proxies_stopped",
+                "counter",
+                "Proxies stopped",
+                total(&self.proxies_stopped),
+            ),
+            (
+                "istio_xds_message",
+                "counter",
+                "Discovery responses",
+                total(&self.xds_messages),
+            ),
+            (
+                "istio_xds_connection_terminations",
+                "counter",
+                "Discovery streams that ended",
+                total(&self.xds_terminations),
+            ),
+            (
+                "ambit_log_lines_dropped",
+                "counter",
+                "Log lines that a slow reader cost",
+                i64::try_from(logging::dropped()).unwrap_or(i64::MAX),
+            ),
+        ];
+        for (name, kind, help, value) in singles {
+            family(&mut text, name, kind, help);
+            line(&mut text, &sample_name(name, kind), "", value);
+        }
+        family(&mut text, "istio_build", "gauge", "Version of this component");
+        line(
+            &mut text,
+            "istio_build",
+            &format!("component=\"ztunnel\",tag=\"ambit-{}\"", env!("CARGO_PKG_VERSION")),
+            1,
+        );
+        text.push_str("# EOF\n");
+        text
+    }
+
+    fn render_traffic(&self, text: &mut String) {
+        let series: Vec<_> = {
+            let all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter()
+                .map(|((labels, flag), series)| (render_labels(labels, *flag), Arc::clone(series)))
+                .collect()
+        };
+        type Counter = fn(&Series) -> &AtomicU64;
+        let families: [(&str, &str, Counter); 5] = [
+            ("istio_tcp_connections_opened", "Connections opened", |series| {
+                &series.opened
+            }),
+            ("istio_tcp_connections_closed", "Connections closed", |series| {
+                &series.closed
+            }),
+            (
+                "istio_tcp_connections_failed",
+                "Connections that ended with an error",
+                |series| &series.failed,
+            ),
+            ("istio_tcp_received_bytes", "Bytes from client to server", |series| {
+                &series.received
+            }),
+            ("istio_tcp_sent_bytes", "Bytes from server to client", |series| {
+                &series.sent
+            }),
+        ];
+        for (name, help, counter) in families {
+            family(text, name, "counter", help);
+            for (labels, series) in &series {
+                line(
+                    text,
+                    &sample_name(name, "counter"),
+                    labels,
+                    counter(series).load(Relaxed),
+                );
+            }
+        }
+    }
+}
+
+fn total(counter: &AtomicU64) -> i64 {
+    i64::try_from(counter.load(Relaxed)).unwrap_or(i64::MAX)
+}
+
+fn sample_name(name: &str, kind: &str) -> String {
+    if kind == "counter" {
+        format!("{name}_total")
+    } else {
+        name.to_owned()
+    }
+}
+
+fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+    let _ = if labels.is_empty() {
+        writeln!(text, "{name} {value}")
+    } else {
+        writeln!(text, "{name}{{{labels}}} {value}")
+    };
+}
+
+/// The traffic labels in Istio's order.
+fn render_labels(labels: &TrafficLabels, flag: Flag) -> String {
+    let TrafficLabels {
+        direction,
+        source,
+        destination,
+        service,
+        security,
+    } = labels;
+    let mut text = String::with_capacity(1024);
+    pair(
+        &mut text,
+        "reporter",
+        if *direction == Direction::Inbound {
+            "destination"
+        } else {
+            "source"
+        },
+    );
+    render_peer(&mut text, "source", source, true, *security);
+    for (name, value) in [
+        ("destination_service", &service.host),
+        ("destination_service_namespace", &service.namespace),
+        ("destination_service_name", &service.name),
+    ] {
+        pair(&mut text, name, value);
+    }
+    render_peer(&mut text, "destination", destination, false, *security);
+    pair(&mut text, "request_protocol", "tcp");
+    pair(&mut text, "response_flags", flag.label());
+    let protected = if *security == SecurityPolicy::MutualTls {
+        "mutual_tls"
+    } else {
+        "unknown"
+    };
+    pair(&mut text, "connection_security_policy", protected);
+    text
+}
+
+fn render_peer(text: &mut String, side: &str, peer: &Peer, proved_only: bool, security: SecurityPolicy) {
+    let principal = if proved_only && security == SecurityPolicy::Unknown {
+        ""
+    } else {
+        &peer.principal
+    };
+    for (name, value) in [
+        ("workload", &*peer.workload),
+        ("canonical_service", &*peer.canonical_name),
+        ("canonical_revision", &*peer.canonical_revision),
+        ("workload_namespace", &*peer.namespace),
+        ("principal", principal),
+        ("app", &*peer.canonical_name),
+        ("version", &*peer.canonical_revision),
+        ("cluster", &*peer.cluster),
+    ] {
+        pair(text, &format!("{side}_{name}"), value);
+    }
+}
+
+fn pair(text: &mut String, name: &str, value: &str) {
+    if !text.is_empty() {
+        text.push(',');
+    }
+    let value = if value.is_empty() { "unknown" } else { value };
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let _ = write!(text, "{name}=\"{escaped}\"");
+}

@@ -1,0 +1,337 @@
+//! A tunnel: one mTLS connection that carries many application connections as HTTP/2 CONNECT streams.
+//!
+//! Theory of operation. A tunnel belongs to one worker, so nothing here is locked. Two buffers per worker, INBOX and OUTBOX,
+//! serve all its connections, one at a time; only what cannot be moved on at once is copied into a connection's own memory:
+//! - receiving: the tunnel's task fills INBOX from the socket, opens the records in place, lets the framer say which bytes
+//!   belong to which stream, and writes those straight to the applications' sockets. What a socket does not take goes to
+//!   the stream's `backlog`, which flow control bounds, since credit is given back only for what was written.
+//! - sending: a stream's task reads its application straight into the gaps of OUTBOX, where heads and tags have their
+//!   places, seals in place and writes to the tunnel's socket. What the socket does not take goes to `pending`; while
+//!   anything is pending, no stream reads its application, so a slow peer costs one OUTBOX at most.
+//!
+//! Idle connections therefore own no buffers at all. Read `receiving` next, then `stream` and `buffers`.
+
+mod buffers;
+mod receiving;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ambit_core::framing::{self, Connection, ErrorCode, StreamId};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::signal::Signal;
+use crate::tls::handshake::Established;
+use crate::tls::records::{RecordError, RecordLayer};
+use buffers::{OUTBOX, Pending};
+pub(crate) use stream::{RelayEnd, Request, Stream};
+
+/// A PING goes out this often, busy or not (ztunnel.md 1.7): it also restores what the framer lets a peer waste.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A peer that does not answer a PING this long is gone (ztunnel.md 1.7).
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a tunnel ended.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum TunnelEnd {
+    /// Either side finished its work.
+    #[error("the tunnel was closed")]
+    Closed,
+    /// The network failed.
+    #[error("the tunnel's connection failed: {0}")]
+    Io(String),
+    /// The peer broke TLS.
+    #[error("the tunnel broke: {0}")]
+    Tls(String),
+    /// The peer broke HTTP/2.
+    #[error("the tunnel broke: {0}")]
+    Http2(String),
+    /// The peer stopped answering.
+    #[error("the peer did not answer a ping for 20 s")]
+    Unresponsive,
+}
+
+/// One connection between two ends of the mesh.
+pub(crate) struct Tunnel {
+    socket: TcpStream,
+    state: RefCell<State>,
+    /// There is something for the tunnel's task to do: pending bytes, or an end.
+    attention: Signal,
+    closing: Cell<bool>,
+}
+
+struct State {
+    records: RecordLayer,
+    framer: Connection,
+    pending: Pending,
+    /// The beginning of a record whose end has not arrived.
+    undecrypted: Vec<u8>,
+    streams: HashMap<StreamId, Rc<Stream>>,
+    pinged_at: Instant,
+    /// The last PING has no answer, nor any other sign of life, yet.
+    ping_unanswered: bool,
+    end: Option<TunnelEnd>,
+}
+
+impl Tunnel {
+    /// A tunnel over an established connection. `framer` is a client's when we dialled. Run `drive` to make it work.
+    pub(crate) fn new(socket: TcpStream, established: Established, framer: Connection) -> (Rc<Self>, Vec<u8>) {
+        let Established {
+            records,
+            early,
+            undecrypted,
+            ..
+        } = established;
+        let state = State {
+            records,
+            framer,
+            pending: Pending::default(),
+            undecrypted,
+            streams: HashMap::new(),
+            pinged_at: Instant::now(),
+            ping_unanswered: false,
+            end: None,
+        };
+        let tunnel = Self {
+            socket,
+            state: RefCell::new(state),
+            attention: Signal::default(),
+            closing: Cell::new(false),
+        };
+        (Rc::new(tunnel), early)
+    }
+
+    /// Whether another stream can be opened now.
+    pub(crate) fn can_open(&self) -> bool {
+        let state = self.state.borrow();
+        state.end.is_none() && !self.closing.get() && state.framer.can_open()
+    }
+
+    /// Whether it carries anything.
+    pub(crate) fn has_streams(&self) -> bool {
+        !self.state.borrow().streams.is_empty()
+    }
+
+    /// Whether the tunnel has ended or is ending.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing.get() || self.state.borrow().end.is_some()
+    }
+
+    /// End the tunnel when its last stream has ended; no new ones are opened.
+    pub(crate) fn retire(&self) {
+        self.closing.set(true);
+        self.state.borrow_mut().framer.drain();
+        self.attention.raise();
+    }
+
+    /// End the tunnel now, and all of its streams.
+    pub(crate) fn abort(&self) {
+        self.finish(TunnelEnd::Closed);
+        self.attention.raise();
+    }
+
+    /// Open a stream towards `head`'s authority; the answer arrives through `Stream::response`.
+    pub(crate) fn open(self: &Rc<Self>, head: &framing::ConnectHead<'_>) -> Result<Rc<Stream>, framing::OpenError> {
+        let stream = {
+            let mut state = self.state.borrow_mut();
+            let id = state.framer.open(head)?;
+            let stream = Rc::new(Stream::new(id, Rc::clone(self)));
+            state.streams.insert(id, Rc::clone(&stream));
+            stream
+        };
+        self.flush();
+        Ok(stream)
+    }
+
+    /// Serve the connection until it ends. `early` is what `new` returned; `accept` gets each CONNECT of a peer.
+    pub(crate) async fn drive(self: &Rc<Self>, early: Vec<u8>, accept: &dyn Fn(Request)) -> TunnelEnd {
+        self.flush();
+        if !early.is_empty() {
+            self.receive_early(&early, accept);
+        }
+        if !self.state.borrow().undecrypted.is_empty() {
+            self.receive(accept);
+        }
+        loop {
+            let end = self.state.borrow().end.clone();
+            if let Some(end) = end {
+                // Streams may outlive us a little; the peer should not wait for them.
+                let _ = socket2::SockRef::from(&self.socket).shutdown(std::net::Shutdown::Both);
+                self.release_streams();
+                return end;
+            }
+            self.step(accept).await;
+        }
+    }
+
+    async fn step(self: &Rc<Self>, accept: &dyn Fn(Request)) {
+        if self.closing.get() && self.state.borrow().streams.is_empty() {
+            self.say_goodbye();
+            return;
+        }
+        let (blocked, deadline) = {
+            let state = self.state.borrow();
+            let patience = if state.ping_unanswered {
+                PING_TIMEOUT
+            } else {
+                PING_INTERVAL
+            };
+            let deadline = state.pinged_at + patience;
+            (!state.pending.is_empty(), deadline)
+        };
+        tokio::select! {
+            biased;
+            ready = self.socket.readable() => match ready {
+                Ok(()) => self.receive(accept),
+                Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
+            },
+            ready = self.socket.writable(), if blocked => match ready {
+                Ok(()) => self.flush(),
+                Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
+            },
+            () = self.attention.wait() => self.flush(),
+            () = tokio::time::sleep_until(deadline) => self.check_alive(),
+        }
+    }
+
+    fn finish(&self, end: TunnelEnd) {
+        self.state.borrow_mut().end.get_or_insert(end);
+    }
+
+    fn check_alive(&self) {
+        let now = Instant::now();
+        {
+            let mut state = self.state.borrow_mut();
+            if state.ping_unanswered && now >= state.pinged_at + PING_TIMEOUT {
+                state.end.get_or_insert(TunnelEnd::Unresponsive);
+            } else if !state.ping_unanswered && now >= state.pinged_at + PING_INTERVAL {
+                state.framer.ping(*b"ambit-up");
+                state.pinged_at = now;
+                state.ping_unanswered = true;
+            }
+        }
+        self.flush();
+    }
+
+    fn say_goodbye(&self) {
+        self.state.borrow_mut().framer.go_away(ErrorCode::NO_ERROR);
+        self.flush();
+        OUTBOX.with_borrow_mut(|outbox| {
+            let mut state = self.state.borrow_mut();
+            if state.pending.is_empty()
+                && let Ok(size) = state.records.seal_close(outbox)
+            {
+                // The connection ends in either case; the peer sees a clean close if there is room for it.
+                let _ = self.socket.try_write(&outbox[..size]);
+            }
+        });
+        self.finish(TunnelEnd::Closed);
+    }
+
+    /// Tell every stream that there will be nothing more.
+    fn release_streams(&self) {
+        let streams: Vec<_> = self
+            .state
+            .borrow_mut()
+            .streams
+            .drain()
+            .map(|(_, stream)| stream)
+            .collect();
+        for stream in streams {
+            stream.tunnel_ended();
+        }
+    }
+
+    /// Send what is pending and what the framer wants said; wake the streams that waited for it.
+    fn flush(&self) {
+        let result = OUTBOX.with_borrow_mut(|outbox| self.flush_with(outbox));
+        if let Err(end) = result {
+            self.finish(end);
+            self.attention.raise();
+        }
+    }
+
+    fn flush_with(&self, outbox: &mut [u8]) -> Result<(), TunnelEnd> {
+        let mut state = self.state.borrow_mut();
+        if state.end.is_some() {
+            return Ok(());
+        }
+        let was_blocked = !state.pending.is_empty();
+        if was_blocked {
+            state
+                .pending
+                .write_to(&self.socket)
+                .map_err(|error| TunnelEnd::Io(error.to_string()))?;
+            if !state.pending.is_empty() {
+                return Ok(());
+            }
+        }
+        let sealed = state.seal_control(outbox, 0).map_err(|error| tls_end(&error))?;
+        if sealed > 0 {
+            self.write_or_keep(&mut state, &outbox[..sealed])?;
+        }
+        if was_blocked && state.pending.is_empty() {
+            state.wake_senders();
+        }
+        Ok(())
+    }
+
+    fn write_or_keep(&self, state: &mut State, sealed: &[u8]) -> Result<(), TunnelEnd> {
+        let written = match self.socket.try_write(sealed) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(TunnelEnd::Io(error.to_string())),
+        };
+        if written < sealed.len() {
+            state.pending.keep(&sealed[written..]);
+            self.attention.raise();
+        }
+        Ok(())
+    }
+
+    fn forget(&self, id: StreamId) {
+        self.state.borrow_mut().streams.remove(&id);
+        if self.closing.get() {
+            self.attention.raise();
+        }
+    }
+}
+
+impl State {
+    fn wake_senders(&self) {
+        for stream in self.streams.values() {
+            stream.may_send();
+        }
+    }
+
+    /// Seal the framer's control bytes into `outbox[position..]`; returns the new end.
+    fn seal_control(&mut self, outbox: &mut [u8], mut position: usize) -> Result<usize, RecordError> {
+        position += self.records.seal_key_update(&mut outbox[position..])?;
+        loop {
+            let waiting = self.framer.outgoing();
+            let room = outbox
+                .len()
+                .saturating_sub(position + buffers::OVERHEAD)
+                .min(buffers::MAX_CONTENT);
+            let length = waiting.len().min(room);
+            if length == 0 {
+                return Ok(position);
+            }
+            let content = position + buffers::HEAD;
+            outbox[content..content + length].copy_from_slice(&waiting[..length]);
+            self.framer.consume_outgoing(length);
+            position += self.records.seal(&mut outbox[position..], length)?;
+        }
+    }
+}
+
+fn tls_end(error: &RecordError) -> TunnelEnd {
+    TunnelEnd::Tls(error.to_string())
+}

@@ -1,0 +1,418 @@
+//! One application connection inside a tunnel.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+
+use ambit_core::framing::{ErrorCode, MalformedRequest, RequestHead, StreamId};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::buffers::{BATCH, HEAD, MAX_CONTENT, OUTBOX, read_into_records};
+use super::{Tunnel, TunnelEnd, tls_end};
+use crate::signal::Signal;
+use crate::sockets;
+
+/// Length of an HTTP/2 frame's head.
+const FRAME_HEAD: usize = 9;
+/// Pieces of one gathered write. More would rarely fill: a read of a tunnel holds about 16 records.
+const MAX_PIECES: usize = 64;
+
+/// A peer's CONNECT, to be answered with `Stream::respond` or `Stream::refuse`.
+pub(crate) struct Request {
+    /// The stream it arrived on.
+    pub stream: Rc<Stream>,
+    /// Authority and headers, or why it is not a CONNECT that can be answered with a tunnel.
+    pub head: Result<RequestHead, MalformedRequest>,
+}
+
+/// How an application connection through a tunnel ended, when not with an end from both sides.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelayEnd {
+    /// The application's socket failed.
+    #[error("application: {0}")]
+    Application(io::Error),
+    /// The peer ended the stream before its time.
+    #[error("the peer reset the stream ({0:?})")]
+    PeerReset(ErrorCode),
+    /// The tunnel under the stream went away.
+    #[error(transparent)]
+    Tunnel(TunnelEnd),
+}
+
+/// Application bytes moved, as both ends count them.
+#[derive(Default)]
+pub(crate) struct Moved {
+    /// From the application into the tunnel.
+    pub into_tunnel: Cell<u64>,
+    /// From the tunnel to the application.
+    pub from_tunnel: Cell<u64>,
+}
+
+/// One stream of a tunnel and, once attached, the application's socket.
+pub(crate) struct Stream {
+    id: StreamId,
+    tunnel: Rc<Tunnel>,
+    application: RefCell<Option<Rc<TcpStream>>>,
+    inbound: RefCell<Inbound>,
+    /// The peer's answer, backlog, end or reset is there to be seen.
+    received: Signal,
+    /// Windows have opened, or the tunnel's socket takes bytes again.
+    sendable: Signal,
+    /// Bytes moved so far.
+    pub moved: Moved,
+}
+
+/// What came from the peer and was not handed on yet.
+#[derive(Default)]
+struct Inbound {
+    /// The status of the peer's answer to our CONNECT: 200 opens the tunnel, anything else refuses it.
+    response: Option<u16>,
+    backlog: Vec<u8>,
+    written: usize,
+    finished: bool,
+    failure: Option<Failure>,
+}
+
+#[derive(Clone)]
+enum Failure {
+    Reset(ErrorCode),
+    Tunnel,
+}
+
+impl Stream {
+    pub(super) fn new(id: StreamId, tunnel: Rc<Tunnel>) -> Self {
+        Self {
+            id,
+            tunnel,
+            application: RefCell::default(),
+            inbound: RefCell::default(),
+            received: Signal::default(),
+            sendable: Signal::default(),
+            moved: Moved::default(),
+        }
+    }
+
+    // ---- what the tunnel's task reports
+
+    pub(super) fn answered(&self, status: u16) {
+        self.inbound.borrow_mut().response = Some(status);
+        self.received.raise();
+    }
+
+    pub(super) fn may_send(&self) {
+        self.sendable.raise();
+    }
+
+    pub(super) fn peer_finished(&self) {
+        self.inbound.borrow_mut().finished = true;
+        self.received.raise();
+    }
+
+    pub(super) fn peer_reset(&self, code: ErrorCode) {
+        self.fail(Failure::Reset(code));
+    }
+
+    pub(super) fn tunnel_ended(&self) {
+        self.fail(Failure::Tunnel);
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.inbound.borrow_mut().failure.get_or_insert(failure);
+        self.received.raise();
+        self.sendable.raise();
+    }
+
+    /// Hand `pieces` to the application at once if it takes them; keep the rest.
+    pub(super) fn deliver<'a>(&self, pieces: impl Iterator<Item = &'a [u8]> + Clone, total: usize) {
+        let mut inbound = self.inbound.borrow_mut();
+        let application = self.application.borrow();
+        let written = match application.as_deref() {
+            Some(socket) if inbound.backlog.is_empty() => write_pieces(socket, pieces.clone()),
+            _ => 0,
+        };
+        if written > 0 {
+            self.credit(written);
+        }
+        if written == total {
+            return;
+        }
+        let mut skip = written;
+        for piece in pieces {
+            let from = skip.min(piece.len());
+            skip -= from;
+            inbound.backlog.extend_from_slice(&piece[from..]);
+        }
+        self.received.raise();
+    }
+
+    fn credit(&self, bytes: usize) {
+        self.moved.from_tunnel.set(self.moved.from_tunnel.get() + bytes as u64);
+        self.tunnel.consumed(self.id, bytes);
+    }
+
+    // ---- opening
+
+    /// Wait for the peer's answer to our CONNECT; returns its status.
+    pub(crate) async fn response(&self) -> Result<u16, RelayEnd> {
+        loop {
+            {
+                let mut inbound = self.inbound.borrow_mut();
+                if let Some(response) = inbound.response.take() {
+                    return Ok(response);
+                }
+                if let Some(failure) = inbound.failure.clone() {
+                    return Err(self.explain(failure));
+                }
+            }
+            self.received.wait().await;
+        }
+    }
+
+    /// Accept a peer's CONNECT.
+    pub(crate) fn respond(&self, headers: &[(&str, &str)]) {
+        // When the stream is gone already, `relay` finds out.
+        let _ = self
+            .tunnel
+            .state
+            .borrow_mut()
+            .framer
+            .respond(self.id, 200, headers, false);
+        self.tunnel.flush();
+    }
+
+    /// Refuse a peer's CONNECT; the stream ends.
+    pub(crate) fn refuse(&self, status: u16) {
+        // When the stream is gone already, there is nobody left to tell.
+        let _ = self
+            .tunnel
+            .state
+            .borrow_mut()
+            .framer
+            .respond(self.id, status, &[], true);
+        self.tunnel.flush();
+        self.tunnel.forget(self.id);
+    }
+
+    /// End the stream before its time, in both directions.
+    pub(crate) fn reset(&self, code: ErrorCode) {
+        self.tunnel.state.borrow_mut().framer.reset(self.id, code);
+        self.tunnel.flush();
+        self.tunnel.forget(self.id);
+    }
+
+    fn explain(&self, failure: Failure) -> RelayEnd {
+        match failure {
+            Failure::Reset(code) => RelayEnd::PeerReset(code),
+            Failure::Tunnel => RelayEnd::Tunnel(self.tunnel.state.borrow().end.clone().unwrap_or(TunnelEnd::Closed)),
+        }
+    }
+
+    // ---- moving bytes
+
+    /// Move bytes both ways between `application` and the peer until both directions have ended.
+    ///
+    /// An end of one direction is passed on and the other goes on (half-close). When it fails, the stream is reset and the
+    /// application's connection is reset too, so that a cut transfer never looks complete. Cancelling it does the same.
+    pub(crate) async fn relay(&self, application: Rc<TcpStream>) -> Result<(), RelayEnd> {
+        *self.application.borrow_mut() = Some(Rc::clone(&application));
+        let mut cut = CutOnDrop {
+            stream: self,
+            application: &application,
+            done: false,
+        };
+        let result = tokio::try_join!(self.send(&application), self.hand_on(&application));
+        match &result {
+            Ok(_) => cut.done = true,
+            // The peer's agent ends a connection whose application vanished with CANCEL or NO_ERROR (ztunnel.md 1.9).
+            Err(RelayEnd::PeerReset(ErrorCode::NO_ERROR | ErrorCode::CANCEL)) => cut.done = true,
+            Err(_) => {}
+        }
+        drop(cut);
+        self.tunnel.forget(self.id);
+        result.map(|_| ())
+    }
+
+    /// From the application into the tunnel.
+    async fn send(&self, application: &TcpStream) -> Result<(), RelayEnd> {
+        loop {
+            application.readable().await.map_err(RelayEnd::Application)?;
+            match self.send_batch(application)? {
+                Sent::Some => {}
+                Sent::Blocked => self.sendable.wait().await,
+                Sent::End => return Ok(()),
+            }
+        }
+    }
+
+    /// Read what the application has, seal it and send it, up to one batch.
+    fn send_batch(&self, application: &TcpStream) -> Result<Sent, RelayEnd> {
+        if let Some(failure) = self.inbound.borrow().failure.clone() {
+            return Err(self.explain(failure));
+        }
+        let outcome = OUTBOX.with_borrow_mut(|outbox| self.seal_batch(application, outbox));
+        match outcome {
+            Ok(sent) => sent,
+            Err(end) => {
+                self.tunnel.finish(end.clone());
+                self.tunnel.attention.raise();
+                Err(RelayEnd::Tunnel(end))
+            }
+        }
+    }
+
+    fn seal_batch(&self, application: &TcpStream, outbox: &mut [u8]) -> Result<Result<Sent, RelayEnd>, TunnelEnd> {
+        let mut state = self.tunnel.state.borrow_mut();
+        if !state.pending.is_empty() {
+            return Ok(Ok(Sent::Blocked));
+        }
+        let mut position = state.seal_control(outbox, 0).map_err(|error| tls_end(&error))?;
+        let (mut moved, mut sent) = (0, Sent::Some);
+        while moved < BATCH {
+            let allowed = frame_room(state.framer.sendable(self.id), BATCH - moved);
+            if allowed == 0 {
+                if moved == 0 {
+                    sent = Sent::Blocked;
+                }
+                break;
+            }
+            let read = match read_into_records(application, &mut outbox[position..], FRAME_HEAD, allowed) {
+                Ok(0) => {
+                    state.framer.finish(self.id);
+                    position = state.seal_control(outbox, position).map_err(|error| tls_end(&error))?;
+                    sent = Sent::End;
+                    break;
+                }
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    return Ok(Err(RelayEnd::Application(error)));
+                }
+            };
+            let head = state
+                .framer
+                .data_head(self.id, read, false)
+                .expect("no more was read than could be sent");
+            outbox[position + HEAD..position + HEAD + FRAME_HEAD].copy_from_slice(&head);
+            let mut left = FRAME_HEAD + read;
+            while left > 0 {
+                let length = left.min(MAX_CONTENT);
+                position += state
+                    .records
+                    .seal(&mut outbox[position..], length)
+                    .map_err(|error| tls_end(&error))?;
+                left -= length;
+            }
+            moved += read;
+            if read < allowed {
+                sockets::note_drained(application);
+                break;
+            }
+        }
+        self.moved.into_tunnel.set(self.moved.into_tunnel.get() + moved as u64);
+        if position > 0 {
+            self.tunnel.write_or_keep(&mut state, &outbox[..position])?;
+        }
+        Ok(Ok(sent))
+    }
+
+    /// From the tunnel to the application: what `deliver` could not hand on at once, and the end.
+    async fn hand_on(&self, application: &TcpStream) -> Result<(), RelayEnd> {
+        loop {
+            if self.write_backlog(application)? {
+                let (finished, failure) = {
+                    let inbound = self.inbound.borrow();
+                    (inbound.finished, inbound.failure.clone())
+                };
+                if finished {
+                    shutdown_write(application);
+                    return Ok(());
+                }
+                if let Some(failure) = failure {
+                    return Err(self.explain(failure));
+                }
+                self.received.wait().await;
+            } else {
+                application
+                    .ready(Interest::WRITABLE)
+                    .await
+                    .map_err(RelayEnd::Application)?;
+            }
+        }
+    }
+
+    /// Returns whether the backlog is empty now.
+    fn write_backlog(&self, application: &TcpStream) -> Result<bool, RelayEnd> {
+        let written = {
+            let mut inbound = self.inbound.borrow_mut();
+            if inbound.backlog.is_empty() {
+                return Ok(true);
+            }
+            let written = match application.try_write(&inbound.backlog[inbound.written..]) {
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(RelayEnd::Application(error)),
+            };
+            inbound.written += written;
+            if inbound.written == inbound.backlog.len() {
+                inbound.backlog = Vec::new();
+                inbound.written = 0;
+            }
+            written
+        };
+        self.credit(written);
+        self.tunnel.flush();
+        Ok(self.inbound.borrow().backlog.is_empty())
+    }
+}
+
+enum Sent {
+    Some,
+    Blocked,
+    End,
+}
+
+/// How much of `sendable` to put into one frame. A frame that fits one record is kept to it, so that peers with the default
+/// frame size of 16 KiB do not cost two records a frame.
+fn frame_room(sendable: usize, room: usize) -> usize {
+    let most = if sendable <= MAX_CONTENT {
+        MAX_CONTENT - FRAME_HEAD
+    } else {
+        room
+    };
+    sendable.min(room).min(most)
+}
+
+fn write_pieces<'a>(socket: &TcpStream, pieces: impl Iterator<Item = &'a [u8]>) -> usize {
+    let mut slices: [IoSlice<'_>; MAX_PIECES] = [IoSlice::new(&[]); MAX_PIECES];
+    let mut used = 0;
+    for (slice, piece) in slices.iter_mut().zip(pieces) {
+        *slice = IoSlice::new(piece);
+        used += 1;
+    }
+    // An error is not lost: the bytes stay in the backlog, and writing that reports it.
+    socket.try_write_vectored(&slices[..used]).unwrap_or(0)
+}
+
+fn shutdown_write(application: &TcpStream) {
+    // It fails only when the connection is gone, which the other direction reports.
+    let _ = socket2::SockRef::from(application).shutdown(std::net::Shutdown::Write);
+}
+
+/// Resets both sides unless the relay ended in order.
+struct CutOnDrop<'a> {
+    stream: &'a Stream,
+    application: &'a Rc<TcpStream>,
+    done: bool,
+}
+
+impl Drop for CutOnDrop<'_> {
+    fn drop(&mut self) {
+        *self.stream.application.borrow_mut() = None;
+        if !self.done {
+            sockets::reset_on_close(&**self.application);
+            // Not CANCEL, which stock ztunnel reads as a clean end (ztunnel.md 12.1, 12).
+            self.stream.reset(ErrorCode::CONNECT_ERROR);
+        }
+    }
+}

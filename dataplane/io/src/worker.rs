@@ -1,0 +1,140 @@
+//! A worker: one thread, one current-thread runtime, its own listeners, pools and buffers. Nothing is shared per byte.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::memory::Memory;
+use crate::proxy::{Pod, PodProxy};
+use crate::shared::Shared;
+
+/// How often tunnels that nobody needs are looked for, and memory that nobody uses is given back.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// A worker's stack: connections live on the heap, and the deepest call is a handshake.
+const STACK: usize = 1024 * 1024;
+
+enum Command {
+    Add(Arc<Pod>, oneshot::Sender<io::Result<()>>),
+    Remove(String, oneshot::Sender<()>),
+    Drain(Duration, oneshot::Sender<()>),
+}
+
+/// The way to a worker's thread.
+pub(crate) struct WorkerHandle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl WorkerHandle {
+    /// Start the thread. Errors when the system has none to give.
+    pub(crate) fn start(index: usize, shared: Arc<Shared>) -> io::Result<Self> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()?;
+        std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .stack_size(STACK)
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, serve(shared, receiver));
+            })?;
+        Ok(Self { commands })
+    }
+
+    /// Serve a pod. Errors when its listeners cannot be opened.
+    pub(crate) fn add(&self, pod: Arc<Pod>) -> io::Result<()> {
+        self.ask(|reply| Command::Add(pod, reply))
+            .unwrap_or_else(|| Err(io::Error::other("the worker has ended")))
+    }
+
+    /// Stop serving a pod, at once.
+    pub(crate) fn remove(&self, uid: &str) {
+        self.ask(|reply| Command::Remove(uid.to_owned(), reply));
+    }
+
+    /// Begin to drain; the receiver hears when it is done.
+    pub(crate) fn drain(&self, deadline: Duration) -> oneshot::Receiver<()> {
+        let (reply, done) = oneshot::channel();
+        // When the worker has ended, the receiver hears that too.
+        let _ = self.commands.send(Command::Drain(deadline, reply));
+        done
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).ok()?;
+        answer.blocking_recv().ok()
+    }
+}
+
+async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let proxies: RefCell<HashMap<String, Rc<PodProxy>>> = RefCell::default();
+    let mut changes = shared.changes();
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    let mut memory = Memory::default();
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(Command::Add(pod, reply)) => {
+                    let uid = pod.uid.clone();
+                    let result = PodProxy::start(Arc::clone(&shared), pod)
+                        .map(|proxy| { proxies.borrow_mut().insert(uid, proxy); });
+                    // Whoever asked has given up when this fails.
+                    let _ = reply.send(result);
+                }
+                Some(Command::Remove(uid, reply)) => {
+                    if let Some(proxy) = proxies.borrow_mut().remove(&uid) {
+                        proxy.stop();
+                    }
+                    let _ = reply.send(());
+                }
+                Some(Command::Drain(deadline, reply)) => {
+                    let all: Vec<_> = proxies.borrow_mut().drain().map(|(_, proxy)| proxy).collect();
+                    tokio::task::spawn_local(async move {
+                        drain(all, deadline).await;
+                        let _ = reply.send(());
+                    });
+                }
+            },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let mesh = shared.mesh();
+                for proxy in proxies.borrow().values() {
+                    proxy.re_evaluate(&mesh);
+                }
+            }
+            _ = housekeeping.tick() => {
+                for proxy in proxies.borrow().values() {
+                    proxy.release_unused();
+                }
+                memory.give_back(&shared.metrics);
+            }
+        }
+    }
+}
+
+/// Let connections end by themselves until the deadline, then end them.
+async fn drain(proxies: Vec<Rc<PodProxy>>, deadline: Duration) {
+    for proxy in &proxies {
+        proxy.stop_accepting();
+    }
+    let finished = async {
+        for proxy in &proxies {
+            proxy.finished().await;
+        }
+    };
+    if tokio::time::timeout(deadline, finished).await.is_err() {
+        for proxy in &proxies {
+            proxy.stop();
+        }
+    }
+}

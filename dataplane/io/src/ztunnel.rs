@@ -1,0 +1,361 @@
+//! The whole data plane of a node: workers, control thread, state. What the border hands to Python.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ambit_core::identity::Identity;
+use ambit_core::mesh_state::{MeshSettings, Resource, ResourceType};
+use prost_types::{Struct, Value, value::Kind};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, AdminPorts};
+use crate::certificates::{CertificateEvent, Certificates};
+use crate::control::discovery::{
+    self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryStream, Node, RpcStatus,
+};
+use crate::control::{ControlError, ControlPlane, signing};
+use crate::proxy::Pod;
+use crate::shared::Shared;
+use crate::worker::WorkerHandle;
+
+/// Discovery's two types (ztunnel.md 0.21).
+pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
+/// Policies.
+pub const AUTHORIZATION_TYPE: &str = "type.googleapis.com/istio.security.Authorization";
+
+/// What the data plane is told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node; workloads on it are local.
+    pub node_name: String,
+    /// Its cluster.
+    pub cluster_id: String,
+    /// Its network.
+    pub network: String,
+    /// How discovery names us.
+    pub node_id: String,
+    /// What discovery is told of us.
+    pub node_metadata: HashMap<String, String>,
+    /// Where discovery is.
+    pub discovery: ControlPlane,
+    /// Where certificates come from.
+    pub authority: ControlPlane,
+    /// Threads that carry connections.
+    pub workers: usize,
+    /// Ports of the servers around the data path.
+    pub ports: AdminPorts,
+}
+
+/// One node's data plane.
+pub struct Ztunnel {
+    settings: Settings,
+    shared: Arc<Shared>,
+    workers: Vec<WorkerHandle>,
+    pods: Mutex<HashMap<String, Arc<Pod>>>,
+    control: tokio::runtime::Handle,
+    events: tokio::sync::Mutex<mpsc::UnboundedReceiver<CertificateEvent>>,
+    ending: watch::Sender<bool>,
+}
+
+impl Ztunnel {
+    /// Start the threads and servers. Errors when a port is taken or a thread cannot be had.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        let (certificates, events) = Certificates::new();
+        let node_name = (!settings.node_name.is_empty()).then(|| Arc::from(settings.node_name.as_str()));
+        let mesh = MeshSettings {
+            network: Arc::from(settings.network.as_str()),
+            node_name,
+        };
+        let shared = Shared::new(mesh, certificates);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let control = runtime.handle().clone();
+        let ending = watch::Sender::new(false);
+        {
+            let _inside = runtime.enter();
+            admin::start(&shared, settings.ports)?;
+        }
+        let mut ended = ending.subscribe();
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .stack_size(1024 * 1024)
+            .spawn(move || {
+                runtime.block_on(async move {
+                    // The sender is dropped with the data plane; both mean the end.
+                    let _ = ended.wait_for(|ending| *ending).await;
+                });
+            })?;
+        let workers = (0..settings.workers.max(1))
+            .map(|index| WorkerHandle::start(index, Arc::clone(&shared)))
+            .collect::<io::Result<_>>()?;
+        let events = tokio::sync::Mutex::new(events);
+        Ok(Self {
+            settings,
+            shared,
+            workers,
+            pods: Mutex::default(),
+            control,
+            events,
+            ending,
+        })
+    }
+
+    /// State and counters.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    // ---- pods
+
+    /// Serve a pod on every worker; one that is served from the same namespace is left as it is.
+    pub fn add_pod(&self, pod: Pod) -> io::Result<()> {
+        let previous = self
+            .pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&pod.uid)
+            .cloned();
+        if let Some(previous) = previous {
+            if previous.netns.identity() == pod.netns.identity() {
+                return Ok(());
+            }
+            self.remove_pod(&pod.uid);
+        }
+        let pod = Arc::new(pod);
+        for worker in &self.workers {
+            if let Err(error) = worker.add(Arc::clone(&pod)) {
+                self.workers.iter().for_each(|worker| worker.remove(&pod.uid));
+                return Err(error);
+            }
+        }
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.insert(pod.uid.clone(), pod);
+        self.shared.metrics.proxies_started.fetch_add(1, Relaxed);
+        self.shared
+            .metrics
+            .active_proxies
+            .store(i64::try_from(pods.len()).unwrap_or(i64::MAX), Relaxed);
+        Ok(())
+    }
+
+    /// Stop serving a pod.
+    pub fn remove_pod(&self, uid: &str) {
+        {
+            let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            pods.remove(uid);
+            self.shared
+                .metrics
+                .active_proxies
+                .store(i64::try_from(pods.len()).unwrap_or(i64::MAX), Relaxed);
+        }
+        for worker in &self.workers {
+            worker.remove(uid);
+        }
+    }
+
+    /// The uids of all pods that are served.
+    pub fn pods(&self) -> Vec<String> {
+        self.pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keys()
+            .cloned()
+            .collect()
+    }
+
+    // ---- certificates
+
+    /// The next event, or `None` after `patience`.
+    pub fn next_certificate_event(&self, patience: Duration) -> Option<CertificateEvent> {
+        self.control.block_on(async {
+            let mut events = self.events.lock().await;
+            tokio::time::timeout(patience, events.recv()).await.ok().flatten()
+        })
+    }
+
+    /// Begin to fetch a certificate; the outcome is an event. Nothing happens for an identity that left this node.
+    pub fn fetch_certificate(&self, identity: Identity) {
+        let (authority, certificates) = (self.settings.authority.clone(), Arc::clone(&self.shared.certificates));
+        if !certificates.is_wanted(&identity) {
+            return;
+        }
+        self.control.spawn(async move {
+            let result = signing::fetch(&authority, &identity).await;
+            certificates.fetched(&identity, result);
+        });
+    }
+
+    // ---- discovery
+
+    /// Subscribe to everything of `types`, in this order.
+    pub fn open_discovery(&self, types: &[String]) -> Result<Discovery, ControlError> {
+        let first = types.iter().map(|type_url| self.first_request(type_url)).collect();
+        let opening = DiscoveryStream::open(&self.settings.discovery, first);
+        let stream = self.control.block_on(opening)?;
+        Ok(Discovery {
+            stream: tokio::sync::Mutex::new(stream),
+            requests: self.ending.subscribe(),
+            closed: watch::Sender::new(false),
+            shared: Arc::clone(&self.shared),
+            control: self.control.clone(),
+            address: self.settings.discovery.address.clone(),
+        })
+    }
+
+    fn first_request(&self, type_url: &str) -> DeltaDiscoveryRequest {
+        let text = |value: &String| Value {
+            kind: Some(Kind::StringValue(value.clone())),
+        };
+        let fields = self
+            .settings
+            .node_metadata
+            .iter()
+            .map(|(key, value)| (key.clone(), text(value)))
+            .collect();
+        let node = Node {
+            id: self.settings.node_id.clone(),
+            metadata: Some(Struct { fields }),
+        };
+        let versions = resource_type(type_url).map(|resource_type| {
+            let owned = |(name, version): (&str, &str)| (name.to_owned(), version.to_owned());
+            self.shared
+                .with_writer(|writer| writer.versions(resource_type).map(owned).collect())
+        });
+        DeltaDiscoveryRequest {
+            node: Some(node),
+            type_url: type_url.to_owned(),
+            initial_resource_versions: versions.unwrap_or_default(),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
+
+    // ---- ending
+
+    /// Stop accepting; let connections end by themselves until the deadline, then end them.
+    pub fn drain(&self, deadline: Duration) {
+        self.shared.start_draining();
+        let drained: Vec<_> = self.workers.iter().map(|worker| worker.drain(deadline)).collect();
+        for done in drained {
+            // A worker that has ended has nothing left to drain.
+            let _ = done.blocking_recv();
+        }
+        self.ending.send_replace(true);
+    }
+}
+
+fn resource_type(type_url: &str) -> Option<ResourceType> {
+    match type_url {
+        ADDRESS_TYPE => Some(ResourceType::Address),
+        AUTHORIZATION_TYPE => Some(ResourceType::Authorization),
+        _ => None,
+    }
+}
+
+fn view(resource: &discovery::Resource) -> Resource<'_> {
+    let value = resource.resource.as_ref().map(|any| any.value.as_slice());
+    Resource {
+        name: &resource.name,
+        version: &resource.version,
+        value,
+    }
+}
+
+/// What a response did to the state.
+pub struct Applied {
+    /// Which type.
+    pub type_url: String,
+    /// To be acknowledged with.
+    pub nonce: String,
+    /// How many resources were taken.
+    pub accepted: usize,
+    /// How many were removed.
+    pub removed: usize,
+    /// Name and reason of each that was not taken.
+    pub rejections: Vec<(String, String)>,
+}
+
+/// A discovery stream that applies what it receives.
+pub struct Discovery {
+    stream: tokio::sync::Mutex<DiscoveryStream>,
+    requests: watch::Receiver<bool>,
+    closed: watch::Sender<bool>,
+    shared: Arc<Shared>,
+    control: tokio::runtime::Handle,
+    address: String,
+}
+
+impl Discovery {
+    /// Wait for the next response and apply it. Errors when the stream ends, or the process or `close` ends it.
+    pub fn receive(&self) -> Result<Applied, ControlError> {
+        let response = self.control.block_on(async {
+            let mut stream = self.stream.lock().await;
+            let (mut ending, mut closed) = (self.requests.clone(), self.closed.subscribe());
+            tokio::select! {
+                response = stream.receive() => response,
+                _ = ending.wait_for(|ending| *ending) => Err(ControlError::Ended { address: self.address.clone() }),
+                _ = closed.wait_for(|closed| *closed) => Err(ControlError::Ended { address: self.address.clone() }),
+            }
+        });
+        if response.is_err() {
+            self.shared.metrics.xds_terminations.fetch_add(1, Relaxed);
+        }
+        Ok(self.apply(response?))
+    }
+
+    fn apply(&self, response: DeltaDiscoveryResponse) -> Applied {
+        self.shared.metrics.xds_messages.fetch_add(1, Relaxed);
+        let DeltaDiscoveryResponse {
+            resources,
+            type_url,
+            nonce,
+            removed_resources,
+        } = response;
+        let Some(resource_type) = resource_type(&type_url) else {
+            let rejections = vec![("*".to_owned(), format!("resource type {type_url:?} is not known here"))];
+            return Applied {
+                type_url,
+                nonce,
+                accepted: 0,
+                removed: 0,
+                rejections,
+            };
+        };
+        let views: Vec<_> = resources.iter().map(view).collect();
+        let applied = self.shared.update(|writer| match resource_type {
+            ResourceType::Address => writer.apply_addresses(&views, &removed_resources),
+            ResourceType::Authorization => writer.apply_authorizations(&views, &removed_resources),
+        });
+        let rejections = applied
+            .rejected
+            .into_iter()
+            .map(|rejected| (rejected.name, rejected.error.to_string()))
+            .collect();
+        Applied {
+            type_url,
+            nonce,
+            accepted: applied.accepted,
+            removed: applied.removed,
+            rejections,
+        }
+    }
+
+    /// Answer a response.
+    pub fn acknowledge(&self, type_url: String, nonce: String, error: Option<String>) -> Result<(), ControlError> {
+        let request = DeltaDiscoveryRequest {
+            type_url,
+            response_nonce: nonce,
+            // Code 3 is INVALID_ARGUMENT.
+            error_detail: error.map(|message| RpcStatus { code: 3, message }),
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.control
+            .block_on(async { self.stream.lock().await.send(request).await })
+    }
+
+    /// End the stream.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+    }
+}
