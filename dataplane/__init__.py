@@ -1,0 +1,55 @@
+"""The native module: everything that happens per connection, per frame and per byte, in Rust.
+
+It decides nothing that a person would want to script, and holds no Python on the packet path. Only `ztunnel` (and the
+waypoint) may import it. Read `_native.pyi` first: it documents every name.
+"""
+
+from dataplane._native import (
+    AddWorkload,
+    CertificateFailed,
+    CertificateFetched,
+    CertificateWanted,
+    ControlPlane,
+    DelWorkload,
+    DiscoveryResponse,
+    DiscoveryStream,
+    KeepWorkload,
+    SnapshotSent,
+    Ztunnel,
+    ZtunnelSettings,
+    flush_log,
+    log,
+    parse_workload_request,
+    set_log_level,
+    zds_acknowledgement,
+    zds_hello,
+)
+
+__all__ = [
+    "AddWorkload",
+    "CertificateEvent",
+    "CertificateFailed",
+    "CertificateFetched",
+    "CertificateWanted",
+    "ControlPlane",
+    "DelWorkload",
+    "DiscoveryResponse",
+    "DiscoveryStream",
+    "KeepWorkload",
+    "SnapshotSent",
+    "WorkloadRequest",
+    "Ztunnel",
+    "ZtunnelSettings",
+    "flush_log",
+    "log",
+    "parse_workload_request",
+    "set_log_level",
+    "zds_acknowledgement",
+    "zds_hello",
+]
+
+CertificateEvent = CertificateWanted | CertificateFetched | CertificateFailed
+"""What `Ztunnel.next_certificate_event` gives."""
+
+WorkloadRequest = AddWorkload | KeepWorkload | DelWorkload | SnapshotSent
+"""What `parse_workload_request` gives."""

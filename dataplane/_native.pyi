@@ -1,0 +1,198 @@
+"""The native module's surface. Every call that may wait releases the interpreter while it does.
+
+Errors are `mesh.kit.errors.AmbitError`s: `TransientError` where trying again later may help, `InvalidInputError`
+where it cannot.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+@final
+class ControlPlane:
+    """Where the controller is, and how this node proves itself to it."""
+
+    def __new__(
+        cls,
+        *,
+        address: str,
+        root_ca: str,
+        server_name: str | None,
+        token: str | None,
+        cluster_id: str,
+    ) -> ControlPlane:
+        """`address` is `https://host:port`; `root_ca` and `token` are files, read again at every use; `server_name` is
+        the name in the controller's certificate where that is not the host."""
+
+@final
+class ZtunnelSettings:
+    """Everything the data plane is told at its start. Names and defaults: ztunnel/settings.py."""
+
+    def __new__(
+        cls,
+        *,
+        node_name: str,
+        cluster_id: str,
+        network: str,
+        node_id: str,
+        node_metadata: Mapping[str, str],
+        discovery: ControlPlane,
+        authority: ControlPlane,
+        workers: int,
+        admin_port: int,
+        stats_port: int,
+        readiness_port: int,
+    ) -> ZtunnelSettings:
+        """`workers` threads carry connections, at least 1; ports are TCP, admin's on loopback only."""
+
+@final
+class DiscoveryResponse:
+    """What one response of the controller did to the mesh's state. It is applied already."""
+
+    type_url: str
+    nonce: str
+    accepted: int
+    removed: int
+    rejections: list[tuple[str, str]]
+    """Resource name and reason, for each resource that was not taken."""
+
+@final
+class DiscoveryStream:
+    """One delta-ADS stream."""
+
+    def receive(self) -> DiscoveryResponse:
+        """Wait for the next response and apply it. Raises TransientError when the stream ends or `close` is called."""
+
+    def acknowledge(self, type_url: str, nonce: str, error: str | None) -> None:
+        """Answer a response: ACK, or NACK with `error`. Raises TransientError when the stream has ended."""
+
+    def close(self) -> None:
+        """End the stream; a `receive` that waits raises."""
+
+@final
+class CertificateWanted:
+    """A pod needs a certificate, and there is none."""
+
+    identity: str
+
+@final
+class CertificateFetched:
+    """A fetch succeeded. Times are seconds since 1970."""
+
+    identity: str
+    not_before: float
+    not_after: float
+
+@final
+class CertificateFailed:
+    """A fetch failed. A certificate that is still valid stays in use."""
+
+    identity: str
+    reason: str
+
+@final
+class AddWorkload:
+    """Serve this pod; its network namespace comes as a file descriptor beside the message."""
+
+    uid: str
+    name: str
+    namespace: str
+    service_account: str
+
+@final
+class KeepWorkload:
+    """Go on serving this pod."""
+
+    uid: str
+
+@final
+class DelWorkload:
+    """Stop serving this pod."""
+
+    uid: str
+
+@final
+class SnapshotSent:
+    """All pods of the node have been named: drop the others."""
+
+def zds_hello() -> bytes:
+    """The packet that opens an enrolment connection (ztunnel.md 6.3)."""
+
+def zds_acknowledgement(error: str) -> bytes:
+    """The answer to a request; an empty `error` accepts it."""
+
+def parse_workload_request(packet: bytes) -> AddWorkload | KeepWorkload | DelWorkload | SnapshotSent:
+    """Parse one enrolment packet. Raises InvalidInputError when it is not a request that we know."""
+
+def log(level: str, scope: str, message: str, fields: Mapping[str, str]) -> None:
+    """Write a line to the process's log, beside the access log. `level` is error, warn, info or debug."""
+
+def flush_log() -> None:
+    """Wait until every line so far has been written, at most a second. For a process that is about to end."""
+
+def set_log_level(level: str) -> None:
+    """Drop lines below `level`. Raises InvalidInputError for an unknown one."""
+
+@final
+class Ztunnel:
+    """The data plane of one node: its workers, the mesh's state, certificates, and the admin, metrics and readiness
+    servers."""
+
+    def __new__(cls, settings: ZtunnelSettings) -> Ztunnel:
+        """Start the threads and servers. Raises InvalidInputError when a port cannot be listened on."""
+
+    def open_discovery(self, type_urls: Sequence[str]) -> DiscoveryStream:
+        """Connect to the controller and subscribe to all resources of `type_urls`, in this order, naming the versions
+        that are here already. Raises TransientError when it cannot be reached or refuses."""
+
+    def next_certificate_event(
+        self, timeout_seconds: float
+    ) -> CertificateWanted | CertificateFetched | CertificateFailed | None:
+        """Wait for the next event, at most so long."""
+
+    def fetch_certificate(self, identity: str) -> None:
+        """Begin to fetch a certificate; the outcome comes as an event. Raises InvalidInputError when `identity` is not
+        a SPIFFE URI."""
+
+    def add_pod(self, pod: AddWorkload, netns: int) -> None:
+        """Open the listeners in the pod's network namespace and serve them. Takes the descriptor over. A pod that is
+        served from the same namespace already is left as it is. Raises TransientError when the listeners cannot be
+        opened."""
+
+    def remove_pod(self, uid: str) -> None:
+        """Close the pod's listeners and connections at once. An unknown pod is fine."""
+
+    def pods(self) -> list[str]:
+        """The uids of the pods that are served."""
+
+    def set_pending_pods(self, count: int) -> None:
+        """Tell the metrics how many pods wait for their listeners."""
+
+    def set_ready(self, task: str, ready: bool) -> None:
+        """The process is ready when every task that was ever named here is."""
+
+    def metrics(self) -> str:
+        """All metrics as OpenMetrics text."""
+
+    def drain(self, deadline_seconds: float) -> None:
+        """Stop accepting, let connections finish until the deadline, then end them."""
+
+__all__ = [
+    "AddWorkload",
+    "CertificateFailed",
+    "CertificateFetched",
+    "CertificateWanted",
+    "ControlPlane",
+    "DelWorkload",
+    "DiscoveryResponse",
+    "DiscoveryStream",
+    "KeepWorkload",
+    "SnapshotSent",
+    "Ztunnel",
+    "ZtunnelSettings",
+    "flush_log",
+    "log",
+    "parse_workload_request",
+    "set_log_level",
+    "zds_acknowledgement",
+    "zds_hello",
+]

@@ -1,0 +1,275 @@
+//! `ambit_io::ztunnel` for Python.
+
+use std::collections::HashMap;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ambit_core::identity::Identity;
+use ambit_io::admin::AdminPorts;
+use ambit_io::certificates::CertificateEvent;
+use ambit_io::netns::Netns;
+use ambit_io::proxy::Pod;
+use ambit_io::ztunnel::{Discovery, Settings};
+use pyo3::prelude::*;
+
+use crate::errors::{control, invalid_input, transient};
+use crate::streams::AddWorkload;
+
+/// Where the controller is.
+#[pyclass(frozen)]
+pub(crate) struct ControlPlane(ambit_io::control::ControlPlane);
+
+#[pymethods]
+impl ControlPlane {
+    #[new]
+    #[pyo3(signature = (*, address, root_ca, server_name, token, cluster_id))]
+    fn new(
+        address: String,
+        root_ca: PathBuf,
+        server_name: Option<String>,
+        token: Option<PathBuf>,
+        cluster_id: String,
+    ) -> Self {
+        Self(ambit_io::control::ControlPlane {
+            address,
+            root_ca,
+            server_name,
+            token,
+            cluster_id,
+        })
+    }
+}
+
+/// What the data plane is told at its start.
+#[pyclass(frozen)]
+pub(crate) struct ZtunnelSettings(Settings);
+
+#[pymethods]
+impl ZtunnelSettings {
+    #[new]
+    #[pyo3(signature = (*, node_name, cluster_id, network, node_id, node_metadata, discovery, authority, workers, admin_port, stats_port, readiness_port))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of a Python class, each named at the call"
+    )]
+    fn new(
+        node_name: String,
+        cluster_id: String,
+        network: String,
+        node_id: String,
+        node_metadata: HashMap<String, String>,
+        discovery: &Bound<'_, ControlPlane>,
+        authority: &Bound<'_, ControlPlane>,
+        workers: usize,
+        admin_port: u16,
+        stats_port: u16,
+        readiness_port: u16,
+    ) -> Self {
+        Self(Settings {
+            node_name,
+            cluster_id,
+            network,
+            node_id,
+            node_metadata,
+            discovery: discovery.get().0.clone(),
+            authority: authority.get().0.clone(),
+            workers,
+            ports: AdminPorts {
+                admin: admin_port,
+                stats: stats_port,
+                readiness: readiness_port,
+            },
+        })
+    }
+}
+
+/// What one response did.
+#[pyclass(frozen, get_all)]
+pub(crate) struct DiscoveryResponse {
+    type_url: String,
+    nonce: String,
+    accepted: usize,
+    removed: usize,
+    rejections: Vec<(String, String)>,
+}
+
+/// One delta-ADS stream.
+#[pyclass(frozen)]
+pub(crate) struct DiscoveryStream(Discovery);
+
+#[pymethods]
+impl DiscoveryStream {
+    fn receive(&self, py: Python<'_>) -> PyResult<DiscoveryResponse> {
+        let applied = py.detach(|| self.0.receive()).map_err(control)?;
+        Ok(DiscoveryResponse {
+            type_url: applied.type_url,
+            nonce: applied.nonce,
+            accepted: applied.accepted,
+            removed: applied.removed,
+            rejections: applied.rejections,
+        })
+    }
+
+    #[pyo3(signature = (type_url, nonce, error))]
+    fn acknowledge(&self, py: Python<'_>, type_url: String, nonce: String, error: Option<String>) -> PyResult<()> {
+        py.detach(|| self.0.acknowledge(type_url, nonce, error))
+            .map_err(control)
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+/// A certificate is missing.
+#[pyclass(frozen, get_all)]
+pub(crate) struct CertificateWanted {
+    identity: String,
+}
+
+/// A certificate is there.
+#[pyclass(frozen, get_all)]
+pub(crate) struct CertificateFetched {
+    identity: String,
+    not_before: f64,
+    not_after: f64,
+}
+
+/// A certificate could not be had.
+#[pyclass(frozen, get_all)]
+pub(crate) struct CertificateFailed {
+    identity: String,
+    reason: String,
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+fn certificate_event(py: Python<'_>, event: CertificateEvent) -> PyResult<Py<PyAny>> {
+    Ok(match event {
+        CertificateEvent::Wanted(identity) => Py::new(
+            py,
+            CertificateWanted {
+                identity: identity.to_string(),
+            },
+        )?
+        .into_any(),
+        CertificateEvent::Fetched(identity, not_before, not_after) => {
+            let (not_before, not_after) = (unix_seconds(not_before), unix_seconds(not_after));
+            Py::new(
+                py,
+                CertificateFetched {
+                    identity: identity.to_string(),
+                    not_before,
+                    not_after,
+                },
+            )?
+            .into_any()
+        }
+        CertificateEvent::Failed(identity, reason) => Py::new(
+            py,
+            CertificateFailed {
+                identity: identity.to_string(),
+                reason,
+            },
+        )?
+        .into_any(),
+    })
+}
+
+/// The data plane of one node.
+#[pyclass(frozen)]
+pub(crate) struct Ztunnel(ambit_io::ztunnel::Ztunnel);
+
+#[pymethods]
+impl Ztunnel {
+    #[new]
+    fn new(py: Python<'_>, settings: &Bound<'_, ZtunnelSettings>) -> PyResult<Self> {
+        let settings = settings.get().0.clone();
+        let started = py.detach(|| ambit_io::ztunnel::Ztunnel::start(settings));
+        started
+            .map(Self)
+            .map_err(|error| invalid_input(format!("the data plane cannot start: {error}")))
+    }
+
+    fn open_discovery(&self, py: Python<'_>, type_urls: Vec<String>) -> PyResult<DiscoveryStream> {
+        py.detach(|| self.0.open_discovery(&type_urls))
+            .map(DiscoveryStream)
+            .map_err(control)
+    }
+
+    fn next_certificate_event(&self, py: Python<'_>, timeout_seconds: f64) -> PyResult<Option<Py<PyAny>>> {
+        let patience = Duration::from_secs_f64(timeout_seconds.clamp(0.0, 3600.0));
+        match py.detach(|| self.0.next_certificate_event(patience)) {
+            Some(event) => certificate_event(py, event).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn fetch_certificate(&self, identity: &str) -> PyResult<()> {
+        let parsed = Identity::parse(identity).map_err(|error| invalid_input(error.to_string()))?;
+        self.0.fetch_certificate(parsed);
+        Ok(())
+    }
+
+    fn add_pod(&self, py: Python<'_>, pod: &Bound<'_, AddWorkload>, netns: i32) -> PyResult<()> {
+        // SAFETY: the caller hands over a descriptor that it received and uses nowhere else.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(netns) };
+        let AddWorkload {
+            uid,
+            name,
+            namespace,
+            service_account,
+        } = pod.get();
+        let failed = |error: std::io::Error| {
+            transient(format!(
+                "cannot serve pod {namespace}/{name}: {error}; is something else on ports 15001, 15006 or 15008 in it?"
+            ))
+        };
+        let netns = Arc::new(Netns::new(descriptor).map_err(failed)?);
+        let pod = Pod {
+            uid: uid.clone(),
+            name: name.clone(),
+            namespace: namespace.clone(),
+            service_account: service_account.clone(),
+            netns,
+        };
+        py.detach(|| self.0.add_pod(pod)).map_err(failed)
+    }
+
+    fn remove_pod(&self, py: Python<'_>, uid: &str) {
+        py.detach(|| self.0.remove_pod(uid));
+    }
+
+    fn pods(&self) -> Vec<String> {
+        self.0.pods()
+    }
+
+    fn set_pending_pods(&self, count: i64) {
+        self.0
+            .shared()
+            .metrics
+            .pending_proxies
+            .store(count, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn set_ready(&self, task: &str, ready: bool) {
+        self.0.shared().readiness.set(task, ready);
+    }
+
+    fn metrics(&self) -> String {
+        self.0.shared().metrics.render()
+    }
+
+    fn drain(&self, py: Python<'_>, deadline_seconds: f64) {
+        py.detach(|| {
+            self.0
+                .drain(Duration::from_secs_f64(deadline_seconds.clamp(0.0, 7.0 * 86_400.0)))
+        });
+    }
+}
