@@ -1,0 +1,99 @@
+"""The process: three threads that decide, around the native data plane that does the work.
+
+Threads rather than asyncio, because importing asyncio costs as much memory as the whole data plane.
+"""
+
+import random
+import signal
+import sys
+import threading
+import time
+
+import dataplane
+from mesh.discovery import ADDRESS, AUTHORIZATION, DiscoveryClient
+from mesh.kit.backoff import Backoff
+from mesh.kit.errors import AmbitError
+from ztunnel import enrolment, identities
+from ztunnel.discovery import DiscoveryEvents
+from ztunnel.log import Log
+from ztunnel.settings import Settings, read_settings
+
+# Delays between connection attempts (ztunnel.md 4.8 and 6.5).
+DISCOVERY_BACKOFF = (0.01, 15.0)
+ENROLMENT_BACKOFF = (0.01, 1.0)
+# The Python threads call little; the interpreter's default of 8 MiB each would be reserved, though not resident.
+THREAD_STACK_BYTES = 512 * 1024
+
+
+class App:
+    """One running ztunnel."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._ending = threading.Event()
+        self._synchronised = threading.Event()
+        self._log = Log("app")
+        dataplane.set_log_level(settings.log_level)
+        self._ztunnel = dataplane.Ztunnel(settings.dataplane)
+
+    def run(self) -> None:
+        """Serve until `end`, then drain."""
+        for body in (self._discover, self._enrol, self._identify):
+            threading.Thread(target=body, name=body.__name__.lstrip("_"), daemon=True).start()
+        self._log.info("started")
+        # A wait without a timeout would keep the interpreter from running the signal handlers on some platforms.
+        while not self._ending.wait(3600):
+            pass
+        self._log.info("draining", deadline=f"{self._settings.drain_seconds}s")
+        self._ztunnel.drain(self._settings.drain_seconds)
+        self._log.info("stopped")
+        dataplane.flush_log()
+
+    def end(self) -> None:
+        """Begin to stop."""
+        self._ending.set()
+
+    def _discover(self) -> None:
+        events = _Synchronised(self._ztunnel, self._synchronised)
+        backoff = Backoff(*DISCOVERY_BACKOFF, random.random)
+        types = (ADDRESS, AUTHORIZATION)
+        DiscoveryClient(self._ztunnel.open_discovery, types, events, self._ending.wait, backoff).run()
+
+    def _enrol(self) -> None:
+        state = enrolment.Enrolment(self._ztunnel)
+        # A pod's traffic can be judged only with all addresses and policies here: until then it waits (ztunnel.md 4.7).
+        while not self._synchronised.wait(1):
+            if self._ending.is_set():
+                return
+        backoff = Backoff(*ENROLMENT_BACKOFF, random.random)
+        enrolment.run(self._settings.enrolment_socket, state, backoff, self._ending.wait, self._ending.is_set)
+
+    def _identify(self) -> None:
+        schedule = identities.RenewalSchedule(random.random)
+        identities.run(self._ztunnel, schedule, time.time, self._ending.is_set)
+
+
+class _Synchronised(DiscoveryEvents):
+    """Lets enrolment begin when the state is complete."""
+
+    def __init__(self, ztunnel: dataplane.Ztunnel, synchronised: threading.Event) -> None:
+        super().__init__(ztunnel)
+        self._synchronised = synchronised
+
+    def synchronised(self) -> None:
+        super().synchronised()
+        self._synchronised.set()
+
+
+def main() -> int:
+    """Run the process; returns its exit status."""
+    threading.stack_size(THREAD_STACK_BYTES)
+    try:
+        app = App(read_settings())
+    except AmbitError as error:
+        sys.stderr.write(f"ztunnel: {error}\n")
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: app.end())
+    app.run()
+    return 0

@@ -1,0 +1,103 @@
+"""The process's settings, read once from the environment. Names and defaults are Istio's (ztunnel.md 9.1)."""
+
+import os
+from collections.abc import Mapping
+
+from dataplane import ControlPlane, ZtunnelSettings
+from mesh.kit.errors import InvalidInputError
+from mesh.ports import ZTUNNEL_ADMIN_PORT, ZTUNNEL_METRICS_PORT, ZTUNNEL_READINESS_PORT
+
+DEFAULT_CONTROLLER = "https://istiod.istio-system.svc:15012"
+DEFAULT_ROOT_CA = "./var/run/secrets/istio/root-cert.pem"
+DEFAULT_TOKEN = "./var/run/secrets/tokens/istio-token"
+# A quarter of the node's cores carries the mesh of an ordinary node; one core moves some 8 Gbit/s.
+CORES_PER_WORKER = 4
+
+
+class Settings:
+    """What `app` needs besides the data plane's own settings."""
+
+    __slots__ = ("dataplane", "drain_seconds", "enrolment_socket", "log_level")
+
+    def __init__(self, dataplane: ZtunnelSettings, enrolment_socket: str, drain_seconds: float, log_level: str) -> None:
+        self.dataplane = dataplane
+        self.enrolment_socket = enrolment_socket
+        self.drain_seconds = drain_seconds
+        self.log_level = log_level
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from `environment` (the process's own when None). Raises InvalidInputError naming the variable."""
+    env = os.environ if environment is None else environment
+    cluster_id = env.get("CLUSTER_ID", "Kubernetes")
+    return Settings(
+        dataplane=ZtunnelSettings(
+            node_name=env.get("NODE_NAME", ""),
+            cluster_id=cluster_id,
+            network=env.get("NETWORK", ""),
+            node_id=build_node_id(env),
+            node_metadata=build_node_metadata(env, cluster_id),
+            discovery=_control_plane(env, "XDS", cluster_id),
+            authority=_control_plane(env, "CA", cluster_id),
+            workers=_positive(env, "ZTUNNEL_WORKER_THREADS", max(1, (os.cpu_count() or 1) // CORES_PER_WORKER)),
+            admin_port=ZTUNNEL_ADMIN_PORT,
+            stats_port=ZTUNNEL_METRICS_PORT,
+            readiness_port=ZTUNNEL_READINESS_PORT,
+        ),
+        enrolment_socket=env.get("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
+        drain_seconds=parse_seconds(
+            "CONNECTION_TERMINATION_DEADLINE", env.get("CONNECTION_TERMINATION_DEADLINE", "5s")
+        ),
+        log_level=env.get("RUST_LOG", "info"),
+    )
+
+
+def build_node_id(env: Mapping[str, str]) -> str:
+    """The id by which istiod and Ambit's controller know a ztunnel (ztunnel.md 4.2)."""
+    namespace = env.get("POD_NAMESPACE", "")
+    address = env.get("INSTANCE_IP", "1.1.1.1")
+    return f"ztunnel~{address}~{env.get('POD_NAME', '')}.{namespace}~{namespace}.svc.cluster.local"
+
+
+def build_node_metadata(env: Mapping[str, str], cluster_id: str) -> dict[str, str]:
+    """The node's metadata; `ISTIO_META_<KEY>` adds to it (ztunnel.md 4.2)."""
+    metadata = {
+        "NAME": env.get("POD_NAME", ""),
+        "NAMESPACE": env.get("POD_NAMESPACE", ""),
+        "INSTANCE_IPS": env.get("INSTANCE_IP", "1.1.1.1"),
+        "NODE_NAME": env.get("NODE_NAME", ""),
+        "CLUSTER_ID": cluster_id,
+    }
+    prefix = "ISTIO_META_"
+    metadata.update({key[len(prefix) :]: value for key, value in env.items() if key.startswith(prefix)})
+    return metadata
+
+
+def parse_seconds(name: str, text: str) -> float:
+    """A duration such as `5s`, `1m` or `500ms`, in seconds. Raises InvalidInputError naming the variable."""
+    units = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
+    for unit, factor in units:
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdigit():
+            return float(number) * factor
+    raise InvalidInputError(f"{name}={text!r} is not a duration; write a number and ms, s, m or h, like 5s")
+
+
+def _control_plane(env: Mapping[str, str], kind: str, cluster_id: str) -> ControlPlane:
+    token = env.get("AUTH_TOKEN", DEFAULT_TOKEN)
+    return ControlPlane(
+        address=env.get(f"{kind}_ADDRESS", DEFAULT_CONTROLLER),
+        root_ca=env.get(f"{kind}_ROOT_CA", DEFAULT_ROOT_CA),
+        server_name=env.get(f"ALT_{kind}_HOSTNAME"),
+        token=token if os.path.exists(token) else None,
+        cluster_id=cluster_id,
+    )
+
+
+def _positive(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name)
+    if text is None:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise InvalidInputError(f"{name}={text!r} is not a number of threads; write 1 or more")
+    return int(text)
