@@ -1,0 +1,158 @@
+"""The controller's life: find the root, read what there is, listen, follow changes, stop in order.
+
+Readiness comes last: whoever connects then gets everything that the directory held, and can get certificates.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+import grpc.aio
+from aiohttp import web
+
+from controller.admin import AdminPages
+from controller.authority.certificate_authority import CertificateAuthority, read_clock
+from controller.authority.node_tokens import NodeTokens
+from controller.authority.root_store import load_or_create_root, lock_state
+from controller.authority.signing_service import Signing, SigningService
+from controller.configuration import Configuration
+from controller.metrics import ControllerMetrics
+from controller.serve.discovery_service import DiscoveryService
+from controller.serve.hub import Hub
+from controller.serving_certificate import ServingCertificate
+from controller.settings import ListenAddress, Settings
+from controller.sources.files import watch_files
+from controller.sources.held import HeldFile
+from mesh.kit.errors import FatalError
+
+log = logging.getLogger(__name__)
+
+# A reconnecting client lists the version of every resource that it has, about 100 bytes each: room for 500,000.
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
+_GRPC_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    # A client that vanished is noticed within 40 seconds. Istio's values (facts of the control plane, section 7).
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Clients ping as often as we do.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Two controllers on one port would each see half of the agents.
+    ("grpc.so_reuseport", 0),
+]
+# In the state directory: see controller.sources.held.
+HELD_FILE = "held-objects.json"
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+_WILDCARD_HOSTS = ("0.0.0.0", "::")
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises FatalError when it cannot start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = ControllerMetrics()
+    hub = Hub(metrics, settings.limits)
+    configuration = Configuration(hub, settings.mesh, metrics, HeldFile(settings.state_dir / HELD_FILE))
+    pages = AdminPages(configuration, hub, metrics)
+    with lock_state(settings.state_dir):
+        root = load_or_create_root(settings.state_dir, settings.mesh.trust_domain, read_clock())
+        authority = CertificateAuthority(root)
+        metrics.root_expiry.set(authority.root_expiry.timestamp())
+        async with AsyncExitStack() as stack:
+            loaded = asyncio.Event()
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            follower = tasks.create_task(_follow_files(settings, configuration, loaded), name="follow files")
+            await _wait_for(loaded, follower)
+            await stack.enter_async_context(_serve_pages(pages, settings.admin))
+            tokens = NodeTokens(settings.node_tokens)
+            tokens.refresh()
+            server = _build_server(settings, hub, configuration, authority, tokens, metrics)
+            await stack.enter_async_context(_serve_grpc(server, hub, settings))
+            pages.is_ready = True
+            log.info("controller is ready", extra={"objects": configuration.snapshot.object_count})
+            await stop.wait()
+            log.info("controller is stopping")
+            pages.is_ready = False
+            follower.cancel()
+    log.info("controller has stopped")
+
+
+async def _follow_files(settings: Settings, configuration: Configuration, loaded: asyncio.Event) -> None:
+    async for texts in watch_files(settings.config_dir):
+        if loaded.is_set():
+            configuration.apply_files(texts)
+        else:
+            configuration.load_files(texts)
+            loaded.set()
+
+
+async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
+    """Wait until `task` sets `event`, or fails."""
+    async with asyncio.TaskGroup() as tasks:
+        waiter = tasks.create_task(event.wait(), name="wait for files")
+        await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+
+
+def _build_server(
+    settings: Settings,
+    hub: Hub,
+    configuration: Configuration,
+    authority: CertificateAuthority,
+    tokens: NodeTokens,
+    metrics: ControllerMetrics,
+) -> grpc.aio.Server:
+    signing = Signing(
+        authority, lambda: configuration.snapshot, read_clock, tokens.authenticate, settings.mesh.trust_domain
+    )
+    server = grpc.aio.server(options=_GRPC_OPTIONS)
+    handlers = [
+        DiscoveryService(hub, tokens.authenticate, metrics).build_handler(),
+        SigningService(signing, metrics).build_handler(),
+    ]
+    server.add_generic_rpc_handlers(handlers)
+    own_names = [address.host for address in settings.listen if address.host not in _WILDCARD_HOSTS]
+    names = [*_LOCAL_NAMES, *own_names, *settings.serving_names]
+    for address in settings.listen:
+        # One each: gRPC hands a credential's first certificate to the first port only, and later ports get nothing.
+        _listen(server, address, ServingCertificate(authority, names).build_credentials())
+    return server
+
+
+def _listen(server: grpc.aio.Server, address: ListenAddress, credentials: grpc.ServerCredentials) -> None:
+    try:
+        port = server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        raise FatalError(f"cannot listen on {address}: is another controller running?") from error
+    log.info("listening for agents", extra={"address": ListenAddress(address.host, port)})
+
+
+@asynccontextmanager
+async def _serve_grpc(server: grpc.aio.Server, hub: Hub, settings: Settings) -> AsyncIterator[None]:
+    await server.start()
+    try:
+        yield
+    finally:
+        hub.close()
+        await server.stop(settings.drain_seconds)
+
+
+@asynccontextmanager
+async def _serve_pages(pages: AdminPages, address: ListenAddress) -> AsyncIterator[None]:
+    runner = web.AppRunner(pages.build_app(), access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, address.host, address.port).start()
+        except OSError as error:
+            raise FatalError(f"cannot listen on {address}: {error.strerror}") from error
+        log.info("listening for admin", extra={"address": ListenAddress(address.host, runner.addresses[0][1])})
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,112 @@
+"""Which node is calling: join tokens, kept as hashes in a file of lines `NODE SHA256-HEX`.
+
+The file is read again when it changes, so that a node is added or cut off without a restart. A file that cannot be read
+or has a broken line keeps what was read before; at the start that is nobody.
+"""
+
+import hmac
+import logging
+import os
+import stat
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from mesh.kit.errors import InvalidInputError
+
+log = logging.getLogger(__name__)
+
+_DIGEST_CHARACTERS = 64
+# A bearer token longer than this is none of ours; hashing must not become work that a stranger orders.
+MAX_TOKEN_CHARACTERS = 4096
+
+
+class InvalidTokenFileError(InvalidInputError):
+    """The file of tokens cannot be used as it is."""
+
+    reason = "invalid_token_file"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeToken:
+    """A node's name and the SHA-256 of its token."""
+
+    node: str
+    digest: bytes
+
+
+def parse_tokens(text: str) -> tuple[NodeToken, ...]:
+    """Parse the file's text; empty lines and lines that begin with `#` count for nothing.
+
+    Raises InvalidTokenFileError, which names the line and never shows its second word.
+    """
+    tokens = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or len(words[1]) != _DIGEST_CHARACTERS:
+            raise InvalidTokenFileError(f"line {number}: expected a node's name and 64 hexadecimal digits (SHA-256)")
+        try:
+            tokens.append(NodeToken(words[0], bytes.fromhex(words[1])))
+        except ValueError:
+            raise InvalidTokenFileError(f"line {number}: the SHA-256 of {words[0]!r} is not hexadecimal") from None
+    return tuple(tokens)
+
+
+def find_node(tokens: tuple[NodeToken, ...], authorization: str | None) -> str | None:
+    """The node whose token an `authorization` header carries, or None. Takes as long for every wrong token."""
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_CHARACTERS:
+        return None
+    digest = sha256(token.strip().encode()).digest()
+    found = None
+    for known in tokens:
+        if hmac.compare_digest(known.digest, digest):
+            found = known.node
+    return found
+
+
+class NodeTokens:
+    """The file of tokens, as it is now."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._signature: tuple[int, ...] | None = ()
+        self._tokens: tuple[NodeToken, ...] = ()
+
+    def authenticate(self, authorization: str | None) -> str | None:
+        """The node that carries this header, or None. Reads the file again if it changed (one stat(2) otherwise)."""
+        self.refresh()
+        return find_node(self._tokens, authorization)
+
+    def refresh(self) -> None:
+        """Read the file if it changed. What is wrong with it is logged, once a change."""
+        signature = self._stat()
+        if signature == self._signature:
+            return
+        self._signature = signature
+        if signature is None:
+            self._tokens = ()
+            log.warning("node tokens are missing: no agent can connect", extra={"path": self._path})
+            return
+        try:
+            self._tokens = self._read()
+        except (OSError, UnicodeDecodeError, InvalidTokenFileError) as error:
+            log.warning("node tokens refused, the earlier ones stay", extra={"path": self._path, "error": error})
+        else:
+            log.info("node tokens read", extra={"path": self._path, "nodes": len(self._tokens)})
+
+    def _stat(self) -> tuple[int, ...] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
+
+    def _read(self) -> tuple[NodeToken, ...]:
+        with self._path.open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise InvalidTokenFileError(f"mode {mode:04o} lets others read it: chmod 600 {self._path}")
+            return parse_tokens(file.read())

@@ -1,0 +1,116 @@
+"""What the controller knows: takes what a source reports, keeps the snapshot, and publishes what it changes."""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from controller.kinds.catalogue import CATALOGUE
+from controller.kinds.core import Service
+from controller.kinds.meta import ObjectKey
+from controller.kinds.security import AuthorizationPolicy
+from controller.metrics import ControllerMetrics
+from controller.publication import build_changes
+from controller.registry.names import MeshSettings
+from controller.serve.hub import Hub
+from controller.snapshot import Changes, Snapshot
+from controller.sources.directory import Directory, DirectoryChange, FileText
+from controller.sources.held import Held, HeldFile, InvalidHeldFileError
+from controller.sources.problems import Problem, ProblemReason
+
+log = logging.getLogger(__name__)
+
+
+class Configuration:
+    """Owner of the snapshot. Everything here happens between two awaits, so readers never see half a change."""
+
+    def __init__(self, hub: Hub, settings: MeshSettings, metrics: ControllerMetrics, held: HeldFile) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._metrics = metrics
+        self._directory = Directory()
+        self._held = held
+        self.snapshot = Snapshot()
+
+    @property
+    def problems(self) -> list[Problem]:
+        return self._directory.problems
+
+    def is_held(self, key: ObjectKey | None) -> bool:
+        """Whether an object serves in an earlier form, because its present one is invalid."""
+        return self._directory.is_held(key)
+
+    def load_files(self, texts: Mapping[str, FileText]) -> None:
+        """Take the texts of all files there are, beside what served in an earlier form when the controller stopped."""
+        held: Held = {}
+        try:
+            held = self._held.read()
+        except (OSError, InvalidHeldFileError) as error:
+            log.warning("earlier forms of invalid objects are lost", extra={"error": error})
+        self._directory.remember(held)
+        self._apply({**dict.fromkeys(held), **texts}, is_first=True)
+
+    def apply_files(self, texts: Mapping[str, FileText]) -> None:
+        """Take the present texts of files that changed."""
+        self._apply(texts, is_first=False)
+
+    def _apply(self, texts: Mapping[str, FileText], is_first: bool) -> None:
+        started = time.monotonic()
+        change = self._directory.apply(texts)
+        objects: Changes = self._directory.objects if is_first else change.objects
+        self._log_problems(change)
+        sent = self._publish(objects) if objects else 0
+        if objects:
+            fields = {
+                "version": self.snapshot.version,
+                "files": len(texts),
+                "objects": len(objects),
+                "resources": sent,
+                "seconds": round(time.monotonic() - started, 4),
+            }
+            log.info("configuration applied", extra=fields)
+        self._write_held()
+        self._count()
+
+    def _write_held(self) -> None:
+        try:
+            self._held.write(self._directory.held)
+        except OSError as error:
+            log.error("earlier forms of invalid objects would not survive a restart", extra={"error": error})
+
+    def _publish(self, changes: Changes) -> int:
+        old, self.snapshot = self.snapshot, self.snapshot.apply(changes)
+        publication = build_changes(old, self.snapshot, changes, self._settings)
+        self._log_hints(changes)
+        return self._hub.publish(publication, self.snapshot.version)
+
+    def _log_problems(self, change: DirectoryChange) -> None:
+        for problem in change.new_problems:
+            self._metrics.refusals.add(reason=problem.reason.value)
+            fields = {
+                "source_file": problem.file,
+                "line": problem.line,
+                "object": problem.key or "",
+                "path": problem.path,
+                "reason": problem.reason.value,
+                "problem": problem.message,
+                "value": problem.value,
+                "earlier_form_serves": self._directory.is_held(problem.key),
+            }
+            log.warning("configuration refused", extra=fields)
+        if change.solved_problems and not self._directory.problems:
+            log.info("configuration has no problems any more")
+
+    def _log_hints(self, changes: Changes) -> None:
+        """What is valid but may not be what its author expects."""
+        for key, value in changes.items():
+            if isinstance(value, Service) and not value.spec.selector:
+                log.info("service selects no pods: it has no endpoints", extra={"object": key})
+            if isinstance(value, AuthorizationPolicy) and value.is_dry_run:
+                log.info("policy is a dry run: it is not enforced", extra={"object": key})
+
+    def _count(self) -> None:
+        for model in set(CATALOGUE.values()):
+            self._metrics.objects.set(self.snapshot.count(model), kind=model.__name__)
+        reasons = [problem.reason for problem in self._directory.problems]
+        for reason in ProblemReason:
+            self._metrics.problems.set(reasons.count(reason), reason=reason.value)

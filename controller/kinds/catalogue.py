@@ -1,0 +1,25 @@
+"""Which kinds there are, by apiVersion and kind."""
+
+from collections.abc import Mapping
+
+from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
+from controller.kinds.meta import KubernetesObject
+from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+
+Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
+"""(apiVersion, kind) -> model."""
+
+
+def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], type[KubernetesObject]]:
+    """The catalogue of `models`: one entry for each version that a model accepts."""
+    return {
+        (f"{model.GROUP}/{version}" if model.GROUP else version, model.__name__): model
+        for model in models
+        for version in model.VERSIONS
+    }
+
+
+CATALOGUE: Catalogue = build_catalogue(
+    AuthorizationPolicy, Namespace, Node, PeerAuthentication, Pod, Service, ServiceAccount
+)
+"""What the controller reads. The lab adds its own kind to a copy of this."""

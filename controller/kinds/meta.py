@@ -1,0 +1,137 @@
+"""What all kinds have in common: names, metadata, and the strictness of their models."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+# RFC 1123 subdomain, as Kubernetes applies it to the names of objects (253 characters; 63 for a label).
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+MAX_NAME_CHARACTERS = 253
+MAX_LABEL_CHARACTERS = 63
+
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectKey:
+    """Which object. `namespace` is empty for kinds that have none; versions of one group are the same object."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def _check_subdomain(value: str) -> str:
+    if len(value) > MAX_NAME_CHARACTERS or not _SUBDOMAIN.fullmatch(value):
+        raise PydanticCustomError(
+            "invalid_name",
+            "must be a name of lower-case letters, digits, '-' and '.', at most 253 characters, "
+            "beginning and ending with a letter or digit",
+        )
+    return value
+
+
+def _check_label(value: str) -> str:
+    if len(value) > MAX_LABEL_CHARACTERS or not _LABEL.fullmatch(value):
+        raise PydanticCustomError(
+            "invalid_name",
+            "must be a name of lower-case letters, digits and '-', at most 63 characters, "
+            "beginning and ending with a letter or digit",
+        )
+    return value
+
+
+SubdomainName = Annotated[str, AfterValidator(_check_subdomain)]
+LabelName = Annotated[str, AfterValidator(_check_label)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Model(BaseModel):
+    """A part of an object. Immutable; field names are camelCase outside and snake_case here; nothing is coerced."""
+
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+
+class StrictModel(Model):
+    """A part in which an unknown field is refused: ignoring it would change what its author meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class OwnerReference(Model):
+    """Who created the object: gives a pod the name of its Deployment or Job."""
+
+    kind: str
+    name: str
+    controller: bool | None = None
+
+
+class ObjectMeta(Model):
+    """Metadata as Kubernetes has it. Timestamps stay RFC 3339 text: they are only compared, and UTC sorts as text."""
+
+    name: SubdomainName
+    namespace: LabelName | None = None
+    uid: str | None = None
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    owner_references: Sequence[OwnerReference] | None = None
+
+
+class KubernetesObject(Model):
+    """One object of any kind.
+
+    Subclasses say their group, the versions they accept and whether they have a namespace.
+    """
+
+    GROUP: ClassVar[str]
+    VERSIONS: ClassVar[tuple[str, ...]]
+    IS_NAMESPACED: ClassVar[bool] = True
+
+    api_version: str
+    kind: str
+    metadata: ObjectMeta
+
+    @property
+    def key(self) -> ObjectKey:
+        return ObjectKey(self.GROUP, type(self).__name__, self.namespace, self.name)
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the object is in: `default` where the author wrote none, empty for kinds without."""
+        return (self.metadata.namespace or DEFAULT_NAMESPACE) if self.IS_NAMESPACED else ""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.metadata.labels or {}
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        return self.metadata.annotations or {}
+
+    @property
+    def age_key(self) -> tuple[str, str, str]:
+        """Sorts objects oldest first; objects without a timestamp come last, by name."""
+        return (self.metadata.creation_timestamp or "9999", self.namespace, self.name)

@@ -1,0 +1,57 @@
+"""How the mesh names things: resource names, host names and the settings that they depend on.
+
+Names are Istio ambient's (facts of the control plane, sections 2 and 3), so that stock ztunnels and ours agree.
+"""
+
+from dataclasses import dataclass
+
+from controller.kinds.core import IpAddress
+from mesh.identity import DEFAULT_TRUST_DOMAIN
+
+DEFAULT_CLUSTER_ID = "Kubernetes"
+DEFAULT_ROOT_NAMESPACE = "istio-system"
+DEFAULT_DOMAIN_SUFFIX = "cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """What is the same for the whole mesh.
+
+    `cluster_id` begins the names of workloads; `root_namespace` is where policies for the whole mesh stand;
+    `trust_domain` begins every identity; `domain_suffix` ends every service's host name.
+    """
+
+    cluster_id: str = DEFAULT_CLUSTER_ID
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    root_namespace: str = DEFAULT_ROOT_NAMESPACE
+    domain_suffix: str = DEFAULT_DOMAIN_SUFFIX
+
+
+def name_pod(cluster_id: str, namespace: str, name: str) -> str:
+    """A pod's resource name, which is its workload's uid."""
+    return f"{cluster_id}//Pod/{namespace}/{name}"
+
+
+def name_host(settings: MeshSettings, namespace: str, name: str) -> str:
+    """A service's fully qualified host name."""
+    return f"{name}.{namespace}.svc.{settings.domain_suffix}"
+
+
+def name_service(settings: MeshSettings, namespace: str, name: str) -> str:
+    """A service's resource name: `namespace/hostname`."""
+    return f"{namespace}/{name_host(settings, namespace, name)}"
+
+
+def name_policy(namespace: str, name: str) -> str:
+    """A policy's resource name."""
+    return f"{namespace}/{name}"
+
+
+def name_address(network: str, address: IpAddress) -> str:
+    """The name under which an address can be asked for: `network/ip`, with an empty network for the default one."""
+    return f"{network}/{address}"
+
+
+def name_node(node: str) -> str:
+    """The name under which all workloads of a node are found. It is ours, and no client can ask for it by accident."""
+    return f"node:{node}"

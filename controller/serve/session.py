@@ -1,0 +1,177 @@
+"""The dialogue with one client: a state machine without sockets or clocks.
+
+    per type:   QUIET --something to send--> IN FLIGHT --ACK, NACK or no answer in time--> QUIET
+
+One response of a type is in flight at a time. What changes meanwhile gathers in the subscription, so that a client
+that is slow to answer gets the latest state of what changed, once. A NACK is counted and shown; the same content is
+not sent again, the next change is. A client that never answers is sent to again after `ack_timeout_seconds`.
+
+The order between types, so that no ztunnel meets a workload whose policy it has not got (ours refuses all connections
+to such a workload): new and changed policies, then addresses, then the end of policies. A ztunnel asks for addresses
+first and for policies in the same breath; its first addresses wait `policy_wait_seconds` for that.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from controller.registry.names import name_node
+from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, ResourceTable
+from controller.serve.subscriptions import Subscription
+from controller.serve.wire import ClientNode, DeltaRequest, DeltaResponse
+from mesh.kit.errors import RefusedError
+
+# A client speaks of a handful of types; Envoy knows about a dozen.
+MAX_TYPES = 32
+_ZTUNNEL_ID_PREFIX = "ztunnel~"
+
+
+class ProtocolViolationError(RefusedError):
+    """A client does what xDS does not allow; its stream ends."""
+
+    reason = "protocol_violation"
+
+
+class RequestOutcome(Enum):
+    """What a request was."""
+
+    OPENED = "opened"
+    RESUMED = "resumed"
+    CHANGED = "changed"
+    ACK = "ack"
+    NACK = "nack"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """`ack_timeout_seconds`: when an unanswered response counts as lost. It blocks nothing but this client's next one.
+
+    `policy_wait_seconds`: both requests of a ztunnel leave it in one write, so a few round trips are plenty.
+    """
+
+    ack_timeout_seconds: float = 15.0
+    policy_wait_seconds: float = 0.2
+
+
+@dataclass(slots=True)
+class TypeState:
+    """Where the dialogue about one type stands. Versions are those of the snapshot that a response was made from."""
+
+    subscription: Subscription
+    opened_at: float
+    in_flight: str = ""
+    sent_at: float = 0.0
+    sent_version: int = 0
+    acked_version: int = 0
+    responses: int = 0
+    nacks: int = 0
+    last_error: str = ""
+
+    def is_blocked(self, now: float, limits: SessionLimits) -> bool:
+        return bool(self.in_flight) and now < self.sent_at + limits.ack_timeout_seconds
+
+
+@dataclass(slots=True)
+class Session:
+    """One stream. `tables` are shared and only read; a type that is not among them is one of which there is nothing."""
+
+    tables: Mapping[str, ResourceTable]
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    node: ClientNode | None = None
+    types: dict[str, TypeState] = field(default_factory=dict)
+    nonces: int = 0
+
+    def receive(self, request: DeltaRequest, now: float) -> RequestOutcome:
+        """Take a client's message. Raises ProtocolViolationError, TooManyNamesError."""
+        if self.node is None:
+            if request.node is None:
+                raise ProtocolViolationError("the first request of a stream must carry a node")
+            self.node = request.node
+        state = self.types.get(request.type_url)
+        if state is None:
+            return self._open(request, now)
+        outcome = self._take_answer(state, request)
+        if request.subscribe or request.unsubscribe:
+            state.subscription.change(request.subscribe, request.unsubscribe)
+            return RequestOutcome.CHANGED if outcome is RequestOutcome.STALE else outcome
+        return outcome
+
+    def note_changes(self, type_url: str, changed: Iterable[str]) -> None:
+        """Mark resources that changed; they go out with the next responses."""
+        state = self.types.get(type_url)
+        if state is not None:
+            state.subscription.note_changes(changed)
+
+    def next_response(self, version: int, now: float) -> DeltaResponse | None:
+        """The next message to send, or None when there is none now.
+
+        `version` is the snapshot's that the tables show.
+        """
+        for type_url, state in self.types.items():
+            if state.is_blocked(now, self.limits):
+                continue
+            updates = not self._must_wait_for_policies(type_url, now)
+            removals = updates and not self._must_wait_for_addresses(type_url, now)
+            wanted = state.subscription
+            if (updates and (wanted.must_answer or wanted.has_updates)) or (removals and wanted.has_removals):
+                return self._send(type_url, state, (updates, removals), version, now)
+        return None
+
+    def next_deadline(self, now: float) -> float | None:
+        """When next_response may give something without any event: an answer overdue, a wait over. None: never."""
+        times = [state.sent_at + self.limits.ack_timeout_seconds for state in self.types.values() if state.in_flight]
+        times += [state.opened_at + self.limits.policy_wait_seconds for state in self.types.values()]
+        return min((time for time in times if time > now), default=None)
+
+    def _open(self, request: DeltaRequest, now: float) -> RequestOutcome:
+        if len(self.types) >= MAX_TYPES:
+            raise ProtocolViolationError(f"a stream may subscribe to {MAX_TYPES} types")
+        table = self.tables.get(request.type_url)
+        node_name = self.node.node_name if self.node else ""
+        implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
+        subscription = Subscription(table if table is not None else ResourceTable(), implicit)
+        subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
+        self.types[request.type_url] = TypeState(subscription, now)
+        return RequestOutcome.RESUMED if request.initial_versions else RequestOutcome.OPENED
+
+    def _take_answer(self, state: TypeState, request: DeltaRequest) -> RequestOutcome:
+        if not request.nonce:
+            return RequestOutcome.CHANGED
+        if request.nonce != state.in_flight:
+            return RequestOutcome.STALE
+        state.in_flight = ""
+        if request.error is not None:
+            state.nacks += 1
+            state.last_error = request.error
+            return RequestOutcome.NACK
+        state.acked_version = state.sent_version
+        state.last_error = ""
+        return RequestOutcome.ACK
+
+    def _must_wait_for_policies(self, type_url: str, now: float) -> bool:
+        if type_url != ADDRESS_TYPE:
+            return False
+        policies = self.types.get(AUTHORIZATION_TYPE)
+        if policies is not None:
+            return policies.subscription.must_answer or policies.subscription.has_updates
+        is_ztunnel = self.node is not None and self.node.id.startswith(_ZTUNNEL_ID_PREFIX)
+        return is_ztunnel and now < self.types[ADDRESS_TYPE].opened_at + self.limits.policy_wait_seconds
+
+    def _must_wait_for_addresses(self, type_url: str, now: float) -> bool:
+        addresses = self.types.get(ADDRESS_TYPE)
+        if type_url != AUTHORIZATION_TYPE or addresses is None:
+            return False
+        wanted = addresses.subscription
+        has_more = wanted.must_answer or wanted.has_updates or wanted.has_removals
+        return has_more or addresses.is_blocked(now, self.limits)
+
+    def _send(
+        self, type_url: str, state: TypeState, phases: tuple[bool, bool], version: int, now: float
+    ) -> DeltaResponse:
+        delivery = state.subscription.take(*phases)
+        self.nonces += 1
+        state.in_flight = str(self.nonces)
+        state.sent_at, state.sent_version = now, version
+        state.responses += 1
+        return DeltaResponse(type_url, state.in_flight, str(version), delivery.resources, delivery.removed)

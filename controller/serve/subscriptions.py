@@ -1,0 +1,174 @@
+"""What one client wants of one type of resource, and what of it has not been sent yet.
+
+Two kinds: a *wildcard* gets everything; of it we keep no list of what it has, for that would be the mesh once more per
+client: a removal is told to it whether it had the thing or not, which is harmless. An *explicit* one names keys (a
+resource's name, an address, a service's host name); of it we keep the keys and what was sent.
+
+What changes is kept as a set of names, not as a queue of states: what goes out is the state at the time of sending.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from controller.serve.resources import Resource, ResourceTable
+from controller.serve.wire import rename_resource
+from mesh.kit.errors import RefusedError
+
+WILDCARD = "*"
+# Explicit names that a client may hold, per type: a bound on what one client can make us keep (about 20 MiB). A node
+# that needs more addresses than this is served better by the wildcard.
+MAX_NAMES = 100_000
+# One response; stock ztunnels take messages up to 200 MiB, and readiness opens with the first one.
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+
+
+class TooManyNamesError(RefusedError):
+    """A client subscribed to more names than a client may."""
+
+    reason = "too_many_names"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What goes out in one response."""
+
+    resources: list[bytes]
+    removed: list[str]
+
+
+class Subscription:
+    """One client's subscription to one type. The table is the type's; it is read, never changed."""
+
+    def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = ()) -> None:
+        self._table = table
+        self._implicit = frozenset(implicit_keys)
+        self._keys: set[str] = set(self._implicit)
+        self._sent: dict[str, tuple[str, ...]] = {}
+        self._pending: set[str] = set()
+        self._missing: set[str] = set()
+        self.is_wildcard = False
+        self.must_answer = True
+
+    @property
+    def key_count(self) -> int:
+        return len(self._keys) - len(self._implicit)
+
+    @property
+    def pending_count(self) -> int:
+        return len(self._pending)
+
+    @property
+    def has_updates(self) -> bool:
+        """Whether something new or changed waits to be sent."""
+        return any(name in self._table for name in self._pending)
+
+    @property
+    def has_removals(self) -> bool:
+        """Whether the end of something waits to be told."""
+        return bool(self._missing) or any(name not in self._table for name in self._pending)
+
+    def open(self, subscribe: Iterable[str], unsubscribe: Iterable[str], versions: Mapping[str, str]) -> None:
+        """The first request. `versions` is what the client has from an earlier connection: it is not sent again.
+
+        No names at all means everything; `*` subscribed and unsubscribed at once means nothing yet, and keys to come.
+        """
+        keys = set(subscribe)
+        self.is_wildcard = not keys or WILDCARD in keys
+        if WILDCARD in unsubscribe:
+            self.is_wildcard = False
+        if self.is_wildcard:
+            self._pending = {name for name in self._table.names() if versions.get(name) != self._table.version(name)}
+            self._pending.update(name for name in versions if name not in self._table)
+        else:
+            keys.update(versions)
+        self.change(keys - {WILDCARD}, set(unsubscribe) - {WILDCARD}, versions)
+        for key in () if self.is_wildcard else self._implicit:
+            self._want(key, versions)
+
+    def change(
+        self, subscribe: Iterable[str], unsubscribe: Iterable[str], versions: Mapping[str, str] | None = None
+    ) -> None:
+        """A later request. Each key asked for is answered, with what it leads to or as removed."""
+        for key in subscribe:
+            if key == WILDCARD:
+                self.is_wildcard = True
+                self._pending.update(self._table.names())
+            else:
+                self._keys.add(key)
+                self._want(key, versions or {})
+            self.must_answer = True
+        if len(self._keys) > MAX_NAMES:
+            raise TooManyNamesError(f"a client may subscribe to {MAX_NAMES} names; use the wildcard")
+        for key in unsubscribe:
+            if key == WILDCARD:
+                self.is_wildcard = False
+            self._keys.discard(key)
+            self._missing.discard(key)
+        if unsubscribe:
+            self._forget_unwanted()
+
+    def note_changes(self, changed: Iterable[str]) -> None:
+        """Mark what has changed in the table, as far as this client is concerned."""
+        if self.is_wildcard:
+            self._pending.update(changed)
+            return
+        self._pending.update(name for name in changed if name in self._sent or self._wants(self._table.find(name)))
+
+    def take(self, updates: bool = True, removals: bool = True) -> Delivery:
+        """Take out what is to be sent now, at most MAX_RESPONSE_BYTES of it; the rest stays pending."""
+        resources: list[bytes] = []
+        removed: set[str] = set()
+        size, sent_aliases = 0, set[str]()
+        for name in sorted(self._pending):
+            resource = self._table.find(name)
+            if resource is None and removals:
+                self._pending.discard(name)
+                removed.update((name, *self._sent.pop(name, ())))
+            elif resource is not None and updates and size < MAX_RESPONSE_BYTES:
+                self._pending.discard(name)
+                aliases = self._remember(resource)
+                forms = [resource.wire, *(rename_resource(resource.wire, alias) for alias in aliases)]
+                size += sum(map(len, forms))
+                resources += forms
+                sent_aliases.update(aliases)
+        if removals:
+            removed |= self._missing
+            self._missing.clear()
+        self.must_answer = False
+        # An address that went from one pod to another in between is no removal.
+        return Delivery(resources, sorted(removed - sent_aliases))
+
+    def _want(self, key: str, versions: Mapping[str, str]) -> None:
+        names = set(self._table.find_names(key))
+        for name in names:
+            if versions.get(name) == self._table.version(name):
+                self._remember(self._table.find(name))
+            else:
+                self._pending.add(name)
+        if not names and key not in self._implicit:
+            self._missing.add(key)
+
+    def _wants(self, resource: Resource | None) -> bool:
+        if resource is None:
+            return False
+        self._missing.difference_update((resource.name, *resource.keys))
+        return resource.name in self._keys or not self._keys.isdisjoint(resource.keys)
+
+    def _remember(self, resource: Resource | None) -> tuple[str, ...]:
+        """Note that the client has it; gives the aliases under which it asked for it.
+
+        Under each of those it goes out once more: a stock ztunnel that waits for an address is released only by a
+        resource of exactly that name (facts of ztunnel, 4.3); others look at the aliases.
+        """
+        if resource is None or self.is_wildcard:
+            return ()
+        aliases = tuple(alias for alias in resource.aliases if alias in self._keys)
+        self._sent[resource.name] = aliases
+        return aliases
+
+    def _forget_unwanted(self) -> None:
+        if self.is_wildcard:
+            return
+        kept = {name for name in {*self._sent, *self._pending} if self._wants(self._table.find(name))}
+        self._sent = {name: aliases for name, aliases in self._sent.items() if name in kept}
+        self._pending &= kept

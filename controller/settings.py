@@ -1,0 +1,105 @@
+"""The controller's settings, from the environment. The only room that reads it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.registry.names import DEFAULT_CLUSTER_ID, DEFAULT_ROOT_NAMESPACE, MeshSettings
+from controller.serve.session import SessionLimits
+from mesh.identity import DEFAULT_TRUST_DOMAIN, SpiffeIdentity
+from mesh.kit.errors import InvalidInputError
+
+
+class InvalidSettingError(InvalidInputError):
+    """A variable of the environment is missing or malformed."""
+
+    reason = "invalid_setting"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen. Port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one controller runs.
+
+    config_dir        the watched directory of objects
+    state_dir         root key and certificate; made if absent
+    node_tokens       file of `NODE SHA256` lines; None: no agent can authenticate
+    listen            TLS gRPC: xDS and the CA
+    serving_names     DNS names and addresses of the serving certificate, besides those of `listen` and localhost
+    admin             plaintext HTTP, for this machine only
+    mesh              what is the same for the whole mesh
+    limits            of the dialogue with one client
+    drain_seconds     how long calls in flight may take to end after SIGTERM; certificates take milliseconds
+    log_level         debug, info, warning or error
+    """
+
+    config_dir: Path
+    state_dir: Path
+    node_tokens: Path
+    listen: tuple[ListenAddress, ...]
+    serving_names: tuple[str, ...]
+    admin: ListenAddress
+    mesh: MeshSettings
+    limits: SessionLimits = field(default_factory=SessionLimits)
+    drain_seconds: float = 2.0
+    log_level: str = "info"
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environment`, the process's own by default. Raises InvalidSettingError."""
+    given = os.environ if environment is None else environment
+    return Settings(
+        config_dir=Path(_require(given, "AMBIT_CONFIG_DIR")),
+        state_dir=Path(_require(given, "AMBIT_STATE_DIR")),
+        node_tokens=Path(_require(given, "AMBIT_NODE_TOKENS")),
+        listen=tuple(
+            _parse_listen("AMBIT_LISTEN", text) for text in _split(given.get("AMBIT_LISTEN") or "0.0.0.0:15012")
+        ),
+        serving_names=tuple(_split(given.get("AMBIT_SERVING_NAMES", ""))),
+        admin=_parse_listen("AMBIT_ADMIN_LISTEN", given.get("AMBIT_ADMIN_LISTEN") or "127.0.0.1:15014"),
+        mesh=MeshSettings(
+            cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,
+            trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),
+            root_namespace=given.get("AMBIT_ROOT_NAMESPACE") or DEFAULT_ROOT_NAMESPACE,
+        ),
+        log_level=_parse_log_level(given.get("AMBIT_LOG_LEVEL") or "info"),
+    )
+
+
+def _require(given: Mapping[str, str], name: str) -> str:
+    value = given.get(name)
+    if not value:
+        raise InvalidSettingError(f"{name} must be set")
+    return value
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parse_listen(name: str, text: str) -> ListenAddress:
+    host, separator, port = text.rpartition(":")
+    if not (separator and host and port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
+        raise InvalidSettingError(f"{name}: {text!r} is not ADDRESS:PORT")
+    return ListenAddress(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _parse_trust_domain(text: str) -> str:
+    return SpiffeIdentity(text, "default", "default").trust_domain
+
+
+def _parse_log_level(text: str) -> str:
+    if text not in ("debug", "info", "warning", "error"):
+        raise InvalidSettingError(f"AMBIT_LOG_LEVEL: {text!r} is none of debug, info, warning, error")
+    return text

@@ -1,0 +1,235 @@
+"""Text to typed objects, or to problems that say which line, which field and why. Pure: no files, no clock.
+
+parsed = parse_documents(text, "policies.yaml")
+parsed.objects   # what is valid
+parsed.problems  # what was refused
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from controller.kinds.catalogue import CATALOGUE, Catalogue
+from controller.kinds.meta import DEFAULT_NAMESPACE, KubernetesObject, ObjectKey
+from controller.sources.composing import ComposeError, Node, compose_documents
+from controller.sources.problems import Problem, ProblemReason
+
+MAX_SHOWN_CHARACTERS = 80
+# Of one object; a policy written for another product altogether need not fill the log.
+MAX_PROBLEMS_PER_OBJECT = 20
+
+_REASONS = {
+    "extra_forbidden": ProblemReason.UNKNOWN_FIELD,
+    "missing": ProblemReason.MISSING_FIELD,
+    "needs_waypoint": ProblemReason.UNSUPPORTED,
+    "unsupported": ProblemReason.UNSUPPORTED,
+}
+_MESSAGES = {
+    "extra_forbidden": "unknown field",
+    "missing": "required, but not there",
+    "string_type": "must be text (put a number, true or null into quotes)",
+    "int_type": "must be a whole number, without quotes",
+    "bool_type": "must be true or false, without quotes",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "mapping_type": "must be a mapping",
+    "sequence_type": "must be a list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A valid object and the place where it begins."""
+
+    value: KubernetesObject
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a text held.
+
+    `has_unnamed` says that some of it could not even be told to be about an object of some name; `doubtful_names` are
+    those of objects whose kind could not be read. Whoever knows earlier objects of the same text keeps them in these
+    cases.
+    """
+
+    objects: Sequence[Located] = ()
+    problems: Sequence[Problem] = ()
+    has_unnamed: bool = False
+    doubtful_names: frozenset[str] = frozenset()
+
+    def may_mention(self, key: ObjectKey) -> bool:
+        """Whether the text may be about the object `key`, though not in a form that could be accepted."""
+        is_named = key.name in self.doubtful_names or any(problem.key == key for problem in self.problems)
+        return self.has_unnamed or is_named
+
+
+def parse_documents(text: str, file: str, catalogue: Catalogue = CATALOGUE) -> Parsed:
+    """Parse the YAML documents (or the JSON) in `text`; `file` is only named in problems.
+
+    Never raises because of the text. A `List` stands for its items. Of an object that stands there twice the first
+    counts.
+    """
+    parser = _Parser(file, catalogue)
+    try:
+        for document in compose_documents(text):
+            for node in _expand_list(document):
+                parser.parse_object(node)
+    except ComposeError as error:
+        place = Node(error.line, error.column, None)
+        parser.refuse(_Refused(place, "", "", ProblemReason(error.reason), error.message))
+        parser.has_unnamed = True
+    return Parsed(parser.objects, parser.problems, parser.has_unnamed, frozenset(parser.doubtful_names))
+
+
+def _expand_list(node: Node) -> Iterator[Node]:
+    if node.value is None:
+        return  # an empty document, as between two `---`
+    items = _get(node, "items")
+    if _text(node, "kind") == "List" and items is not None and isinstance(items.value, list):
+        yield from items.value
+    else:
+        yield node
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A problem before it is known whose it is."""
+
+    node: Node
+    path: str
+    value: str
+    reason: ProblemReason
+    message: str
+
+
+class _Parser:
+    """Collects what one text holds."""
+
+    def __init__(self, file: str, catalogue: Catalogue) -> None:
+        self._file = file
+        self._catalogue = catalogue
+        self._lines: dict[ObjectKey, int] = {}
+        self.objects: list[Located] = []
+        self.problems: list[Problem] = []
+        self.has_unnamed = False
+        self.doubtful_names: set[str] = set()
+
+    def refuse(self, what: _Refused, key: ObjectKey | None = None) -> None:
+        place = what.node
+        self.problems.append(
+            Problem(self._file, place.line, place.column, key, what.path, what.value, what.reason, what.message)
+        )
+
+    def parse_object(self, node: Node) -> None:
+        model = self._find_model(node)
+        if isinstance(model, _Refused):
+            self.refuse(model)
+            self._keep_name(node)
+            return
+        key = _find_key(node, model)
+        if key is None:
+            self.has_unnamed = True
+        elif key in self._lines:
+            message = f"this object stands here twice, first in line {self._lines[key]}; that one counts"
+            self.refuse(_Refused(node, "", "", ProblemReason.DUPLICATE_OBJECT, message), key)
+            return
+        else:
+            self._lines[key] = node.line
+        try:
+            self.objects.append(Located(model.model_validate(node.to_plain()), self._file, node.line))
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_context=False)[:MAX_PROBLEMS_PER_OBJECT]:
+                self.refuse(_describe(node, detail), key)
+
+    def _find_model(self, node: Node) -> "type[KubernetesObject] | _Refused":
+        if not isinstance(node.value, dict):
+            return _Refused(node, "", _shorten(node), ProblemReason.NOT_AN_OBJECT, "a document must be one object")
+        for name in ("apiVersion", "kind"):
+            if not _text(node, name):
+                return _Refused(node, name, "", ProblemReason.MISSING_FIELD, "must be there, as text")
+        version, kind = _text(node, "apiVersion") or "", _text(node, "kind") or ""
+        model = self._catalogue.get((version, kind))
+        if model is None:
+            at, why = _get(node, "kind") or node, _explain(kind, self._catalogue)
+            return _Refused(at, "kind", f"{version} {kind}", ProblemReason.UNKNOWN_KIND, why)
+        return model
+
+    def _keep_name(self, node: Node) -> None:
+        metadata = _get(node, "metadata")
+        name = _text(metadata, "name") if metadata else None
+        if name:
+            self.doubtful_names.add(name)
+        else:
+            self.has_unnamed = True
+
+
+def _explain(kind: str, catalogue: Catalogue) -> str:
+    versions = sorted(version for version, known in catalogue if known == kind)
+    if versions:
+        return f"{kind} is read as {' or '.join(versions)}"
+    return f"not a kind that is read here; known: {', '.join(sorted({known for _, known in catalogue}))}"
+
+
+def _find_key(node: Node, model: type[KubernetesObject]) -> ObjectKey | None:
+    """Which object a node speaks about, even though it may be invalid; None when its name cannot be read."""
+    metadata = _get(node, "metadata")
+    name = _text(metadata, "name") if metadata else None
+    if metadata is None or not name:
+        return None
+    namespace = _get(metadata, "namespace")
+    if namespace is not None and namespace.value is not None and not isinstance(namespace.value, str):
+        return None
+    text = _text(metadata, "namespace") or DEFAULT_NAMESPACE
+    return ObjectKey(model.GROUP, model.__name__, text if model.IS_NAMESPACED else "", name)
+
+
+def _locate(node: Node, loc: Sequence[str | int]) -> tuple[Node, str]:
+    """The deepest node on the way `loc`, and the way as text. What pydantic adds to it (union branches) falls away."""
+    path = ""
+    for step in loc:
+        if isinstance(step, int) and isinstance(node.value, list) and step < len(node.value):
+            node, path = node.value[step], f"{path}[{step}]"
+        elif isinstance(step, str) and isinstance(node.value, dict) and step != "[key]":
+            path = f"{path}.{step}" if path else step
+            child = node.value.get(step)
+            if child is None:
+                return node, path  # a field that is missing
+            node = child
+        else:
+            break
+    return node, path
+
+
+def _describe(node: Node, detail: ErrorDetails) -> _Refused:
+    code = detail["type"]
+    fallback = ProblemReason.WRONG_TYPE if code.endswith("_type") else ProblemReason.INVALID_VALUE
+    reason = _REASONS.get(code, fallback)
+    message = _MESSAGES.get(code, detail["msg"])
+    at, path = _locate(node, detail["loc"])
+    shown = "" if reason is ProblemReason.MISSING_FIELD else _shorten(at)
+    return _Refused(at, path, shown, reason, message[:1].lower() + message[1:])
+
+
+def _get(node: Node, key: str) -> Node | None:
+    return node.value.get(key) if isinstance(node.value, dict) else None
+
+
+def _text(node: Node, key: str) -> str | None:
+    child = _get(node, key)
+    return child.value if child is not None and isinstance(child.value, str) else None
+
+
+def _shorten(node: Node) -> str:
+    if isinstance(node.value, dict):
+        return f"a mapping of {len(node.value)}" if node.value else "{}"
+    if isinstance(node.value, list):
+        return f"a list of {len(node.value)}" if node.value else "[]"
+    if isinstance(node.value, bool | None):
+        return "null" if node.value is None else str(node.value).lower()
+    text = repr(node.value)
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "..."
