@@ -1,0 +1,50 @@
+"""The `ambit` command. Each command has a file of its own, and imports what it needs only when it runs.
+
+What a person asked for goes to standard output, everything else (progress, warnings, errors) to standard error. Exit
+status: 0 done, 1 refused or failed (and said why), 2 misused; `lab exec` has that of its command.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ambit import __version__
+from ambit.cli import lab, output
+from ambit.cli.demo import demo
+from mesh.kit.errors import AmbitError
+
+app = typer.Typer(
+    name="ambit",
+    help="An ambient service mesh: mTLS, identity and policy for pods, without sidecars.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.add_typer(lab.app, name="lab")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ambit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
+def main() -> None:
+    """Run the command line (console script `ambit`)."""
+    try:
+        app()
+    except AmbitError as error:
+        output.show_error(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        output.show_error("interrupted")
+        # 128 + SIGINT, as shells report it.
+        sys.exit(130)

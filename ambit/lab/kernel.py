@@ -1,0 +1,108 @@
+"""The system calls that Python 3.11 does not have: unshare, setns, mount, umount2 (each: its man page, section 2)."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+"""Namespace flags (linux/sched.h)."""
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+"""Mount flags (linux/mount.h)."""
+
+_OWN_NETWORK_NAMESPACE = "/proc/thread-self/ns/net"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread new namespaces; raises OSError."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def set_network_namespace(descriptor: int) -> None:
+    """Move the calling thread into the network namespace that `descriptor` is open on; raises OSError."""
+    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(CLONE_NEWNET)), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
+    """Mount `source` on `target`; raises OSError that names the target."""
+    texts = [ctypes.c_char_p(os.fsencode(text)) for text in (source, target, kind)]
+    _check(_libc.mount(*texts, ctypes.c_ulong(flags), ctypes.c_char_p(os.fsencode(options))), f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    """Take away what is mounted on `target`, now for new users of the path, later for old ones; raises OSError."""
+    _check(_libc.umount2(ctypes.c_char_p(os.fsencode(target)), ctypes.c_int(MNT_DETACH)), f"umount {target}")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkNamespace:
+    """A network namespace held open by a descriptor, and by a path that other processes of the lab can open."""
+
+    descriptor: int
+    path: Path
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """The calling *thread* is in the namespace for the body; sockets and children made there belong to it.
+
+        A thread that cannot come back would do everything after in the wrong place, so that ends the process.
+        """
+        home = os.open(_OWN_NETWORK_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            set_network_namespace(self.descriptor)
+            try:
+                yield
+            finally:
+                try:
+                    set_network_namespace(home)
+                except OSError:
+                    os.abort()
+        finally:
+            os.close(home)
+
+    def identity(self) -> int:
+        """The namespace's inode: what /proc/<pid>/ns/net of every process in it points to."""
+        return os.fstat(self.descriptor).st_ino
+
+    def release(self) -> None:
+        """Drop path and descriptor; the namespace ends with its last process."""
+        unmount(str(self.path))
+        self.path.unlink()
+        os.close(self.descriptor)
+
+
+def own_network_namespace() -> NetworkNamespace:
+    """The namespace that the calling thread is in."""
+    return NetworkNamespace(os.open(_OWN_NETWORK_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC), Path(_OWN_NETWORK_NAMESPACE))
+
+
+def create_network_namespace(path: Path) -> NetworkNamespace:
+    """Make a new network namespace and bind it to `path` (created); the calling thread ends up where it was.
+
+    Raises OSError. Only where mounts are private: the bind must not appear outside the lab.
+    """
+    home = own_network_namespace()
+    try:
+        with home.entered():
+            unshare(CLONE_NEWNET)
+            path.touch(exist_ok=False)
+            mount(_OWN_NETWORK_NAMESPACE, str(path), flags=MS_BIND)
+            return NetworkNamespace(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+    finally:
+        os.close(home.descriptor)
+
+
+def _check(result: int, what: str) -> None:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
