@@ -1,0 +1,80 @@
+"""Certificates as an attacker might hold them: of an authority of their own, or signed with a mesh's own key."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+LIFETIME = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority with its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A certificate and its key, in PEM."""
+
+    certificate: str
+    key: str
+
+
+def read_authority(state: Path) -> Authority:
+    """The authority of a lab's controller, from its state folder."""
+    key = load_pem_private_key((state / "root-key.pem").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return Authority(x509.load_pem_x509_certificate((state / "root-cert.pem").read_bytes()), key)
+
+
+def forge_authority(original: x509.Certificate) -> Authority:
+    """An authority that bears the original's name, with a key of its own."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(original.subject, original.subject, key.public_key())
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return Authority(builder.sign(key, hashes.SHA256()), key)
+
+
+def issue(authority: Authority, *identities: str) -> Credentials:
+    """A client certificate with these URIs as its subject alternative names."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "test")])
+    builder = _builder(name, authority.certificate.subject, key.public_key())
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    if identities:
+        names = [x509.UniformResourceIdentifier(identity) for identity in identities]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
+    certificate = builder.sign(authority.key, hashes.SHA256())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Credentials(certificate.public_bytes(Encoding.PEM).decode(), private.decode())
+
+
+def build_request() -> str:
+    """A certificate signing request for a fresh key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + LIFETIME)
+    )

@@ -1,0 +1,88 @@
+"""Objects for tests, from as little text as says what matters."""
+
+from controller.kinds.core import Namespace, Node, Pod, Service
+from controller.kinds.meta import KubernetesObject
+from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.snapshot import Snapshot
+from controller.sources.documents import parse_documents
+
+
+def parse(text: str) -> KubernetesObject:
+    """The one object in `text`, which must be valid."""
+    parsed = parse_documents(text, "test.yaml")
+    assert not parsed.problems, [str(problem) for problem in parsed.problems]
+    [located] = parsed.objects
+    return located.value
+
+
+def build_snapshot(*objects: KubernetesObject) -> Snapshot:
+    """A snapshot of just these objects."""
+    return Snapshot().apply({each.key: each for each in objects})
+
+
+def pod(
+    name: str = "web-1",
+    namespace: str = "demo",
+    *,
+    metadata: str = "",
+    spec: str = "",
+    status: str = "",
+    labels: str = "app: web",
+    ready: str = "True",
+    ip: str = "198.51.100.1",
+    node: str = "node-1",
+    phase: str = "Running",
+) -> Pod:
+    """A pod; the keyword texts are added to the flow mappings of those names."""
+    made = parse(f"""
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}, {metadata}}}
+spec: {{nodeName: {node}, serviceAccountName: web, {spec}}}
+status: {{phase: {phase}, podIP: "{ip}", conditions: [{{type: Ready, status: "{ready}"}}], {status}}}
+""")
+    assert isinstance(made, Pod)
+    return made
+
+
+def service(name: str = "web", namespace: str = "demo", *, metadata: str = "", spec: str = "") -> Service:
+    """A service on port 80 for the pods of `pod()`; `spec` is added to its spec."""
+    rest = spec or "clusterIP: 192.0.2.1, selector: {app: web}, ports: [{port: 80}]"
+    made = parse(
+        "apiVersion: v1\nkind: Service\n"
+        f"metadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {{{rest}}}"
+    )
+    assert isinstance(made, Service)
+    return made
+
+
+def node(name: str = "node-1", labels: str = "") -> Node:
+    made = parse(f"apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{labels}}}}}")
+    assert isinstance(made, Node)
+    return made
+
+
+def namespace(name: str = "demo", annotations: str = "") -> Namespace:
+    made = parse(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}")
+    assert isinstance(made, Namespace)
+    return made
+
+
+def authorization(spec: str, name: str = "policy", namespace: str = "demo", metadata: str = "") -> AuthorizationPolicy:
+    """An AuthorizationPolicy whose spec is the flow mapping `spec`."""
+    made = parse(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {{{spec}}}"
+    )
+    assert isinstance(made, AuthorizationPolicy)
+    return made
+
+
+def peer(spec: str, name: str = "peer", namespace: str = "demo", metadata: str = "") -> PeerAuthentication:
+    """A PeerAuthentication whose spec is the flow mapping `spec`."""
+    made = parse(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+        f"metadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {{{spec}}}"
+    )
+    assert isinstance(made, PeerAuthentication)
+    return made

@@ -1,0 +1,44 @@
+"""The controller's settings: what is missing or malformed is named."""
+
+import pytest
+
+from controller.settings import InvalidSettingError, ListenAddress, read_settings
+from mesh.kit.errors import InvalidInputError
+
+NEEDED = {"AMBIT_CONFIG_DIR": "/c", "AMBIT_STATE_DIR": "/s", "AMBIT_NODE_TOKENS": "/t"}
+
+
+def test_defaults_are_istios_ports_and_names() -> None:
+    settings = read_settings(NEEDED)
+    assert settings.listen == (ListenAddress("0.0.0.0", 15012),)
+    assert settings.admin == ListenAddress("127.0.0.1", 15014)
+    assert (settings.mesh.cluster_id, settings.mesh.trust_domain) == ("Kubernetes", "cluster.local")
+    assert settings.mesh.root_namespace == "istio-system"
+
+
+def test_lists_and_ipv6_addresses_are_read() -> None:
+    settings = read_settings(
+        {**NEEDED, "AMBIT_LISTEN": "192.0.2.1:1, [::]:2", "AMBIT_SERVING_NAMES": "a.example, ::1,"}
+    )
+    assert [str(address) for address in settings.listen] == ["192.0.2.1:1", "[::]:2"]
+    assert settings.serving_names == ("a.example", "::1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("AMBIT_CONFIG_DIR", "", id="missing"),
+        pytest.param("AMBIT_LISTEN", "15012", id="port-alone"),
+        pytest.param("AMBIT_LISTEN", "a:b", id="port-word"),
+        pytest.param("AMBIT_ADMIN_LISTEN", "127.0.0.1:70000", id="port-large"),
+        pytest.param("AMBIT_LOG_LEVEL", "loud", id="level"),
+    ],
+)
+def test_bad_setting_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettingError, match=name):
+        read_settings({**NEEDED, name: value})
+
+
+def test_trust_domain_must_fit_an_identity() -> None:
+    with pytest.raises(InvalidInputError, match="trust domain"):
+        read_settings({**NEEDED, "AMBIT_TRUST_DOMAIN": "a/b"})

@@ -1,0 +1,116 @@
+"""A change is translated where it touches, and the result is what translating everything would have given."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.kinds.meta import KubernetesObject, ObjectKey
+from controller.publication import build_changes
+from controller.registry.names import MeshSettings
+from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource, ResourceTable
+from controller.snapshot import Snapshot
+from tests.support import objects
+
+MESH = MeshSettings()
+TYPES = (AUTHORIZATION_TYPE, ADDRESS_TYPE)
+SELECT = "selector: {matchLabels: {app: web}}"
+
+
+class World:
+    """Tables that follow a snapshot."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self.tables = {type_url: ResourceTable() for type_url in TYPES}
+
+    def apply(self, changes: dict[ObjectKey, KubernetesObject | None]) -> dict[str, set[str]]:
+        old, self.snapshot = self.snapshot, self.snapshot.apply(changes)
+        publication = build_changes(old, self.snapshot, changes, MESH)
+        return {type_url: set(self.tables[type_url].apply(change)) for type_url, change in publication.items()}
+
+    def show(self) -> dict[str, list[Resource | None]]:
+        return {
+            type_url: [table.find(name) for name in sorted(table.names())] for type_url, table in self.tables.items()
+        }
+
+
+def put(*values: KubernetesObject) -> dict[ObjectKey, KubernetesObject | None]:
+    return {value.key: value for value in values}
+
+
+def test_pod_that_changes_among_many_sends_one_resource() -> None:
+    world = World()
+    world.apply(put(objects.service(), *(objects.pod(f"web-{n}", ip=f"198.51.100.{n}") for n in range(1, 51))))
+    changed = world.apply(put(objects.pod("web-7", ip="198.51.100.200")))
+    assert changed == {AUTHORIZATION_TYPE: set(), ADDRESS_TYPE: {"Kubernetes//Pod/demo/web-7"}}
+
+
+def test_policy_of_a_namespace_touches_no_workload() -> None:
+    world = World()
+    world.apply(put(objects.pod()))
+    changed = world.apply(put(objects.authorization("action: DENY")))
+    assert changed == {AUTHORIZATION_TYPE: {"demo/policy"}, ADDRESS_TYPE: set()}
+
+
+def test_service_that_goes_leaves_no_workload_its_endpoint() -> None:
+    world = World()
+    world.apply(put(objects.service(), objects.pod()))
+    changed = world.apply({objects.service().key: None})
+    assert changed[ADDRESS_TYPE] == {"Kubernetes//Pod/demo/web-1", "demo/web.demo.svc.cluster.local"}
+    assert world.tables[ADDRESS_TYPE].find("demo/web.demo.svc.cluster.local") is None
+
+
+def test_same_content_again_changes_nothing() -> None:
+    world = World()
+    world.apply(put(objects.service(), objects.pod()))
+    assert world.apply(put(objects.service(), objects.pod())) == {AUTHORIZATION_TYPE: set(), ADDRESS_TYPE: set()}
+
+
+PLACES = ("demo", "other", "istio-system")
+VALUES: list[KubernetesObject] = [
+    *(
+        objects.pod(name, place, labels=f"app: {app}")
+        for name in ("a", "b")
+        for place in PLACES
+        for app in ("web", "x")
+    ),
+    objects.pod("a", ready="False"),
+    objects.pod("a", spec="hostNetwork: true"),
+    *(objects.service(name, place) for name in ("s", "t") for place in PLACES),
+    objects.service("s", spec="type: ExternalName"),
+    objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: x}, ports: [{port: 1, targetPort: none}]"),
+    objects.node(),
+    objects.node(labels="topology.kubernetes.io/zone: z"),
+    objects.namespace(),
+    objects.namespace(annotations="networking.istio.io/traffic-distribution: PreferClose"),
+    *(objects.authorization(spec, "p", place) for spec in ("action: DENY", SELECT) for place in PLACES),
+    objects.authorization(SELECT, "p", metadata='annotations: {istio.io/dry-run: "true"}'),
+    *(
+        objects.peer(f"mtls: {{mode: {mode}}}", "n", place)
+        for mode in ("STRICT", "PERMISSIVE", "UNSET")
+        for place in PLACES
+    ),
+    *(
+        objects.peer(f"{SELECT}, portLevelMtls: {{80: {{mode: {mode}}}}}", "w", place)
+        for mode in ("STRICT", "PERMISSIVE")
+        for place in PLACES
+    ),
+]
+_change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
+def test_following_changes_gives_what_starting_over_gives(
+    steps: list[list[tuple[ObjectKey, KubernetesObject | None]]],
+) -> None:
+    following, present = World(), dict[ObjectKey, KubernetesObject]()
+    for step in steps:
+        following.apply(dict(step))
+        for key, value in step:
+            present.pop(key, None)
+            if value is not None:
+                present[key] = value
+    fresh = World()
+    fresh.apply(dict(present))
+    assert following.show() == fresh.show()
+    assert set(following.snapshot.keys()) == set(present)
