@@ -128,6 +128,7 @@ def test_what_is_invalid_is_refused_and_its_last_valid_form_goes_on_serving(
     controller: ControllerProcess, channel: grpc.Channel
 ) -> None:
     controller.write("deny.yaml", DENY)
+    controller.wait_for_log("configuration applied version=2")
     with closing(subscribe(channel)) as stream:
         stream.receive_and_acknowledge()
         stream.receive_and_acknowledge()
