@@ -1,0 +1,128 @@
+"""A control plane that says what a test wants: the controller's own xDS server, fed by hand, and a CA that signs all.
+
+    python chosen_control_plane.py STATE-FOLDER ADDRESS      prints one JSON object when it listens: {"port": N}
+
+Then each line on stdin is an order, answered with one line when every client has taken it:
+`{"updated": {TYPE: {NAME: BASE64}}, "removed": {TYPE: [NAME]}}` gives `{"refused": [{"node", "type", "error"}]}`.
+TYPE is `address` or `authorization`, BASE64 the serialised resource. It ends with its stdin.
+
+A process of its own, because gRPC's threads do not survive the fork in which an isolated test runs. A node's token is
+its name; any identity is signed for any node.
+"""
+
+import asyncio
+import base64
+import json
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from controller.authority.certificate_authority import CertificateAuthority, read_clock
+from controller.authority.certificate_requests import parse_request
+from controller.authority.root_store import load_or_create_root
+from controller.authority.signing_service import IDENTITY_FIELD, METHOD_NAME, SERVICE_NAME
+from controller.callers import CallContext
+from controller.metrics import ControllerMetrics
+from controller.serve.discovery_service import DiscoveryService
+from controller.serve.hub import Hub
+from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, ResourceChanges, build_resource
+from controller.serve.session import SessionLimits
+from controller.serving_certificate import ServingCertificate
+from mesh.identity import DEFAULT_TRUST_DOMAIN, SpiffeIdentity
+from mesh.wire.authorization_pb2 import Authorization
+from mesh.wire.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
+from mesh.wire.workload_pb2 import Address
+
+KINDS: dict[str, tuple[str, Callable[[bytes], Message]]] = {
+    "address": (ADDRESS_TYPE, Address.FromString),
+    "authorization": (AUTHORIZATION_TYPE, Authorization.FromString),
+}
+POLL_SECONDS = 0.005
+
+
+def authenticate(header: str | None) -> str | None:
+    return header.removeprefix("Bearer ") if header else None
+
+
+class AnySigning:
+    """Certificates for whatever is asked for."""
+
+    def __init__(self, authority: CertificateAuthority) -> None:
+        self._authority = authority
+
+    def build_handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
+        method = grpc.unary_unary_rpc_method_handler(self._create)
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, {METHOD_NAME: method})
+
+    async def _create(self, data: bytes, _context: CallContext) -> bytes:
+        request = IstioCertificateRequest.FromString(data)
+        identity = SpiffeIdentity.parse(request.metadata.fields[IDENTITY_FIELD].string_value)
+        lifetime = timedelta(seconds=request.validity_duration)
+        key = parse_request(request.csr)
+        chain = self._authority.sign_workload(key, identity, lifetime, read_clock())
+        return IstioCertificateResponse(cert_chain=chain).SerializeToString()
+
+
+def read_changes(order: dict[str, dict[str, dict[str, str] | list[str]]]) -> dict[str, ResourceChanges]:
+    changes = {}
+    for kind, (type_url, parse) in KINDS.items():
+        updated = cast(dict[str, str], order["updated"].get(kind, {}))
+        changes[type_url] = ResourceChanges(
+            {name: build_resource(type_url, name, parse(base64.b64decode(text))) for name, text in updated.items()},
+            frozenset(order["removed"].get(kind, ())),
+        )
+    return changes
+
+
+def has_pending(hub: Hub) -> bool:
+    states = [state for client in hub.clients for state in client.session.types.values()]
+    wanted = [state.subscription for state in states]
+    return any(state.in_flight for state in states) or any(one.has_updates or one.has_removals for one in wanted)
+
+
+async def carry_out(hub: Hub, line: bytes) -> dict[str, list[dict[str, str]]]:
+    hub.publish(read_changes(json.loads(line)), hub.version + 1)
+    while has_pending(hub):  # noqa: ASYNC110  # the hub has no event for it, and needs none
+        await asyncio.sleep(POLL_SECONDS)
+    return {
+        "refused": [
+            {"node": client.node, "type": type_url, "error": state.last_error}
+            for client in hub.clients
+            for type_url, state in client.session.types.items()
+            if state.last_error
+        ]
+    }
+
+
+async def serve(folder: Path, address: str) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = CertificateAuthority(load_or_create_root(folder, DEFAULT_TRUST_DOMAIN, read_clock()))
+    metrics = ControllerMetrics()
+    hub = Hub(metrics, SessionLimits())
+    server = grpc.aio.server()
+    handlers = [DiscoveryService(hub, authenticate, metrics).build_handler(), AnySigning(authority).build_handler()]
+    server.add_generic_rpc_handlers(handlers)
+    port = server.add_secure_port(f"{address}:0", ServingCertificate(authority, [address]).build_credentials())
+    await server.start()
+    reader = asyncio.StreamReader(limit=1 << 26)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    say({"port": port})
+    while line := await reader.readline():
+        say(await carry_out(hub, line))
+    hub.close()
+    await server.stop(None)
+
+
+def say(answer: object) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2]))
