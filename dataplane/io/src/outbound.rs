@@ -5,11 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambit_core::framing::{self, ErrorCode, OpenError};
+use ambit_core::framing::{self, OpenError};
 use ambit_core::hbone::{Forwarded, TraceParent};
 use ambit_core::mesh_state::Workload;
 use ambit_core::upstream::{Dial, Upstream, decide_upstream};
-use tokio::time::timeout;
 
 use crate::labels;
 use crate::pool::{self, DialError, PoolKey};
@@ -32,10 +31,6 @@ enum OutboundError {
     Dial(#[from] DialError),
     #[error("no stream in the tunnel: {0}")]
     Open(#[from] OpenError),
-    #[error("the destination's proxy answered {0}{hint}", hint = explain_status(*.0))]
-    Refused(u16),
-    #[error("the destination's proxy did not answer in 15 s")]
-    NoAnswer,
     #[error(transparent)]
     Relay(#[from] RelayEnd),
     #[error("{0}")]
@@ -48,20 +43,11 @@ impl OutboundError {
     fn flag(&self) -> Flag {
         match self {
             Self::Dial(error) => error.flag(),
-            Self::Refused(401) => Flag::Denied,
-            Self::Open(_) | Self::Refused(_) | Self::NoAnswer => Flag::Connect,
+            Self::Relay(RelayEnd::Refused(401)) => Flag::Denied,
+            Self::Open(_) | Self::Relay(RelayEnd::Refused(_) | RelayEnd::NoAnswer(_)) => Flag::Connect,
             Self::Identity(_) => Flag::IdentityError,
             Self::Relay(_) | Self::Plain(_) => Flag::None,
         }
-    }
-}
-
-fn explain_status(status: u16) -> &'static str {
-    match status {
-        401 => ": a policy there denies the connection; its log names the policy",
-        503 => ": it could not reach the application",
-        400 => ": it refused the request as malformed",
-        _ => "",
     }
 }
 
@@ -148,8 +134,8 @@ async fn carry(proxy: &Rc<PodProxy>, accepted: Accepted, source: &Arc<Workload>,
     } else {
         plainly(proxy, &application, *target, &mut moved).await
     };
-    if result.is_err() && moved == (0, 0) {
-        // Nothing was said yet: a reset says that the connection never came about.
+    if result.is_err() && moved.1 == 0 {
+        // The application heard nothing yet: a reset says that the connection never came about.
         sockets::reset_on_close(&*application);
     }
     match result {
@@ -187,19 +173,7 @@ async fn through_tunnel(
         target: *target,
     };
     let stream = open_stream(proxy, &key, client, source, upstream).await?;
-    let answered = timeout(RESPONSE_TIMEOUT, stream.response()).await;
-    let status = match answered {
-        Ok(status) => status?,
-        Err(_) => {
-            stream.reset(ErrorCode::CANCEL);
-            return Err(OutboundError::NoAnswer);
-        }
-    };
-    if status != 200 {
-        stream.reset(ErrorCode::CANCEL);
-        return Err(OutboundError::Refused(status));
-    }
-    let result = stream.relay(Rc::clone(application)).await;
+    let result = stream.open_and_relay(Rc::clone(application), RESPONSE_TIMEOUT).await;
     *moved = (stream.moved.into_tunnel.get(), stream.moved.from_tunnel.get());
     Ok(result?)
 }

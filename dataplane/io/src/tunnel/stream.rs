@@ -1,12 +1,15 @@
 //! One application connection inside a tunnel.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
+use std::time::Duration;
 
 use ambit_core::framing::{ErrorCode, MalformedRequest, RequestHead, StreamId};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::buffers::{BATCH, HEAD, MAX_CONTENT, OUTBOX, read_into_records};
 use super::{Tunnel, TunnelEnd, tls_end};
@@ -38,6 +41,21 @@ pub(crate) enum RelayEnd {
     /// The tunnel under the stream went away.
     #[error(transparent)]
     Tunnel(TunnelEnd),
+    /// The peer's answer to our CONNECT was not 200.
+    #[error("the destination's proxy answered {0}{hint}", hint = explain_status(*.0))]
+    Refused(u16),
+    /// The peer did not answer our CONNECT.
+    #[error("the destination's proxy did not answer in {}s", .0.as_secs())]
+    NoAnswer(Duration),
+}
+
+fn explain_status(status: u16) -> &'static str {
+    match status {
+        401 => ": a policy there denies the connection; its log names the policy",
+        503 => ": it could not reach the application",
+        400 => ": it refused the request as malformed",
+        _ => "",
+    }
 }
 
 /// Application bytes moved, as both ends count them.
@@ -201,6 +219,12 @@ impl Stream {
         self.tunnel.forget(self.id);
     }
 
+    /// Whether there are bytes of the peer that the application has not got.
+    #[cfg(test)]
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.inbound.borrow().backlog.is_empty()
+    }
+
     fn explain(&self, failure: Failure) -> RelayEnd {
         match failure {
             Failure::Reset(code) => RelayEnd::PeerReset(code),
@@ -215,22 +239,51 @@ impl Stream {
     /// An end of one direction is passed on and the other goes on (half-close). When it fails, the stream is reset and the
     /// application's connection is reset too, so that a cut transfer never looks complete. Cancelling it does the same.
     pub(crate) async fn relay(&self, application: Rc<TcpStream>) -> Result<(), RelayEnd> {
-        *self.application.borrow_mut() = Some(Rc::clone(&application));
+        self.relay_once(application, std::future::ready(Ok(()))).await
+    }
+
+    /// The same on a stream that we opened and that is not answered yet, which may take `patience`.
+    ///
+    /// What the application says meanwhile goes along with the CONNECT (RFC 9113, 8.5 lets it; the peer is authenticated, and
+    /// keeps it until its policies have permitted the connection): that saves a round trip of every new connection. Nothing
+    /// is handed to the application before the answer, and any other than 200 ends the connection.
+    pub(crate) async fn open_and_relay(&self, application: Rc<TcpStream>, patience: Duration) -> Result<(), RelayEnd> {
+        let answer = async {
+            match timeout(patience, self.response()).await {
+                Ok(Ok(200)) => Ok(()),
+                Ok(Ok(status)) => Err(RelayEnd::Refused(status)),
+                Ok(Err(end)) => Err(end),
+                Err(_) => Err(RelayEnd::NoAnswer(patience)),
+            }
+        };
+        self.relay_once(application, answer).await
+    }
+
+    async fn relay_once(
+        &self,
+        application: Rc<TcpStream>,
+        opened: impl Future<Output = Result<(), RelayEnd>>,
+    ) -> Result<(), RelayEnd> {
         let mut cut = CutOnDrop {
             stream: self,
             application: &application,
             done: false,
         };
-        let result = tokio::try_join!(self.send(&application), self.hand_on(&application));
+        let hand_on = async {
+            opened.await?;
+            *self.application.borrow_mut() = Some(Rc::clone(&application));
+            self.hand_on(&application).await
+        };
+        let result = tokio::try_join!(hand_on, self.send(&application)).map(|((), ())| ());
         match &result {
-            Ok(_) => cut.done = true,
+            Ok(()) => cut.done = true,
             // The peer's agent ends a connection whose application vanished with CANCEL or NO_ERROR (ztunnel.md 1.9).
             Err(RelayEnd::PeerReset(ErrorCode::NO_ERROR | ErrorCode::CANCEL)) => cut.done = true,
             Err(_) => {}
         }
         drop(cut);
         self.tunnel.forget(self.id);
-        result.map(|_| ())
+        result
     }
 
     /// From the application into the tunnel.

@@ -263,3 +263,99 @@ fn a_retired_tunnel_takes_no_streams_and_lets_open_ones_finish() {
         eventually(|| ends.server.state.borrow().end.is_some().then_some(())).await;
     });
 }
+
+#[test]
+fn what_the_application_says_travels_with_the_request_and_waits_for_the_answer() {
+    local(async {
+        let ends = connect().await;
+        let head = ConnectHead {
+            authority: "192.0.2.1:80",
+            ..ConnectHead::default()
+        };
+        let near = ends.client.open(&head).expect("opened");
+        let (mut near_application, near_socket) = pair().await;
+        near_application.write_all(b"question").await.expect("written");
+        near_application.shutdown().await.expect("shut down");
+        let outcome = tokio::task::spawn_local(async move {
+            near.open_and_relay(Rc::new(near_socket), Duration::from_secs(10)).await
+        });
+        let request = eventually(|| {
+            let arrived = ends
+                .requests
+                .borrow()
+                .iter()
+                .any(|request| request.stream.has_backlog());
+            arrived.then(|| ends.requests.borrow_mut().pop()).flatten()
+        })
+        .await;
+        assert!(!outcome.is_finished(), "nobody has answered yet");
+        request.stream.respond(&[]);
+        let (mut far_application, far_socket) = pair().await;
+        let far = relay(request.stream, far_socket);
+        let mut asked = String::new();
+        far_application
+            .read_to_string(&mut asked)
+            .await
+            .expect("read to the end");
+        assert_eq!(asked, "question");
+        far_application.write_all(b"answer").await.expect("written");
+        drop(far_application);
+        let mut answered = String::new();
+        near_application
+            .read_to_string(&mut answered)
+            .await
+            .expect("read to the end");
+        assert_eq!(answered, "answer");
+        assert!(outcome.await.expect("no panic").is_ok());
+        assert!(far.await.expect("no panic").is_ok());
+    });
+}
+
+#[test]
+fn a_refused_application_is_reset_though_it_has_spoken() {
+    local(async {
+        let ends = connect().await;
+        let head = ConnectHead {
+            authority: "192.0.2.1:80",
+            ..ConnectHead::default()
+        };
+        let near = ends.client.open(&head).expect("opened");
+        let (mut application, socket) = pair().await;
+        application.write_all(&[7; 100_000]).await.expect("written");
+        let outcome =
+            tokio::task::spawn_local(
+                async move { near.open_and_relay(Rc::new(socket), Duration::from_secs(10)).await },
+            );
+        eventually(|| ends.requests.borrow_mut().pop()).await.stream.refuse(401);
+        assert!(matches!(outcome.await.expect("no panic"), Err(RelayEnd::Refused(401))));
+        assert!(application.read_u8().await.is_err());
+        // The tunnel has all of its window back: another stream can carry more than what was thrown away.
+        let (mut near, mut far, ..) = ends.carry().await;
+        let writer = tokio::task::spawn_local(async move {
+            near.write_all(&[1; 20_000_000]).await.expect("written");
+            near.shutdown().await.expect("shut down");
+        });
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).await.expect("read to the end");
+        assert_eq!(received.len(), 20_000_000);
+        writer.await.expect("no panic");
+    });
+}
+
+#[test]
+fn an_unanswered_request_ends_after_the_patience() {
+    local(async {
+        let ends = connect().await;
+        let near = ends
+            .client
+            .open(&ConnectHead {
+                authority: "192.0.2.1:80",
+                ..ConnectHead::default()
+            })
+            .expect("opened");
+        let (mut application, socket) = pair().await;
+        let outcome = near.open_and_relay(Rc::new(socket), Duration::from_millis(20)).await;
+        assert!(matches!(outcome, Err(RelayEnd::NoAnswer(_))));
+        assert!(application.read_u8().await.is_err());
+    });
+}
