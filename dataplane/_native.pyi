@@ -24,6 +24,31 @@ class ControlPlane:
         the name in the controller's certificate where that is not the host."""
 
 @final
+class TrafficSettings:
+    """How connections are carried. Names, defaults and bounds: ztunnel/settings.py."""
+
+    def __new__(
+        cls,
+        *,
+        packet_mark: int,
+        ipv6: bool,
+        port_reuse: bool,
+        original_source: bool | None,
+        keepalive: tuple[float, float, int] | None,
+        user_timeout: bool,
+        streams_per_tunnel: int,
+        unused_release_seconds: float,
+        stream_window: int,
+        connection_window: int,
+        frame_size: int,
+        baggage: bool,
+        localhost_application_tunnel: bool,
+        socks5: bool,
+    ) -> TrafficSettings:
+        """`original_source` None means where the kernel permits it; `keepalive` is seconds of silence, seconds between
+        probes, and how many go unanswered; windows and frames are bytes."""
+
+@final
 class ZtunnelSettings:
     """Everything the data plane is told at its start. Names and defaults: ztunnel/settings.py."""
 
@@ -38,6 +63,7 @@ class ZtunnelSettings:
         discovery: ControlPlane,
         authority: ControlPlane,
         workers: int,
+        traffic: TrafficSettings,
         admin_port: int,
         stats_port: int,
         readiness_port: int,
@@ -187,6 +213,7 @@ __all__ = [
     "DiscoveryStream",
     "KeepWorkload",
     "SnapshotSent",
+    "TrafficSettings",
     "Ztunnel",
     "ZtunnelSettings",
     "flush_log",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataplane import ControlPlane, ZtunnelSettings
 from mesh.kit.errors import InvalidInputError
 from mesh.ports import ZTUNNEL_ADMIN_PORT, ZTUNNEL_METRICS_PORT, ZTUNNEL_READINESS_PORT
+from ztunnel.traffic import read_traffic_settings
+from ztunnel.values import read_seconds
 
 DEFAULT_CONTROLLER = "https://istiod.istio-system.svc:15012"
 DEFAULT_ROOT_CA = "./var/run/secrets/istio/root-cert.pem"
@@ -30,6 +32,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environment` (the process's own when None). Raises InvalidInputError naming the variable."""
     env = os.environ if environment is None else environment
     cluster_id = env.get("CLUSTER_ID", "Kubernetes")
+    workers = _positive(env, "ZTUNNEL_WORKER_THREADS", max(1, (os.cpu_count() or 1) // CORES_PER_WORKER))
     return Settings(
         dataplane=ZtunnelSettings(
             node_name=env.get("NODE_NAME", ""),
@@ -39,15 +42,14 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             node_metadata=build_node_metadata(env, cluster_id),
             discovery=_control_plane(env, "XDS", cluster_id),
             authority=_control_plane(env, "CA", cluster_id),
-            workers=_positive(env, "ZTUNNEL_WORKER_THREADS", max(1, (os.cpu_count() or 1) // CORES_PER_WORKER)),
+            workers=workers,
+            traffic=read_traffic_settings(env, workers),
             admin_port=ZTUNNEL_ADMIN_PORT,
             stats_port=ZTUNNEL_METRICS_PORT,
             readiness_port=ZTUNNEL_READINESS_PORT,
         ),
         enrolment_socket=env.get("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
-        drain_seconds=parse_seconds(
-            "CONNECTION_TERMINATION_DEADLINE", env.get("CONNECTION_TERMINATION_DEADLINE", "5s")
-        ),
+        drain_seconds=read_seconds(env, "CONNECTION_TERMINATION_DEADLINE", 5.0),
         log_level=env.get("RUST_LOG", "info"),
     )
 
@@ -71,16 +73,6 @@ def build_node_metadata(env: Mapping[str, str], cluster_id: str) -> dict[str, st
     prefix = "ISTIO_META_"
     metadata.update({key[len(prefix) :]: value for key, value in env.items() if key.startswith(prefix)})
     return metadata
-
-
-def parse_seconds(name: str, text: str) -> float:
-    """A duration such as `5s`, `1m` or `500ms`, in seconds. Raises InvalidInputError naming the variable."""
-    units = (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0))
-    for unit, factor in units:
-        number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdigit():
-            return float(number) * factor
-    raise InvalidInputError(f"{name}={text!r} is not a duration; write a number and ms, s, m or h, like 5s")
 
 
 def _control_plane(env: Mapping[str, str], kind: str, cluster_id: str) -> ControlPlane:

@@ -23,7 +23,7 @@ mod _native {
     #[pymodule_export]
     use super::ztunnel::{
         CertificateFailed, CertificateFetched, CertificateWanted, ControlPlane, DiscoveryResponse, DiscoveryStream,
-        Ztunnel, ZtunnelSettings,
+        TrafficSettings, Ztunnel, ZtunnelSettings,
     };
     #[pymodule_export]
     use super::{flush_log, log, set_log_level};

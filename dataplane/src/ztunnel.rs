@@ -11,6 +11,7 @@ use ambit_io::admin::AdminPorts;
 use ambit_io::certificates::CertificateEvent;
 use ambit_io::netns::Netns;
 use ambit_io::proxy::Pod;
+use ambit_io::settings as traffic;
 use ambit_io::ztunnel::{Discovery, Settings};
 use pyo3::prelude::*;
 
@@ -42,6 +43,83 @@ impl ControlPlane {
     }
 }
 
+/// How connections are carried.
+#[pyclass(frozen)]
+pub(crate) struct TrafficSettings(traffic::TrafficSettings);
+
+#[pymethods]
+impl TrafficSettings {
+    #[new]
+    #[pyo3(signature = (*, packet_mark, ipv6, port_reuse, original_source, keepalive, user_timeout, streams_per_tunnel, unused_release_seconds, stream_window, connection_window, frame_size, baggage, localhost_application_tunnel, socks5))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of a Python class, each named at the call"
+    )]
+    fn new(
+        packet_mark: u32,
+        ipv6: bool,
+        port_reuse: bool,
+        original_source: Option<bool>,
+        keepalive: Option<(f64, f64, u32)>,
+        user_timeout: bool,
+        streams_per_tunnel: u32,
+        unused_release_seconds: f64,
+        stream_window: u32,
+        connection_window: u32,
+        frame_size: u32,
+        baggage: bool,
+        localhost_application_tunnel: bool,
+        socks5: bool,
+    ) -> PyResult<Self> {
+        Ok(Self(traffic::TrafficSettings {
+            sockets: traffic::SocketSettings {
+                mark: packet_mark,
+                ipv6,
+                port_reuse,
+                original_source: match original_source {
+                    None => traffic::OriginalSource::WherePermitted,
+                    Some(true) => traffic::OriginalSource::Always,
+                    Some(false) => traffic::OriginalSource::Never,
+                },
+                keepalive: keepalive
+                    .map(|(time, interval, retries)| {
+                        Ok::<_, PyErr>(traffic::Keepalive {
+                            time: duration(time)?,
+                            interval: duration(interval)?,
+                            retries,
+                        })
+                    })
+                    .transpose()?,
+                user_timeout,
+            },
+            pool: traffic::PoolSettings {
+                streams_per_tunnel,
+                unused_release: duration(unused_release_seconds)?,
+            },
+            http2: traffic::Http2Settings {
+                stream_window,
+                connection_window,
+                frame_size,
+            },
+            baggage: if baggage {
+                traffic::Baggage::Exchanged
+            } else {
+                traffic::Baggage::Ignored
+            },
+            application_tunnel: if localhost_application_tunnel {
+                traffic::ApplicationTunnelAddress::Loopback
+            } else {
+                traffic::ApplicationTunnelAddress::Pod
+            },
+            socks5,
+        }))
+    }
+}
+
+fn duration(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| invalid_input(error.to_string()))
+}
+
 /// What the data plane is told at its start.
 #[pyclass(frozen)]
 pub(crate) struct ZtunnelSettings(Settings);
@@ -49,7 +127,7 @@ pub(crate) struct ZtunnelSettings(Settings);
 #[pymethods]
 impl ZtunnelSettings {
     #[new]
-    #[pyo3(signature = (*, node_name, cluster_id, network, node_id, node_metadata, discovery, authority, workers, admin_port, stats_port, readiness_port))]
+    #[pyo3(signature = (*, node_name, cluster_id, network, node_id, node_metadata, discovery, authority, workers, traffic, admin_port, stats_port, readiness_port))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of a Python class, each named at the call"
@@ -63,6 +141,7 @@ impl ZtunnelSettings {
         discovery: &Bound<'_, ControlPlane>,
         authority: &Bound<'_, ControlPlane>,
         workers: usize,
+        traffic: &Bound<'_, TrafficSettings>,
         admin_port: u16,
         stats_port: u16,
         readiness_port: u16,
@@ -76,6 +155,7 @@ impl ZtunnelSettings {
             discovery: discovery.get().0.clone(),
             authority: authority.get().0.clone(),
             workers,
+            traffic: traffic.get().0.clone(),
             ports: AdminPorts {
                 admin: admin_port,
                 stats: stats_port,

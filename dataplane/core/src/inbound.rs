@@ -13,7 +13,6 @@ use crate::{
     balance::map_port,
     hbone::Authority,
     mesh_state::{ApplicationProtocol, GatewayAddress, GatewayDestination, MeshState, Service, ServiceKey, Workload},
-    upstream::ILLEGAL_PORTS,
 };
 
 /// Where an inbound connection goes.
@@ -111,7 +110,7 @@ pub fn decide_target(
         }
     };
     let port = tunnel.and_then(|t| t.port).unwrap_or(port);
-    if ILLEGAL_PORTS.contains(&port) {
+    if state.settings().is_own_port(port) {
         return Err(InboundRefusal::IllegalPort { port });
     }
     let needs_header = tunnel.is_some_and(|t| t.protocol == ApplicationProtocol::Proxy);
@@ -126,8 +125,8 @@ pub fn decide_target(
 }
 
 /// Check a connection that came in plaintext and was meant for `dialled`; policies are then asked without an identity.
-pub fn check_plaintext(dialled: SocketAddr) -> Result<(), InboundRefusal> {
-    match ILLEGAL_PORTS.contains(&dialled.port()) {
+pub fn check_plaintext(state: &MeshState, dialled: SocketAddr) -> Result<(), InboundRefusal> {
+    match state.settings().is_own_port(dialled.port()) {
         true => Err(InboundRefusal::IllegalPort { port: dialled.port() }),
         false => Ok(()),
     }

@@ -27,7 +27,10 @@ use std::{cmp::Reverse, net::IpAddr, sync::Arc};
 use imbl::{OrdMap, OrdSet};
 use ipnet::IpNet;
 
-use crate::policy::{Policy, PolicyKey};
+use crate::{
+    policy::{Policy, PolicyKey},
+    upstream::{ILLEGAL_PORTS, SOCKS5_PORT},
+};
 pub use convert::ResourceError;
 pub(crate) use convert::{as_cidr, as_port};
 pub use dump::ConfigDump;
@@ -49,6 +52,16 @@ pub struct MeshSettings {
     pub network: Arc<str>,
     /// Workloads of this node are local (`NODE_NAME`). Without it all are.
     pub node_name: Option<Arc<str>>,
+    /// Pods have a SOCKS5 port, which is then one of ztunnel's own.
+    pub socks5: bool,
+}
+
+impl MeshSettings {
+    /// Whether ztunnel itself listens on this port in pods: what leads there would lead round in a circle
+    /// (facts/ztunnel.md section 0, 12).
+    pub fn is_own_port(&self, port: u16) -> bool {
+        ILLEGAL_PORTS.contains(&port) || (self.socks5 && port == SOCKS5_PORT)
+    }
 }
 
 /// One version of the mesh. Cheap to clone.

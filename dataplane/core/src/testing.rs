@@ -136,11 +136,15 @@ pub(crate) fn as_resources(named: &[Named]) -> Vec<Resource<'_>> {
         .collect()
 }
 
-pub(crate) fn writer() -> MeshWriter {
-    MeshWriter::new(MeshSettings {
-        network: "".into(),
+pub(crate) fn settings() -> MeshSettings {
+    MeshSettings {
         node_name: Some("node-1".into()),
-    })
+        ..MeshSettings::default()
+    }
+}
+
+pub(crate) fn writer() -> MeshWriter {
+    MeshWriter::new(settings())
 }
 
 pub(crate) fn apply(writer: &mut MeshWriter, resources: &[&dyn ToNamed]) -> Applied {
@@ -155,7 +159,12 @@ pub(crate) fn apply_policies(writer: &mut MeshWriter, policies: &[security::Auth
 
 /// The mesh of these workloads and services, all of which are valid.
 pub(crate) fn mesh(resources: &[&dyn ToNamed]) -> MeshState {
-    let mut writer = writer();
+    mesh_with(settings(), resources)
+}
+
+/// The same on a node with other settings.
+pub(crate) fn mesh_with(settings: MeshSettings, resources: &[&dyn ToNamed]) -> MeshState {
+    let mut writer = MeshWriter::new(settings);
     assert_eq!(apply(&mut writer, resources).rejected, []);
     writer.snapshot()
 }

@@ -39,6 +39,8 @@ pub const HBONE_PORT: u16 = 15008;
 /// Ports that ztunnel itself listens on in a pod: outbound capture, inbound plaintext, HBONE. To send a connection to one
 /// of them on the same host would be to send it round in a circle (facts/ztunnel.md section 0, 12).
 pub const ILLEGAL_PORTS: [u16; 3] = [15001, 15006, HBONE_PORT];
+/// Where ztunnel takes SOCKS5, if it does (facts/ztunnel.md section 1.1).
+pub const SOCKS5_PORT: u16 = 15080;
 
 /// Decide where the connection that `source` opened to `dialled` goes.
 ///
@@ -50,7 +52,7 @@ pub fn decide_upstream(
     draw: &mut dyn FnMut() -> u64,
 ) -> Result<Upstream, OutboundRefusal> {
     let dialled = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
-    if dialled.ip().is_loopback() && ILLEGAL_PORTS.contains(&dialled.port()) {
+    if dialled.ip().is_loopback() && state.settings().is_own_port(dialled.port()) {
         return Err(OutboundRefusal::Loop { dialled });
     }
     Outbound {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ambit_core::framing::{Connection, RequestHead, Settings};
+use ambit_core::framing::{Connection, RequestHead};
 use ambit_core::hbone::{Authority, Baggage, parse_forwarded_host};
 use ambit_core::identity::Identity;
 use ambit_core::inbound as decisions;
@@ -15,8 +15,9 @@ use tokio::time::timeout;
 
 use crate::labels;
 use crate::live::Live;
-use crate::pool::{self, HANDSHAKE_TIMEOUT};
+use crate::pool::HANDSHAKE_TIMEOUT;
 use crate::proxy::{Accepted, PodProxy};
+use crate::settings::{Baggage as BaggageSetting, OriginalSource};
 use crate::sockets::{self, Source};
 use crate::tcp_relay;
 use crate::telemetry::{
@@ -45,7 +46,7 @@ pub(crate) async fn serve_hbone(proxy: Rc<PodProxy>, accepted: Accepted) {
     };
     match accept_tunnel(&proxy, &socket, peer, local).await {
         Ok((client, established)) => {
-            let (tunnel, early) = Tunnel::new(socket, established, Connection::server(Settings::server()));
+            let (tunnel, early) = Tunnel::new(socket, established, Connection::server(proxy.shared.settings.server()));
             proxy.track_tunnel(&tunnel);
             let client = Rc::new(client);
             let accept = |request: Request| {
@@ -171,7 +172,11 @@ fn report_opened(
         .and_then(|head| head.forwarded.as_deref())
         .and_then(parse_forwarded_host);
     let service = decisions::guess_service(&mesh, &live.workload, live.destination.port(), asked);
-    let baggage = head.and_then(|head| head.baggage.as_deref()).map(Baggage::parse);
+    let is_read = proxy.shared.settings.baggage == BaggageSetting::Exchanged;
+    let baggage = head
+        .filter(|_| is_read)
+        .and_then(|head| head.baggage.as_deref())
+        .map(Baggage::parse);
     let labels = TrafficLabels {
         direction: Direction::Inbound,
         source: labels::client(source.map(|source| &**source), baggage.as_ref(), live.peer.as_ref()),
@@ -202,8 +207,13 @@ async fn admit_and_relay(
     let application = connect_application(proxy, client.address, live.destination)
         .await
         .map_err(refuse)?;
-    let baggage = labels::baggage(&client.workload).to_string();
-    stream.respond(&[("baggage", &baggage)]);
+    match proxy.shared.settings.baggage {
+        BaggageSetting::Exchanged => {
+            let baggage = labels::baggage(&client.workload).to_string();
+            stream.respond(&[("baggage", &baggage)]);
+        }
+        BaggageSetting::Ignored => stream.respond(&[]),
+    }
     tokio::select! {
         ended = stream.relay(Rc::new(application)) => {
             ended.map_err(|error| Refused::new(503, Flag::None, error.to_string()))
@@ -214,12 +224,14 @@ async fn admit_and_relay(
 
 /// Connect to the application as if we were the client.
 async fn connect_application(proxy: &PodProxy, client: SocketAddr, target: SocketAddr) -> Result<TcpStream, Refused> {
-    let source = if client.ip() == target.ip() {
+    let is_hidden = proxy.shared.settings.sockets.original_source == OriginalSource::Never;
+    let source = if is_hidden || client.ip() == target.ip() {
         Source::Own
     } else {
         Source::Spoofed(client.ip())
     };
-    pool::connect(&proxy.pod.netns, target, source)
+    proxy
+        .connect(target, source)
         .await
         .map_err(|error| Refused::new(503, Flag::Connect, format!("the application does not answer: {error}")))
 }
@@ -255,7 +267,7 @@ pub(crate) async fn serve_plaintext(proxy: Rc<PodProxy>, accepted: Accepted) {
 }
 
 async fn find_plaintext_workload(proxy: &PodProxy, target: SocketAddr) -> Result<Arc<Workload>, String> {
-    decisions::check_plaintext(target).map_err(|refusal| refusal.to_string())?;
+    decisions::check_plaintext(&proxy.shared.mesh(), target).map_err(|refusal| refusal.to_string())?;
     proxy.workload().await
 }
 

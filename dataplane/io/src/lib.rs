@@ -16,6 +16,7 @@ mod outbound;
 mod pool;
 pub mod proxy;
 mod readiness;
+pub mod settings;
 pub mod shared;
 mod signal;
 mod sockets;

@@ -11,7 +11,7 @@ use ambit_core::mesh_state::Workload;
 use ambit_core::upstream::{Dial, Upstream, decide_upstream};
 
 use crate::labels;
-use crate::pool::{self, DialError, PoolKey};
+use crate::pool::{DialError, PoolKey};
 use crate::proxy::{Accepted, PodProxy};
 use crate::sockets::{self, Source};
 use crate::tcp_relay;
@@ -150,7 +150,7 @@ async fn plainly(
     target: SocketAddr,
     moved: &mut (u64, u64),
 ) -> Result<(), OutboundError> {
-    let server = pool::connect(&proxy.pod.netns, target, Source::Own).await?;
+    let server = proxy.connect(target, Source::Own).await?;
     let counters = tcp_relay::Moved::default();
     let result = tcp_relay::relay(application, &server, &counters).await;
     *moved = (counters.forth.get(), counters.back.get());

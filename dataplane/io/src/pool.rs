@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_core::framing::{Connection, Settings};
+use ambit_core::framing::Connection;
 use ambit_core::identity::Identity;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::certificates::{CertificateMissing, Certificates};
 use crate::netns::Netns;
+use crate::settings::{SocketSettings, TrafficSettings};
 use crate::sockets::{self, Source};
 use crate::telemetry::Flag;
 use crate::tls::handshake::{self, HandshakeError};
@@ -24,8 +25,6 @@ use crate::tunnel::Tunnel;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Deadline of a TLS handshake. Stock ztunnel has none and can be held up for ever (ztunnel.md 12.1, 7).
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A tunnel that nobody asked for this long is closed (ztunnel.md 1.8).
-const UNUSED_RELEASE: Duration = Duration::from_secs(300);
 
 /// Which tunnels can be shared: same client identity, same acceptable servers, same address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,15 +88,17 @@ struct Entry {
 /// One pod's tunnels.
 pub(crate) struct Pool {
     certificates: Arc<Certificates>,
+    settings: Arc<TrafficSettings>,
     netns: Arc<Netns>,
     entries: RefCell<HashMap<PoolKey, Entry>>,
 }
 
 impl Pool {
     /// An empty pool whose sockets are opened in `netns`.
-    pub(crate) fn new(certificates: Arc<Certificates>, netns: Arc<Netns>) -> Rc<Self> {
+    pub(crate) fn new(certificates: Arc<Certificates>, settings: Arc<TrafficSettings>, netns: Arc<Netns>) -> Rc<Self> {
         Rc::new(Self {
             certificates,
+            settings,
             netns,
             entries: RefCell::default(),
         })
@@ -164,12 +165,12 @@ impl Pool {
         let config = certificate
             .client_config(key.accepted.clone())
             .map_err(|error| failed(error.to_string()))?;
-        let socket = connect(&self.netns, target, Source::Own).await?;
+        let socket = connect(&self.settings.sockets, &self.netns, target, Source::Own).await?;
         let established = timeout(HANDSHAKE_TIMEOUT, handshake::connect(&socket, Arc::new(config)))
             .await
             .map_err(|_| failed("the peer did not finish the tls handshake in 10 s".to_owned()))?
             .map_err(|error: HandshakeError| failed(error.to_string()))?;
-        let (tunnel, early) = Tunnel::new(socket, established, Connection::client(Settings::client()));
+        let (tunnel, early) = Tunnel::new(socket, established, Connection::client(self.settings.client()));
         let driven = Rc::clone(&tunnel);
         tokio::task::spawn_local(async move {
             // A peer cannot open streams towards a client: the framer refuses them.
@@ -178,13 +179,15 @@ impl Pool {
         Ok(tunnel)
     }
 
-    /// Close what nobody asked for in five minutes, and all but one of the tunnels that carry nothing: a burst needs
+    /// Close what nobody asked for in the set time, five minutes, and all but one of the tunnels that carry nothing: a burst needs
     /// several, and should not keep them. Streams that are open go on.
     pub(crate) fn release_unused(&self) {
         let now = Instant::now();
         self.entries.borrow_mut().retain(|_, entry| {
             entry.tunnels.retain(|tunnel| !tunnel.is_over());
-            let is_unused = entry.used_at.is_none_or(|used| now >= used + UNUSED_RELEASE);
+            let is_unused = entry
+                .used_at
+                .is_none_or(|used| now >= used + self.settings.pool.unused_release);
             let mut spare = usize::from(!is_unused || entry.dialling.is_some());
             entry.tunnels.retain(|tunnel| {
                 let is_spared = !tunnel.has_streams() && spare > 0;
@@ -216,12 +219,19 @@ enum Found {
 }
 
 /// Connect to `target` from inside `netns`.
-pub(crate) async fn connect(netns: &Netns, target: SocketAddr, source: Source) -> Result<TcpStream, DialError> {
+pub(crate) async fn connect(
+    settings: &SocketSettings,
+    netns: &Netns,
+    target: SocketAddr,
+    source: Source,
+) -> Result<TcpStream, DialError> {
     let failed = |error: std::io::Error| DialError::Connect {
         target,
         why: error.to_string(),
     };
-    let socket = netns.within(|| sockets::connect(target, source)).map_err(failed)?;
+    let socket = netns
+        .within(|| sockets::connect(settings, target, source))
+        .map_err(failed)?;
     let socket = TcpStream::from_std(socket).map_err(failed)?;
     timeout(CONNECT_TIMEOUT, socket.writable())
         .await

@@ -18,9 +18,10 @@ use tokio::time::{sleep, timeout};
 use crate::live::Live;
 use crate::logging::{self, Fields, Level};
 use crate::netns::Netns;
-use crate::pool::Pool;
+use crate::pool::{self, DialError, Pool};
 use crate::shared::Shared;
 use crate::signal::Signal;
+use crate::sockets::Source;
 use crate::tunnel::Tunnel;
 use crate::{inbound, outbound, sockets};
 
@@ -69,14 +70,19 @@ pub(crate) struct PodProxy {
 impl PodProxy {
     /// Open the listeners and serve them. Errors when a port is taken or the namespace cannot be entered.
     pub(crate) fn start(shared: Arc<Shared>, pod: Arc<Pod>) -> io::Result<Rc<Self>> {
+        let settings = &shared.settings.sockets;
         let (outbound, plaintext, hbone) = pod.netns.within(|| {
             Ok((
-                sockets::listen(OUTBOUND_PORT)?,
-                sockets::listen(INBOUND_PLAINTEXT_PORT)?,
-                sockets::listen(HBONE_PORT)?,
+                sockets::listen(settings, OUTBOUND_PORT)?,
+                sockets::listen(settings, INBOUND_PLAINTEXT_PORT)?,
+                sockets::listen(settings, HBONE_PORT)?,
             ))
         })?;
-        let pool = Pool::new(Arc::clone(&shared.certificates), Arc::clone(&pod.netns));
+        let pool = Pool::new(
+            Arc::clone(&shared.certificates),
+            Arc::clone(&shared.settings),
+            Arc::clone(&pod.netns),
+        );
         let proxy = Rc::new(Self {
             shared,
             pod,
@@ -156,6 +162,11 @@ impl PodProxy {
                 self.pod.namespace, self.pod.name
             )
         })
+    }
+
+    /// Connect to `target` from inside the pod.
+    pub(crate) async fn connect(&self, target: SocketAddr, source: Source) -> Result<TcpStream, DialError> {
+        pool::connect(&self.shared.settings.sockets, &self.pod.netns, target, source).await
     }
 
     /// Keep an eye on an inbound connection while policies change.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::certificates::Certificates;
 use crate::readiness::Readiness;
+use crate::settings::TrafficSettings;
 use crate::telemetry::Metrics;
 
 /// The state that connections are decided on, and what they report to.
@@ -19,6 +20,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// What the process still waits for.
     pub readiness: Readiness,
+    /// How connections are carried.
+    pub settings: Arc<TrafficSettings>,
     mesh: ArcSwap<MeshState>,
     writer: Mutex<MeshWriter>,
     version: watch::Sender<u64>,
@@ -27,12 +30,13 @@ pub struct Shared {
 
 impl Shared {
     /// Begin with an empty mesh.
-    pub fn new(settings: MeshSettings, certificates: Certificates) -> Arc<Self> {
-        let writer = MeshWriter::new(settings);
+    pub fn new(mesh: MeshSettings, settings: TrafficSettings, certificates: Certificates) -> Arc<Self> {
+        let writer = MeshWriter::new(mesh);
         Arc::new(Self {
             certificates: Arc::new(certificates),
             metrics: Arc::default(),
             readiness: Readiness::default(),
+            settings: Arc::new(settings),
             mesh: ArcSwap::from_pointee(writer.snapshot()),
             writer: Mutex::new(writer),
             version: watch::Sender::new(0),

@@ -13,14 +13,11 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// `SO_MARK` of everything that ztunnel sends: 1337 (ztunnel.md 0.27).
-pub(crate) const PACKET_MARK: u32 = 0x539;
+use crate::settings::{OriginalSource, SocketSettings};
+
 /// Length of a listener's accept queue. Stock ztunnel has 128; bursts of short connections overflow that, a full second of
 /// SYN retransmission each.
 const BACKLOG: i32 = 1024;
-/// Keepalive of application and tunnel sockets (ztunnel.md 9.1).
-const KEEPALIVE_TIME: Duration = Duration::from_secs(180);
-const KEEPALIVE_RETRIES: u32 = 9;
 
 /// What `connect` does with the source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,49 +28,68 @@ pub(crate) enum Source {
     Spoofed(IpAddr),
 }
 
-/// A listener on all addresses of the namespace, IPv4 through an IPv6 socket where IPv6 exists.
+/// A listener on all addresses of the namespace, IPv4 through an IPv6 socket where IPv6 exists and is wanted.
 ///
-/// `SO_REUSEPORT` lets every worker, and a successor during an upgrade, listen beside it.
-pub(crate) fn listen(port: u16) -> io::Result<std::net::TcpListener> {
+/// `SO_REUSEPORT` lets every worker, and a successor during an upgrade, listen beside it. What is accepted inherits the
+/// options, keepalive included (stock ztunnel leaves it out on 15008: ztunnel.md 12.1, 10).
+pub(crate) fn listen(settings: &SocketSettings, port: u16) -> io::Result<std::net::TcpListener> {
     let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    match listen_at(any_v6) {
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => listen_at(any_v4),
+    if !settings.ipv6 {
+        return listen_at(settings, any_v4);
+    }
+    match listen_at(settings, any_v6) {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => listen_at(settings, any_v4),
         result => result,
     }
 }
 
-fn listen_at(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A listener on one address.
+pub(crate) fn listen_at(settings: &SocketSettings, address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
-    socket.set_mark(PACKET_MARK)?;
-    socket.set_reuse_port(true)?;
+    socket.set_mark(settings.mark)?;
+    socket.set_reuse_port(settings.port_reuse)?;
+    // A connection of a predecessor that ended a moment ago does not keep the port.
+    socket.set_reuse_address(!settings.port_reuse)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     // For destinations that arrive by TPROXY rather than by redirect.
-    socket.set_ip_transparent_v4(true)?;
+    match (settings.original_source, socket.set_ip_transparent_v4(true)) {
+        (OriginalSource::Always, result) => result?,
+        // Not permitted here: then nothing arrives that way either.
+        (OriginalSource::WherePermitted | OriginalSource::Never, _) => {}
+    }
     socket.set_tcp_nodelay(true)?;
+    set_keepalive(settings, &socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
 /// Start connecting to `target`; the result is a non-blocking socket whose connection is under way.
-pub(crate) fn connect(target: SocketAddr, source: Source) -> io::Result<std::net::TcpStream> {
+pub(crate) fn connect(
+    settings: &SocketSettings,
+    target: SocketAddr,
+    source: Source,
+) -> io::Result<std::net::TcpStream> {
     let socket = Socket::new(
         Domain::for_address(target),
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
-    socket.set_mark(PACKET_MARK)?;
+    socket.set_mark(settings.mark)?;
     socket.set_tcp_nodelay(true)?;
-    set_keepalive(&socket)?;
+    set_keepalive(settings, &socket)?;
     if let Source::Spoofed(address) = source {
-        bind_foreign(&socket, address)?;
+        match (settings.original_source, bind_foreign(&socket, address)) {
+            (OriginalSource::WherePermitted, Err(error)) if error.raw_os_error() == Some(libc::EPERM) => {}
+            (_, result) => result?,
+        }
     }
     match socket.connect(&SockAddr::from(target)) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
@@ -98,13 +114,18 @@ fn bind_foreign(socket: &Socket, address: IpAddr) -> io::Result<()> {
     socket.bind(&SocketAddr::new(address, 0).into())
 }
 
-/// TCP keepalive as stock ztunnel sets it on application sockets.
-pub(crate) fn set_keepalive(socket: &Socket) -> io::Result<()> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_TIME)
-        .with_interval(KEEPALIVE_TIME)
-        .with_retries(KEEPALIVE_RETRIES);
-    socket.set_tcp_keepalive(&keepalive)
+fn set_keepalive(settings: &SocketSettings, socket: &Socket) -> io::Result<()> {
+    let Some(keepalive) = settings.keepalive else {
+        return Ok(());
+    };
+    if settings.user_timeout {
+        socket.set_tcp_user_timeout(Some(keepalive.patience()))?;
+    }
+    let options = TcpKeepalive::new()
+        .with_time(keepalive.time)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.retries);
+    socket.set_tcp_keepalive(&options)
 }
 
 /// Where the client meant to connect before the redirect: `SO_ORIGINAL_DST`, or the socket's own address (TPROXY).

@@ -18,6 +18,7 @@ use crate::control::discovery::{
 };
 use crate::control::{ControlError, ControlPlane, signing};
 use crate::proxy::Pod;
+use crate::settings::TrafficSettings;
 use crate::shared::Shared;
 use crate::worker::WorkerHandle;
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub authority: ControlPlane,
     /// Threads that carry connections.
     pub workers: usize,
+    /// How connections are carried.
+    pub traffic: TrafficSettings,
     /// Ports of the servers around the data path.
     pub ports: AdminPorts,
 }
@@ -68,8 +71,9 @@ impl Ztunnel {
         let mesh = MeshSettings {
             network: Arc::from(settings.network.as_str()),
             node_name,
+            socks5: settings.traffic.socks5,
         };
-        let shared = Shared::new(mesh, certificates);
+        let shared = Shared::new(mesh, settings.traffic.clone(), certificates);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let control = runtime.handle().clone();
         let ending = watch::Sender::new(false);

@@ -3,7 +3,8 @@
 import pytest
 
 from mesh.kit.errors import InvalidInputError
-from ztunnel.settings import build_node_id, build_node_metadata, parse_seconds, read_settings
+from ztunnel.settings import build_node_id, build_node_metadata, read_settings
+from ztunnel.values import parse_seconds, read_number
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,69 @@ def test_metadata_can_be_added_by_the_environment() -> None:
     metadata = build_node_metadata({"NODE_NAME": "n1", "ISTIO_META_CLUSTER_ID": "c2"}, "Kubernetes")
     assert metadata["NODE_NAME"] == "n1"
     assert metadata["CLUSTER_ID"] == "c2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("PACKET_MARK", "0"),
+        ("PACKET_MARK", "0x100000000"),
+        ("PACKET_MARK", "many"),
+        ("IPV6_ENABLED", "no"),
+        ("IPV6_ENABLED", "True"),
+        ("ENABLE_ORIG_SRC", ""),
+        ("KEEPALIVE_ENABLED", "1"),
+        ("KEEPALIVE_TIME", "10"),
+        ("KEEPALIVE_TIME", "10ms"),
+        ("KEEPALIVE_INTERVAL", "10h"),
+        ("KEEPALIVE_RETRIES", "0"),
+        ("USER_TIMEOUT_ENABLED", "yes"),
+        ("POOL_MAX_STREAMS_PER_CONNECTION", "65536"),
+        ("POOL_UNUSED_RELEASE_TIMEOUT", "5"),
+        ("HTTP2_STREAM_WINDOW_SIZE", "2147483648"),
+        ("HTTP2_CONNECTION_WINDOW_SIZE", "65534"),
+        ("HTTP2_FRAME_SIZE", "16383"),
+        ("ENABLE_RESPONSE_BAGGAGE", "maybe"),
+        ("LOCALHOST_APP_TUNNEL", "off"),
+        ("UNSTABLE_ENABLE_SOCKS5", "on"),
+        ("PROXY_MODE", "dedicated"),
+    ],
+)
+def test_what_the_traffic_cannot_be_set_to_is_refused_with_the_variable_named(name: str, text: str) -> None:
+    with pytest.raises(InvalidInputError, match=name):
+        read_settings({name: text})
+
+
+def test_every_setting_of_the_traffic_is_taken() -> None:
+    read_settings(
+        {
+            "PACKET_MARK": "0x539",
+            "IPV6_ENABLED": "false",
+            "INPOD_PORT_REUSE": "false",
+            "ZTUNNEL_WORKER_THREADS": "1",
+            "ENABLE_ORIG_SRC": "true",
+            "KEEPALIVE_TIME": "30s",
+            "KEEPALIVE_INTERVAL": "1m",
+            "KEEPALIVE_RETRIES": "3",
+            "USER_TIMEOUT_ENABLED": "true",
+            "POOL_MAX_STREAMS_PER_CONNECTION": "2",
+            "POOL_UNUSED_RELEASE_TIMEOUT": "500ms",
+            "HTTP2_STREAM_WINDOW_SIZE": "65535",
+            "HTTP2_CONNECTION_WINDOW_SIZE": "65535",
+            "HTTP2_FRAME_SIZE": "16384",
+            "ENABLE_RESPONSE_BAGGAGE": "false",
+            "LOCALHOST_APP_TUNNEL": "false",
+            "UNSTABLE_ENABLE_SOCKS5": "true",
+            "PROXY_MODE": "shared",
+        }
+    )
+
+
+def test_one_listener_a_port_cannot_serve_several_workers() -> None:
+    with pytest.raises(InvalidInputError, match="INPOD_PORT_REUSE"):
+        read_settings({"INPOD_PORT_REUSE": "false", "ZTUNNEL_WORKER_THREADS": "2"})
+
+
+@pytest.mark.parametrize(("text", "number"), [("10", 10), ("0x10", 16), ("0", 0)])
+def test_numbers_are_decimal_or_hexadecimal(text: str, number: int) -> None:
+    assert read_number({"X": text}, "X", 1, range(100)) == number

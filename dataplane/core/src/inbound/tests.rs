@@ -199,13 +199,21 @@ fn an_application_tunnel_changes_the_port_and_asks_for_a_header() {
 
 #[test]
 fn plaintext_to_ztunnels_own_ports_is_refused() {
-    for (dialled, refused) in [
-        ("192.0.2.2:8080", false),
-        ("192.0.2.2:15001", true),
-        ("192.0.2.2:15006", true),
-        ("192.0.2.2:15008", true),
+    let socks5 = crate::mesh_state::MeshSettings {
+        socks5: true,
+        ..settings()
+    };
+    let (without, with) = (mesh(&[]), mesh_with(socks5, &[]));
+    for (dialled, refused, refused_with_socks5) in [
+        ("192.0.2.2:8080", false, false),
+        ("192.0.2.2:15001", true, true),
+        ("192.0.2.2:15006", true, true),
+        ("192.0.2.2:15008", true, true),
+        ("192.0.2.2:15080", false, true),
     ] {
-        assert_eq!(check_plaintext(dialled.parse().unwrap()).is_err(), refused, "{dialled}");
+        let is_refused = |state| check_plaintext(state, dialled.parse().unwrap()).is_err();
+        assert_eq!(is_refused(&without), refused, "{dialled}");
+        assert_eq!(is_refused(&with), refused_with_socks5, "{dialled} with SOCKS5");
     }
 }
 
