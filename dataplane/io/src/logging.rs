@@ -86,6 +86,10 @@ fn log() -> &'static Log {
 /// Write what comes, many lines at once, until the process ends.
 fn drain(receiver: &Receiver<Message>) {
     while let Ok(first) = receiver.recv() {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this thread has nothing else to do, and no worker waits for it"
+        )]
         std::thread::sleep(GATHER);
         let mut waiting = Some(first);
         while let Some(message) = waiting {
