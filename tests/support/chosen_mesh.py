@@ -275,11 +275,15 @@ class ChosenMesh:
         inside, addresses = self._wire()
         return Host(name, inside, addresses)
 
+    def add_proxy(self, name: str, namespace: str = "test", account: str = "", node: str = NODE) -> Pod:
+        """A pod that is not captured: it runs a waypoint or a gateway of its own."""
+        inside, addresses = self._wire()
+        return Pod(name, inside, addresses, namespace, account or name, node)
+
     def add_pod(self, name: str, namespace: str = "test", account: str = "", node: str = NODE) -> Pod:
         """A pod with its redirect rules, whose account has its name unless told otherwise (for later ztunnels)."""
-        inside, addresses = self._wire()
-        apply_pod_rules(inside, build_rules(PodSettings()))
-        pod = Pod(name, inside, addresses, namespace, account or name, node)
+        pod = self.add_proxy(name, namespace, account, node)
+        apply_pod_rules(pod.inside, build_rules(PodSettings()))
         self.pods.append(pod)
         return pod
 

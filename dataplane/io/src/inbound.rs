@@ -167,7 +167,13 @@ fn report_opened(
     started: Instant,
 ) -> ConnectionReport {
     let mesh = proxy.shared.mesh();
-    let source = mesh.workload_by_ip(&mesh.settings().network, live.source);
+    // Through a gateway the address is the gateway's; who is behind it says so itself (ztunnel.md 1.10).
+    let is_foreign = head
+        .and_then(|head| head.x_forwarded_network.as_deref())
+        .is_some_and(|network| !network.eq_ignore_ascii_case(&mesh.settings().network));
+    let source = mesh
+        .workload_by_ip(&mesh.settings().network, live.source)
+        .filter(|_| !is_foreign);
     let asked = head
         .and_then(|head| head.forwarded.as_deref())
         .and_then(parse_forwarded_host);

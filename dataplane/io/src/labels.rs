@@ -41,6 +41,11 @@ pub(crate) fn client(workload: Option<&Workload>, baggage: Option<&Baggage>, pro
     labels
 }
 
+/// The far end of a connection through a gateway: what it says of itself, its principal as proved (facts/ztunnel.md 1.10).
+pub(crate) fn far_end(baggage: Option<&Baggage>, proved: &Identity) -> Peer {
+    client(None, baggage, Some(proved))
+}
+
 fn from_baggage(baggage: &Baggage) -> Peer {
     let text = |text: &Option<String>| text.as_deref().map(Arc::from).unwrap_or_default();
     Peer {

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod certificates;
 pub mod control;
+mod gateway;
 mod inbound;
 mod labels;
 mod live;

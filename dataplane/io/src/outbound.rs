@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use ambit_core::framing::{self, OpenError};
 use ambit_core::hbone::{Forwarded, TraceParent};
+use ambit_core::identity::Identity;
 use ambit_core::mesh_state::Workload;
 use ambit_core::upstream::{Dial, Upstream, decide_upstream};
+use rustls::ClientConfig;
 
+use crate::gateway::{self, FarEnd, GatewayError, InnerTunnel};
 use crate::labels;
 use crate::pool::{DialError, PoolKey};
 use crate::proxy::{Accepted, PodProxy};
@@ -37,6 +40,8 @@ enum OutboundError {
     Plain(std::io::Error),
     #[error("{0}")]
     Identity(String),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
 }
 
 impl OutboundError {
@@ -46,6 +51,7 @@ impl OutboundError {
             Self::Relay(RelayEnd::Refused(401)) => Flag::Denied,
             Self::Open(_) | Self::Relay(RelayEnd::Refused(_) | RelayEnd::NoAnswer(_)) => Flag::Connect,
             Self::Identity(_) => Flag::IdentityError,
+            Self::Gateway(error) => error.flag(),
             Self::Relay(_) | Self::Plain(_) => Flag::None,
         }
     }
@@ -95,12 +101,6 @@ impl Way {
                 ));
             }
         };
-        if let Upstream::DoubleHbone { service, .. } = &upstream {
-            return Err(format!(
-                "service {} is on another network; this is not supported yet",
-                service.hostname()
-            ));
-        }
         Ok(Self { upstream, target })
     }
 }
@@ -126,10 +126,22 @@ async fn carry(proxy: &Rc<PodProxy>, accepted: Accepted, source: &Arc<Workload>,
         destination: *target,
     };
     let authority = upstream.authority().map(ToString::to_string);
-    let report = ConnectionReport::opened(&proxy.shared.metrics, labels, addresses, authority, started);
+    let is_known = !matches!(upstream, Upstream::DoubleHbone { .. });
+    let open = if is_known {
+        ConnectionReport::opened
+    } else {
+        ConnectionReport::pending
+    };
+    let mut report = open(&proxy.shared.metrics, labels, addresses, authority, started);
     let application = Rc::new(accepted.socket);
     let mut moved = (0, 0);
-    let result = if tunnelled {
+    let result = if let Upstream::DoubleHbone { .. } = upstream {
+        // Boxed, so that other connections do not carry the room for it.
+        let through = through_gateway(proxy, &application, accepted.peer, source, &way, &mut report);
+        let (through, result) = Box::pin(through).await;
+        moved = through;
+        result
+    } else if tunnelled {
         through_tunnel(proxy, &application, accepted.peer, source, &way, &mut moved).await
     } else {
         plainly(proxy, &application, *target, &mut moved).await
@@ -165,48 +177,122 @@ async fn through_tunnel(
     way: &Way,
     moved: &mut (u64, u64),
 ) -> Result<(), OutboundError> {
-    let Way { upstream, target } = way;
-    let identity = proxy.identity(source).map_err(OutboundError::Identity)?;
-    let key = PoolKey {
-        source: identity,
-        accepted: upstream.accepted().to_vec(),
-        target: *target,
-    };
-    let stream = open_stream(proxy, &key, client, source, upstream).await?;
+    let Way { upstream, .. } = way;
+    let key = pool_key(proxy, source, way)?;
+    let head = HeadText::new(client, source, upstream);
+    let stream = open_stream(proxy, &key, &head.connect_head(None)).await?;
     let result = stream.open_and_relay(Rc::clone(application), RESPONSE_TIMEOUT).await;
     *moved = (stream.moved.into_tunnel.get(), stream.moved.from_tunnel.get());
     Ok(result?)
 }
 
+/// Through the gateway of another network; `report` learns who serves there.
+async fn through_gateway(
+    proxy: &Rc<PodProxy>,
+    application: &Rc<tokio::net::TcpStream>,
+    client: SocketAddr,
+    source: &Arc<Workload>,
+    way: &Way,
+    report: &mut ConnectionReport,
+) -> ((u64, u64), Result<(), OutboundError>) {
+    let head = HeadText::new(client, source, &way.upstream);
+    let network = Arc::clone(&proxy.shared.mesh().settings().network);
+    let prepared = async {
+        let key = pool_key(proxy, source, way)?;
+        let tls = inner_tls(proxy, &key.source, &way.upstream).await?;
+        let outer = open_stream(proxy, &key, &head.connect_head(None)).await?;
+        Ok((outer, tls))
+    };
+    let (outer, tls) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(error) => return ((0, 0), Err(error)),
+    };
+    let inner = InnerTunnel {
+        tls,
+        settings: proxy.shared.settings.client(),
+        head: head.connect_head(Some(&network)),
+        patience: RESPONSE_TIMEOUT,
+    };
+    let heard = |far: FarEnd| report.learn_destination(labels::far_end(far.baggage.as_ref(), &far.identity));
+    let spawn = |rest| proxy.spawn(rest);
+    let (moved, result) = gateway::relay(outer, Rc::clone(application), inner, heard, spawn).await;
+    (moved, result.map_err(OutboundError::Gateway))
+}
+
+/// How to prove `identity` to whoever serves behind the gateway, and whom to believe there.
+async fn inner_tls(proxy: &PodProxy, identity: &Identity, upstream: &Upstream) -> Result<ClientConfig, OutboundError> {
+    let Upstream::DoubleHbone {
+        inner_accepted,
+        service,
+        ..
+    } = upstream
+    else {
+        return Err(OutboundError::Identity(
+            "the destination is behind no gateway".to_owned(),
+        ));
+    };
+    if inner_accepted.is_empty() {
+        return Err(GatewayError::NoIdentity(service.hostname().to_owned()).into());
+    }
+    let certificate = proxy.shared.certificates.get(identity).await.map_err(DialError::from)?;
+    let config = certificate.client_config(inner_accepted.clone());
+    config.map_err(|error| GatewayError::Handshake(error.to_string()).into())
+}
+
+fn pool_key(proxy: &PodProxy, source: &Workload, way: &Way) -> Result<PoolKey, OutboundError> {
+    Ok(PoolKey {
+        source: proxy.identity(source).map_err(OutboundError::Identity)?,
+        accepted: way.upstream.accepted().to_vec(),
+        target: way.target,
+    })
+}
+
+/// What a CONNECT says; both layers of a double tunnel say the same (ztunnel.md 1.5, 1.10).
+struct HeadText {
+    authority: String,
+    baggage: String,
+    forwarded: String,
+    traceparent: String,
+}
+
+impl HeadText {
+    fn new(client: SocketAddr, source: &Workload, upstream: &Upstream) -> Self {
+        let forwarded = Forwarded {
+            client,
+            host: upstream.service().map(|service| service.hostname()),
+        };
+        let traceparent = TraceParent {
+            trace: fastrand::u128(..),
+            span: fastrand::u64(..),
+        };
+        Self {
+            authority: upstream.authority().map(ToString::to_string).unwrap_or_default(),
+            baggage: labels::baggage(source).to_string(),
+            forwarded: forwarded.to_string(),
+            traceparent: traceparent.to_string(),
+        }
+    }
+
+    /// `network` is ours, for whoever reads the head in another.
+    fn connect_head<'a>(&'a self, network: Option<&'a str>) -> framing::ConnectHead<'a> {
+        framing::ConnectHead {
+            authority: &self.authority,
+            baggage: Some(&self.baggage),
+            forwarded: Some(&self.forwarded),
+            traceparent: Some(&self.traceparent),
+            x_forwarded_network: network,
+        }
+    }
+}
+
 async fn open_stream(
     proxy: &Rc<PodProxy>,
     key: &PoolKey,
-    client: SocketAddr,
-    source: &Workload,
-    upstream: &Upstream,
+    head: &framing::ConnectHead<'_>,
 ) -> Result<Rc<Stream>, OutboundError> {
-    let authority = upstream.authority().map(ToString::to_string).unwrap_or_default();
-    let baggage = labels::baggage(source).to_string();
-    let forwarded = Forwarded {
-        client,
-        host: upstream.service().map(|service| service.hostname()),
-    }
-    .to_string();
-    let traceparent = TraceParent {
-        trace: fastrand::u128(..),
-        span: fastrand::u64(..),
-    }
-    .to_string();
-    let head = framing::ConnectHead {
-        authority: &authority,
-        baggage: Some(&baggage),
-        forwarded: Some(&forwarded),
-        traceparent: Some(&traceparent),
-        x_forwarded_network: None,
-    };
     loop {
         let tunnel = proxy.pool.checkout(key).await?;
-        match tunnel.open(&head) {
+        match tunnel.open(head) {
             Ok(stream) => return Ok(stream),
             // Somebody was faster, or the tunnel ended just now: another one will do.
             Err(OpenError::TooManyStreams | OpenError::Draining) => {}

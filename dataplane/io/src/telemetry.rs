@@ -118,6 +118,8 @@ pub struct ConnectionReport {
     /// CONNECT's authority, when there is a tunnel.
     authority: Option<String>,
     started: Instant,
+    /// It was counted as opened.
+    counted: bool,
     completed: bool,
 }
 
@@ -130,14 +132,39 @@ impl ConnectionReport {
         authority: Option<String>,
         started: Instant,
     ) -> Self {
-        metrics.opened(&labels);
+        let mut report = Self::pending(metrics, labels, addresses, authority, started);
+        report.count();
+        report
+    }
+
+    /// A connection whose destination is still to be learnt; until then it is not counted.
+    pub fn pending(
+        metrics: &Arc<Metrics>,
+        labels: TrafficLabels,
+        addresses: Addresses,
+        authority: Option<String>,
+        started: Instant,
+    ) -> Self {
         Self {
             metrics: Arc::clone(metrics),
             labels,
             addresses,
             authority,
             started,
+            counted: false,
             completed: false,
+        }
+    }
+
+    /// The destination of a pending connection said who it is: count it as opened.
+    pub fn learn_destination(&mut self, destination: Peer) {
+        self.labels.destination = destination;
+        self.count();
+    }
+
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.counted, true) {
+            self.metrics.opened(&self.labels);
         }
     }
 
@@ -148,6 +175,7 @@ impl ConnectionReport {
 
     fn finish(&mut self, forth: u64, back: u64, failure: Option<(Flag, &str)>) {
         self.completed = true;
+        self.count();
         let flag = failure.map_or(Flag::None, |(flag, _)| flag);
         self.metrics.closed(&self.labels, flag, failure.is_some(), forth, back);
         let level = if failure.is_some() { Level::Error } else { Level::Info };

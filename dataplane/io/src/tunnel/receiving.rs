@@ -139,11 +139,11 @@ impl Tunnel {
                 Event::Response {
                     stream,
                     status,
-                    baggage: _,
+                    baggage,
                     end,
                 } => {
                     if let Some(stream) = state.streams.get(&stream) {
-                        stream.answered(status);
+                        stream.answered(status, baggage);
                         if end {
                             stream.peer_finished();
                         }

@@ -84,12 +84,21 @@ pub(crate) struct Stream {
 /// What came from the peer and was not handed on yet.
 #[derive(Default)]
 struct Inbound {
-    /// The status of the peer's answer to our CONNECT: 200 opens the tunnel, anything else refuses it.
-    response: Option<u16>,
+    /// The peer's answer to our CONNECT.
+    response: Option<Answer>,
     backlog: Vec<u8>,
     written: usize,
     finished: bool,
     failure: Option<Failure>,
+}
+
+/// A peer's answer to our CONNECT.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// 200 opens the tunnel, anything else refuses it.
+    pub status: u16,
+    /// What the peer tells of its workload.
+    pub baggage: Option<Box<str>>,
 }
 
 #[derive(Clone)]
@@ -113,8 +122,9 @@ impl Stream {
 
     // ---- what the tunnel's task reports
 
-    pub(super) fn answered(&self, status: u16) {
-        self.inbound.borrow_mut().response = Some(status);
+    pub(super) fn answered(&self, status: u16, baggage: Option<String>) {
+        let baggage = baggage.map(String::into_boxed_str);
+        self.inbound.borrow_mut().response = Some(Answer { status, baggage });
         self.received.raise();
     }
 
@@ -171,8 +181,8 @@ impl Stream {
 
     // ---- opening
 
-    /// Wait for the peer's answer to our CONNECT; returns its status.
-    pub(crate) async fn response(&self) -> Result<u16, RelayEnd> {
+    /// Wait for the peer's answer to our CONNECT.
+    pub(crate) async fn response(&self) -> Result<Answer, RelayEnd> {
         loop {
             {
                 let mut inbound = self.inbound.borrow_mut();
@@ -248,10 +258,23 @@ impl Stream {
     /// keeps it until its policies have permitted the connection): that saves a round trip of every new connection. Nothing
     /// is handed to the application before the answer, and any other than 200 ends the connection.
     pub(crate) async fn open_and_relay(&self, application: Rc<TcpStream>, patience: Duration) -> Result<(), RelayEnd> {
+        self.open_and_relay_with(application, patience, |_| {}).await
+    }
+
+    /// The same; `heard` gets what the peer tells of its workload when it opens the stream.
+    pub(crate) async fn open_and_relay_with(
+        &self,
+        application: Rc<TcpStream>,
+        patience: Duration,
+        heard: impl FnOnce(Option<&str>),
+    ) -> Result<(), RelayEnd> {
         let answer = async {
             match timeout(patience, self.response()).await {
-                Ok(Ok(200)) => Ok(()),
-                Ok(Ok(status)) => Err(RelayEnd::Refused(status)),
+                Ok(Ok(Answer { status: 200, baggage })) => {
+                    heard(baggage.as_deref());
+                    Ok(())
+                }
+                Ok(Ok(Answer { status, .. })) => Err(RelayEnd::Refused(status)),
                 Ok(Err(end)) => Err(end),
                 Err(_) => Err(RelayEnd::NoAnswer(patience)),
             }

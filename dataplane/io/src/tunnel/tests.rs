@@ -85,7 +85,7 @@ impl Ends {
         let request = eventually(|| self.requests.borrow_mut().pop()).await;
         assert_eq!(request.head.expect("a CONNECT").authority, "192.0.2.1:80");
         request.stream.respond(&[("baggage", "")]);
-        assert_eq!(near.response().await.expect("answered"), 200);
+        assert_eq!(near.response().await.expect("answered").status, 200);
         (near, request.stream)
     }
 
@@ -229,7 +229,7 @@ fn a_refusal_reaches_the_client_with_its_status() {
         };
         let near = ends.client.open(&head).expect("opened");
         eventually(|| ends.requests.borrow_mut().pop()).await.stream.refuse(401);
-        assert_eq!(near.response().await.expect("answered"), 401);
+        assert_eq!(near.response().await.expect("answered").status, 401);
         assert!(ends.server.state.borrow().streams.is_empty());
     });
 }
