@@ -4,6 +4,7 @@ Threads rather than asyncio, because importing asyncio costs as much memory as t
 """
 
 import random
+import resource
 import signal
 import sys
 import threading
@@ -85,9 +86,16 @@ class _Synchronised(DiscoveryEvents):
         self._synchronised.set()
 
 
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may have: each proxied connection needs two (ztunnel.md 9.2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> int:
     """Run the process; returns its exit status."""
     threading.stack_size(THREAD_STACK_BYTES)
+    raise_descriptor_limit()
     try:
         app = App(read_settings())
     except AmbitError as error:

@@ -1,6 +1,10 @@
 """Processes end, and traffic goes on or comes back."""
 
+import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +49,25 @@ def test_without_controller_traffic_goes_on_and_its_return_sends_only_what_chang
     finally:
         mesh.lab.delete(build.source(deny))
     eventually(lambda: mesh.reaches("west/client", "east/server"))
+
+
+def test_ztunnel_takes_as_many_descriptors_as_it_may_have() -> None:
+    with _descriptors_limited_to(1024), build.standing("limited", build.namespace("empty"), nodes=1) as mesh:
+        limits = Path(f"/proc/{mesh.status.process('ztunnel/node-1').pid}/limits").read_text()
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
+    soft, hard = line.split()[3:5]
+    assert soft == hard
+
+
+@contextmanager
+def _descriptors_limited_to(most: int) -> Iterator[None]:
+    """What an ordinary user's programs start with."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def _metrics_with_clients(mesh: Mesh, count: int) -> list[build.Sample]:
