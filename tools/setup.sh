@@ -72,6 +72,7 @@ find_missing_packages() {
         require curl has curl                          # client pods of the lab tests
         require iproute2 has ip                        # a second pair of eyes on links and addresses
         require procps has pgrep                       # looks for processes that should be gone
+        suggest haproxy has haproxy                    # reads the PROXY headers that we write
         suggest nftables has nft                       # reads back the rules that we wrote over netlink
         ;;
     bench)

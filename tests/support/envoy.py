@@ -80,6 +80,46 @@ def start_waypoint(mesh: ChosenMesh, place: Pod, tunnels: dict[str, Tunnel]) -> 
     return _start(mesh, place, document)
 
 
+def start_proxy_reader(mesh: ChosenMesh, place: Pod, port: int) -> Path:
+    """Run a web server in `place` that takes PROXY headers and answers with what it read of each. Returns its log."""
+    # Filter state, because a request does not see its connection's dynamic metadata.
+    state = "envoy.network.proxy_protocol.tlv"
+    told = {
+        "source": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "identity": f"%FILTER_STATE({state}:FIELD:identity)%",
+        "service": f"%FILTER_STATE({state}:FIELD:service)%",
+    }
+    keys = {"identity": 0xD0, "service": 0xD1}
+    rules: list[Json] = [{"tlv_type": kind, "on_tlv_present": {"key": key}} for key, kind in keys.items()]
+    reader: Document = {"@type": f"{_EXTENSION}filters.listener.proxy_protocol.v3.ProxyProtocol", "rules": rules}
+    reader["tlv_location"] = "FILTER_STATE"
+    body = "\n".join(f"{key} {value}" for key, value in told.items()) + "\n"
+    manager: Document = {
+        "@type": _HCM,
+        "stat_prefix": "reader",
+        "http_filters": [{"name": "router", "typed_config": {"@type": _ROUTER}}],
+        "local_reply_config": {"body_format": {"text_format_source": {"inline_string": body}}},
+        "route_config": {
+            "name": "local",
+            "virtual_hosts": [
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}],
+                }
+            ],
+        },
+    }
+    listener: Document = {
+        "name": "reader",
+        "address": {"socket_address": {"address": "::", "port_value": port, "ipv4_compat": True}},
+        "listener_filters": [{"name": "proxy", "typed_config": reader}],
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    return _start(mesh, place, {"static_resources": {"listeners": [listener]}})
+
+
 def _start(mesh: ChosenMesh, place: Pod, document: Document) -> Path:
     configuration = mesh.folder / f"envoy-{place.name}.json"
     configuration.write_text(json.dumps(document, indent=1))

@@ -20,9 +20,18 @@ use crate::{
 pub struct InboundTarget {
     /// The application: the pod's address, and the port that policies are asked about.
     pub application: SocketAddr,
-    /// The destination that a PROXY header names, if one has to be written before the client's bytes.
-    pub proxy_header: Option<SocketAddr>,
+    /// What a PROXY header says was asked for, if one has to be written before the client's bytes.
+    pub proxy_header: Option<HeaderDestination>,
     /// The service that was addressed by name.
+    pub service: Option<Arc<Service>>,
+}
+
+/// What a PROXY header says of the destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderDestination {
+    /// The address that was asked for, or one of the service that was.
+    pub address: SocketAddr,
+    /// The service that was asked for, by name or by its address.
     pub service: Option<Arc<Service>>,
 }
 
@@ -115,7 +124,7 @@ pub fn decide_target(
     }
     let needs_header = tunnel.is_some_and(|t| t.protocol == ApplicationProtocol::Proxy);
     let proxy_header = needs_header
-        .then(|| header_address(state, authority, service))
+        .then(|| header_destination(state, authority, service))
         .transpose()?;
     Ok(InboundTarget {
         application: SocketAddr::new(local, port),
@@ -202,12 +211,12 @@ fn names(state: &MeshState, reference: &GatewayAddress, workload: &Workload, loc
         || other.is_some_and(|w| w.addresses().contains(&local))
 }
 
-/// What was addressed, as an address: of a service's, one of the local network before others, IPv4 before IPv6.
-fn header_address(
+/// What was addressed. Of a service's addresses, one of the local network before others, IPv4 before IPv6.
+fn header_destination(
     state: &MeshState,
     authority: &Authority,
     service: Option<&Arc<Service>>,
-) -> Result<SocketAddr, InboundRefusal> {
+) -> Result<HeaderDestination, InboundRefusal> {
     match (authority, service) {
         (Authority::Service { port, .. }, Some(service)) => {
             let rank =
@@ -216,9 +225,17 @@ fn header_address(
             let vip = vip.ok_or_else(|| InboundRefusal::NoServiceAddress {
                 service: service.key.clone(),
             })?;
-            Ok(SocketAddr::new(vip.ip, *port))
+            Ok(HeaderDestination {
+                address: SocketAddr::new(vip.ip, *port),
+                service: Some(Arc::clone(service)),
+            })
         }
-        (Authority::Address(address), _) => Ok(*address),
+        (Authority::Address(address), _) => Ok(HeaderDestination {
+            address: *address,
+            service: state
+                .service_by_vip(&state.settings().network, address.ip().to_canonical(), None)
+                .cloned(),
+        }),
         // Not reached: a service authority was resolved to its service, or refused, before.
         (Authority::Service { hostname, .. }, None) => Err(InboundRefusal::UnknownService {
             hostname: hostname.clone(),

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod inbound;
 pub mod mesh_state;
 pub mod policy;
+pub mod proxy_protocol;
 pub mod upstream;
 pub mod wire;
 

@@ -1,6 +1,7 @@
 //! To the pod's application: through a tunnel (15008) or in plaintext (15006), judged by the policies (ztunnel.md 3).
 
-use std::net::SocketAddr;
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use ambit_core::hbone::{Authority, Baggage, parse_forwarded_host};
 use ambit_core::identity::Identity;
 use ambit_core::inbound as decisions;
 use ambit_core::mesh_state::Workload;
+use ambit_core::proxy_protocol::ProxyHeader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -17,7 +19,7 @@ use crate::labels;
 use crate::live::Live;
 use crate::pool::HANDSHAKE_TIMEOUT;
 use crate::proxy::{Accepted, PodProxy};
-use crate::settings::{Baggage as BaggageSetting, OriginalSource};
+use crate::settings::{ApplicationTunnelAddress, Baggage as BaggageSetting, OriginalSource};
 use crate::sockets::{self, Source};
 use crate::tcp_relay;
 use crate::telemetry::{
@@ -116,7 +118,7 @@ async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) 
         source: client.address,
         destination: client.local,
     };
-    let (head, target) = match find_target(proxy, client, head) {
+    let (head, target, header) = match find_target(proxy, client, head) {
         Ok(found) => found,
         Err(refused) => {
             stream.refuse(refused.status);
@@ -132,18 +134,19 @@ async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) 
     let report = report_opened(proxy, &live, Some(&head), addresses, started);
     proxy.track(&live);
     let (forth, back) = (|| stream.moved.from_tunnel.get(), || stream.moved.into_tunnel.get());
-    match admit_and_relay(proxy, client, &live, &stream).await {
+    match admit_and_relay(proxy, client, &live, &stream, header).await {
         Ok(()) => report.complete(forth(), back(), None),
         Err(refused) => report.complete(forth(), back(), Some((refused.flag, &refused.text))),
     }
 }
 
-/// Which address of the application the client means; also that it may mean it at all.
+/// Which address of the application the client means, and the PROXY header that the application wants before all else;
+/// also that the client may mean it at all.
 fn find_target(
     proxy: &PodProxy,
     client: &Client,
     head: Result<RequestHead, ambit_core::framing::MalformedRequest>,
-) -> Result<(RequestHead, SocketAddr), Refused> {
+) -> Result<(RequestHead, SocketAddr, Option<Vec<u8>>), Refused> {
     let head = head.map_err(|error| Refused::new(error.status(), Flag::None, format!("bad CONNECT: {error}")))?;
     let authority = head
         .authority
@@ -152,11 +155,16 @@ fn find_target(
     let mesh = proxy.shared.mesh();
     let target = decisions::decide_target(&mesh, &client.workload, client.local.ip(), &authority)
         .map_err(|refusal| Refused::new(refusal.status(), Flag::None, refusal.to_string()))?;
-    if target.proxy_header.is_some() {
-        let text = "the pod wants a PROXY header before its connections; this is not supported yet".to_owned();
-        return Err(Refused::new(503, Flag::None, text));
-    }
-    Ok((head, target.application))
+    let header = target.proxy_header.map(|destination| {
+        let header = ProxyHeader {
+            source: client.address,
+            destination: destination.address,
+            identity: Some(&client.identity),
+            service: destination.service.as_ref().map(|service| service.hostname()),
+        };
+        header.encode()
+    });
+    Ok((head, target.application, header))
 }
 
 fn report_opened(
@@ -203,6 +211,7 @@ async fn admit_and_relay(
     client: &Client,
     live: &Rc<Live>,
     stream: &Rc<Stream>,
+    header: Option<Vec<u8>>,
 ) -> Result<(), Refused> {
     let refuse = |refused: Refused| {
         stream.refuse(refused.status);
@@ -210,9 +219,11 @@ async fn admit_and_relay(
     };
     live.admit(&proxy.shared.mesh())
         .map_err(|text| refuse(Refused::new(401, Flag::Denied, text)))?;
-    let application = connect_application(proxy, client.address, live.destination)
-        .await
-        .map_err(refuse)?;
+    let application = match header {
+        None => connect_application(proxy, client.address, live.destination).await,
+        Some(header) => introduce(proxy, client.address, live.destination, &header).await,
+    }
+    .map_err(refuse)?;
     match proxy.shared.settings.baggage {
         BaggageSetting::Exchanged => {
             let baggage = labels::baggage(&client.workload).to_string();
@@ -228,6 +239,31 @@ async fn admit_and_relay(
     }
 }
 
+/// Connect to an application that learns from a PROXY header who its client is, and write that.
+async fn introduce(
+    proxy: &PodProxy,
+    client: SocketAddr,
+    target: SocketAddr,
+    header: &[u8],
+) -> Result<TcpStream, Refused> {
+    let application = match proxy.shared.settings.application_tunnel {
+        ApplicationTunnelAddress::Pod => connect_application(proxy, client, target).await?,
+        ApplicationTunnelAddress::Loopback => {
+            let loopback: IpAddr = match target.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            };
+            connect_as(proxy, SocketAddr::new(loopback, target.port()), Source::Own).await?
+        }
+    };
+    // It fits into the empty buffer of a new socket.
+    match application.try_write(header) {
+        Ok(written) if written == header.len() => Ok(application),
+        Ok(_) => Err(unreachable("it took only a part of the PROXY header")),
+        Err(error) => Err(unreachable(error)),
+    }
+}
+
 /// Connect to the application as if we were the client.
 async fn connect_application(proxy: &PodProxy, client: SocketAddr, target: SocketAddr) -> Result<TcpStream, Refused> {
     let is_hidden = proxy.shared.settings.sockets.original_source == OriginalSource::Never;
@@ -236,10 +272,15 @@ async fn connect_application(proxy: &PodProxy, client: SocketAddr, target: Socke
     } else {
         Source::Spoofed(client.ip())
     };
-    proxy
-        .connect(target, source)
-        .await
-        .map_err(|error| Refused::new(503, Flag::Connect, format!("the application does not answer: {error}")))
+    connect_as(proxy, target, source).await
+}
+
+async fn connect_as(proxy: &PodProxy, target: SocketAddr, source: Source) -> Result<TcpStream, Refused> {
+    proxy.connect(target, source).await.map_err(unreachable)
+}
+
+fn unreachable(why: impl Display) -> Refused {
+    Refused::new(503, Flag::Connect, format!("the application does not answer: {why}"))
 }
 
 /// Serve one connection that came in plaintext.

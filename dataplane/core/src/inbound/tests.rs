@@ -17,7 +17,7 @@ fn decide(state: &MeshState, name: &str, local: &str, authority: &str) -> String
             application,
             proxy_header: Some(header),
             ..
-        }) => format!("{application} header {header}"),
+        }) => format!("{application} header {}", header.address),
         Err(refusal) => format!("{} {}", refusal.status(), refusal.reason()),
     }
 }
