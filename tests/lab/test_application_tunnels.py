@@ -27,9 +27,7 @@ class Sandwich:
     far: Ztunnel
 
 
-def build(
-    mesh: ChosenMesh, protocol: pb.ApplicationTunnel.Protocol.ValueType, port: int = PORT, **environment: str
-) -> Sandwich:
+def build(mesh: ChosenMesh, protocol: pb.ApplicationTunnel.Protocol, port: int = PORT, **environment: str) -> Sandwich:
     client, waypoint = mesh.add_pod("client"), mesh.add_pod("waypoint", node="node-2")
     entrance = service("waypoint", "203.0.113.9", {15008: 15008})
     web = service("web", VIP, {80: 8080})
