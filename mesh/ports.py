@@ -15,6 +15,9 @@ HBONE_PORT = 15008
 # DNS over UDP and TCP is redirected here, once DNS capture is on. Source: facts on ztunnel, 1.1.
 DNS_CAPTURE_PORT = 15053
 
+# SOCKS5 on loopback, where it is switched on. Source: facts on ztunnel, 1.1.
+SOCKS5_PORT = 15080
+
 # ----------------------------------------------------------------------------------------- in the node's own namespace
 
 # ztunnel's admin pages, loopback only. Source: facts on ztunnel, 1.1.

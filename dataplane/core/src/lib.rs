@@ -11,6 +11,7 @@ pub mod inbound;
 pub mod mesh_state;
 pub mod policy;
 pub mod proxy_protocol;
+pub mod socks5;
 pub mod upstream;
 pub mod wire;
 

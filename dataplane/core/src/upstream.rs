@@ -22,10 +22,13 @@ mod refusal;
 mod resolve;
 mod values;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use crate::{
-    balance::{Purpose, pick_by_weight},
+    balance::{Purpose, choose_endpoint, pick_by_weight},
     hbone::Authority,
     identity::Identity,
     mesh_state::{GatewayAddress, GatewayDestination, LoadBalancerMode, MeshState, Service, TunnelProtocol, Workload},
@@ -60,6 +63,32 @@ pub fn decide_upstream(
         draw,
     }
     .decide()
+}
+
+/// The address that a name of the mesh stands for to `source`, as DNS would answer it (section 7): a service's own, one of
+/// its endpoints' if it has none.
+pub fn decide_address(
+    state: &MeshState,
+    source: &Workload,
+    hostname: &str,
+    port: u16,
+    draw: &mut dyn FnMut() -> u64,
+) -> Result<SocketAddr, OutboundRefusal> {
+    let unknown = || OutboundRefusal::UnknownName {
+        hostname: hostname.into(),
+    };
+    let service = state
+        .service_by_hostname(hostname, Some(source.namespace()), None)
+        .ok_or_else(unknown)?;
+    let own = service.vips.iter().filter(|vip| *vip.network == *source.network());
+    if let Some(vip) = own.min_by_key(|vip| vip.ip.is_ipv6()) {
+        return Ok(SocketAddr::new(vip.ip, port));
+    }
+    let dialled = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let endpoint = choose_endpoint(state, &source.place, service, port, Purpose::Destination, draw())
+        .map_err(|cause| OutboundRefusal::no_endpoint(service, dialled, cause))?;
+    let address = endpoint.workload.addresses().iter().min_by_key(|ip| ip.is_ipv6());
+    Ok(SocketAddr::new(*address.ok_or_else(unknown)?, port))
 }
 
 /// One decision on its way.

@@ -21,6 +21,7 @@ pub mod settings;
 pub mod shared;
 mod signal;
 mod sockets;
+mod socks5;
 mod tcp_relay;
 pub mod telemetry;
 mod tls;

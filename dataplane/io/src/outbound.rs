@@ -1,5 +1,6 @@
 //! From the pod's applications: whom the connection is for, and by which way (ztunnel.md 2).
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use ambit_core::framing::{self, OpenError};
 use ambit_core::hbone::{Forwarded, TraceParent};
 use ambit_core::identity::Identity;
 use ambit_core::mesh_state::Workload;
+use ambit_core::socks5::{Reply, encode_reply};
 use ambit_core::upstream::{Dial, Upstream, decide_upstream};
 use rustls::ClientConfig;
+use tokio::net::TcpStream;
 
 use crate::gateway::{self, FarEnd, GatewayError, InnerTunnel};
 use crate::labels;
@@ -55,30 +58,92 @@ impl OutboundError {
             Self::Relay(_) | Self::Plain(_) => Flag::None,
         }
     }
+
+    /// What a client of SOCKS5 is told.
+    fn reply(&self) -> Reply {
+        match self.flag() {
+            Flag::Denied => Reply::NotAllowed,
+            Flag::Connect => Reply::Refused,
+            _ => Reply::Failed,
+        }
+    }
+}
+
+/// A connection of an application, and whether that waits to hear that it stands.
+pub(crate) struct Application {
+    socket: Rc<TcpStream>,
+    peer: SocketAddr,
+    /// It asked by SOCKS5 and has no answer yet.
+    awaits_reply: Cell<bool>,
+}
+
+impl Application {
+    /// One that believes to be connected already.
+    fn captured(accepted: Accepted) -> Self {
+        Self {
+            socket: Rc::new(accepted.socket),
+            peer: accepted.peer,
+            awaits_reply: Cell::new(false),
+        }
+    }
+
+    /// One that asked by SOCKS5.
+    pub(crate) fn socks5(accepted: Accepted) -> Self {
+        let application = Self::captured(accepted);
+        application.awaits_reply.set(true);
+        application
+    }
+
+    /// The connection stands: what follows is from the other end.
+    fn stands(&self) {
+        if self.awaits_reply.replace(false) {
+            self.reply(Reply::Succeeded);
+        }
+    }
+
+    /// There will be no connection: say why to who can hear it, reset the others.
+    pub(crate) fn refuse(&self, reply: Reply) {
+        if self.awaits_reply.replace(false) {
+            self.reply(reply);
+            sockets::close_in_order(&*self.socket);
+        } else {
+            sockets::reset_on_close(&*self.socket);
+        }
+    }
+
+    fn reply(&self, reply: Reply) {
+        // Ten bytes fit into the socket's empty buffer; when the client is gone, nobody waits for them.
+        let _ = self.socket.try_write(&encode_reply(reply));
+    }
 }
 
 /// Serve one connection of an application.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
     let original = sockets::original_destination(&accepted.socket, accepted.local);
+    serve_to(&proxy, Application::captured(accepted), original, started).await;
+}
+
+/// Serve a connection that is meant for `dialled`.
+pub(crate) async fn serve_to(proxy: &Rc<PodProxy>, application: Application, dialled: SocketAddr, started: Instant) {
     let early = Addresses {
-        source: accepted.peer,
-        destination: original,
+        source: application.peer,
+        destination: dialled,
     };
     let source = match proxy.workload().await {
         Ok(source) => source,
         Err(error) => {
-            sockets::reset_on_close(&accepted.socket);
+            application.refuse(Reply::Failed);
             return report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
         }
     };
     let mesh = proxy.shared.mesh();
     let decided =
-        decide_upstream(&mesh, &source, original, &mut || fastrand::u64(..)).map_err(|error| error.to_string());
+        decide_upstream(&mesh, &source, dialled, &mut || fastrand::u64(..)).map_err(|error| error.to_string());
     match decided.and_then(Way::new) {
-        Ok(way) => carry(&proxy, accepted, &source, way, started).await,
+        Ok(way) => carry(proxy, &application, &source, way, started).await,
         Err(error) => {
-            sockets::reset_on_close(&accepted.socket);
+            application.refuse(Reply::HostUnreachable);
             report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
         }
     }
@@ -106,7 +171,7 @@ impl Way {
 }
 
 /// Report the connection, move its bytes, report how it went.
-async fn carry(proxy: &Rc<PodProxy>, accepted: Accepted, source: &Arc<Workload>, way: Way, started: Instant) {
+async fn carry(proxy: &Rc<PodProxy>, application: &Application, source: &Arc<Workload>, way: Way, started: Instant) {
     let Way { upstream, target } = &way;
     let tunnelled = upstream.authority().is_some();
     let security = if tunnelled {
@@ -122,7 +187,7 @@ async fn carry(proxy: &Rc<PodProxy>, accepted: Accepted, source: &Arc<Workload>,
         security,
     };
     let addresses = Addresses {
-        source: accepted.peer,
+        source: application.peer,
         destination: *target,
     };
     let authority = upstream.authority().map(ToString::to_string);
@@ -133,22 +198,23 @@ async fn carry(proxy: &Rc<PodProxy>, accepted: Accepted, source: &Arc<Workload>,
         ConnectionReport::pending
     };
     let mut report = open(&proxy.shared.metrics, labels, addresses, authority, started);
-    let application = Rc::new(accepted.socket);
     let mut moved = (0, 0);
     let result = if let Upstream::DoubleHbone { .. } = upstream {
         // Boxed, so that other connections do not carry the room for it.
-        let through = through_gateway(proxy, &application, accepted.peer, source, &way, &mut report);
+        let through = through_gateway(proxy, application, source, &way, &mut report);
         let (through, result) = Box::pin(through).await;
         moved = through;
         result
     } else if tunnelled {
-        through_tunnel(proxy, &application, accepted.peer, source, &way, &mut moved).await
+        through_tunnel(proxy, application, source, &way, &mut moved).await
     } else {
-        plainly(proxy, &application, *target, &mut moved).await
+        plainly(proxy, application, *target, &mut moved).await
     };
-    if result.is_err() && moved.1 == 0 {
+    if let Err(error) = &result
+        && moved.1 == 0
+    {
         // The application heard nothing yet: a reset says that the connection never came about.
-        sockets::reset_on_close(&*application);
+        application.refuse(error.reply());
     }
     match result {
         Ok(()) => report.complete(moved.0, moved.1, None),
@@ -158,30 +224,32 @@ async fn carry(proxy: &Rc<PodProxy>, accepted: Accepted, source: &Arc<Workload>,
 
 async fn plainly(
     proxy: &PodProxy,
-    application: &tokio::net::TcpStream,
+    application: &Application,
     target: SocketAddr,
     moved: &mut (u64, u64),
 ) -> Result<(), OutboundError> {
     let server = proxy.connect(target, Source::Own).await?;
+    application.stands();
     let counters = tcp_relay::Moved::default();
-    let result = tcp_relay::relay(application, &server, &counters).await;
+    let result = tcp_relay::relay(&application.socket, &server, &counters).await;
     *moved = (counters.forth.get(), counters.back.get());
     result.map_err(OutboundError::Plain)
 }
 
 async fn through_tunnel(
     proxy: &Rc<PodProxy>,
-    application: &Rc<tokio::net::TcpStream>,
-    client: SocketAddr,
+    application: &Application,
     source: &Arc<Workload>,
     way: &Way,
     moved: &mut (u64, u64),
 ) -> Result<(), OutboundError> {
     let Way { upstream, .. } = way;
     let key = pool_key(proxy, source, way)?;
-    let head = HeadText::new(client, source, upstream);
+    let head = HeadText::new(application.peer, source, upstream);
     let stream = open_stream(proxy, &key, &head.connect_head(None)).await?;
-    let result = stream.open_and_relay(Rc::clone(application), RESPONSE_TIMEOUT).await;
+    let socket = Rc::clone(&application.socket);
+    let heard = |_: Option<&str>| application.stands();
+    let result = stream.open_and_relay_with(socket, RESPONSE_TIMEOUT, heard).await;
     *moved = (stream.moved.into_tunnel.get(), stream.moved.from_tunnel.get());
     Ok(result?)
 }
@@ -189,13 +257,12 @@ async fn through_tunnel(
 /// Through the gateway of another network; `report` learns who serves there.
 async fn through_gateway(
     proxy: &Rc<PodProxy>,
-    application: &Rc<tokio::net::TcpStream>,
-    client: SocketAddr,
+    application: &Application,
     source: &Arc<Workload>,
     way: &Way,
     report: &mut ConnectionReport,
 ) -> ((u64, u64), Result<(), OutboundError>) {
-    let head = HeadText::new(client, source, &way.upstream);
+    let head = HeadText::new(application.peer, source, &way.upstream);
     let network = Arc::clone(&proxy.shared.mesh().settings().network);
     let prepared = async {
         let key = pool_key(proxy, source, way)?;
@@ -213,9 +280,12 @@ async fn through_gateway(
         head: head.connect_head(Some(&network)),
         patience: RESPONSE_TIMEOUT,
     };
-    let heard = |far: FarEnd| report.learn_destination(labels::far_end(far.baggage.as_ref(), &far.identity));
+    let heard = |far: FarEnd| {
+        report.learn_destination(labels::far_end(far.baggage.as_ref(), &far.identity));
+        application.stands();
+    };
     let spawn = |rest| proxy.spawn(rest);
-    let (moved, result) = gateway::relay(outer, Rc::clone(application), inner, heard, spawn).await;
+    let (moved, result) = gateway::relay(outer, Rc::clone(&application.socket), inner, heard, spawn).await;
     (moved, result.map_err(OutboundError::Gateway))
 }
 

@@ -23,7 +23,7 @@ use crate::shared::Shared;
 use crate::signal::Signal;
 use crate::sockets::Source;
 use crate::tunnel::Tunnel;
-use crate::{inbound, outbound, sockets};
+use crate::{inbound, outbound, sockets, socks5};
 
 /// Where redirected connections of the pod's applications arrive (ztunnel.md 1.1).
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -71,11 +71,15 @@ impl PodProxy {
     /// Open the listeners and serve them. Errors when a port is taken or the namespace cannot be entered.
     pub(crate) fn start(shared: Arc<Shared>, pod: Arc<Pod>) -> io::Result<Rc<Self>> {
         let settings = &shared.settings.sockets;
-        let (outbound, plaintext, hbone) = pod.netns.within(|| {
+        let (outbound, plaintext, hbone, socks5) = pod.netns.within(|| {
+            let socks5 = shared.settings.socks5;
             Ok((
                 sockets::listen(settings, OUTBOUND_PORT)?,
                 sockets::listen(settings, INBOUND_PLAINTEXT_PORT)?,
                 sockets::listen(settings, HBONE_PORT)?,
+                socks5
+                    .then(|| sockets::listen_at(settings, socks5::ADDRESS))
+                    .transpose()?,
             ))
         })?;
         let pool = Pool::new(
@@ -96,6 +100,9 @@ impl PodProxy {
         proxy.accept_on(TcpListener::from_std(outbound)?, outbound::serve);
         proxy.accept_on(TcpListener::from_std(plaintext)?, inbound::serve_plaintext);
         proxy.accept_on(TcpListener::from_std(hbone)?, inbound::serve_hbone);
+        if let Some(socks5) = socks5 {
+            proxy.accept_on(TcpListener::from_std(socks5)?, socks5::serve);
+        }
         Ok(proxy)
     }
 

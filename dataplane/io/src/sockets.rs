@@ -161,6 +161,12 @@ pub(crate) fn note_drained(socket: &TcpStream) {
     let _ = socket.try_io(Interest::READABLE, nothing);
 }
 
+/// Make closing the socket a clean end again: what was written last is for the peer to read.
+pub(crate) fn close_in_order<'a>(socket: impl Into<SockRef<'a>>) {
+    // It fails only for a socket that is closed already.
+    let _ = socket.into().set_linger(None);
+}
+
 /// Make closing the socket send a reset instead of a clean end, so that a cut transfer never looks complete.
 pub(crate) fn reset_on_close<'a>(socket: impl Into<SockRef<'a>>) {
     // It fails only for a socket that is closed already.

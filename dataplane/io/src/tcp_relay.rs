@@ -85,7 +85,8 @@ fn move_batch(from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result
     }
 }
 
-async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+/// Write all of `bytes`, waiting as long as the peer makes us.
+pub(crate) async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         to.writable().await?;
         match to.try_write(bytes) {

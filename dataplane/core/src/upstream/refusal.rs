@@ -56,6 +56,10 @@ pub enum OutboundRefusal {
         network: Arc<str>,
         dialled: SocketAddr,
     },
+    #[error(
+        "there is no service {hostname} that the pod could see; write its full name, like web.shop.svc.cluster.local"
+    )]
+    UnknownName { hostname: Arc<str> },
     #[error("workload {workload} has no address that can be dialled for {dialled}; check the service's ipFamilies")]
     NoAddress { workload: Arc<str>, dialled: SocketAddr },
 }
@@ -72,6 +76,7 @@ impl OutboundRefusal {
             Self::UnknownGateway { .. } => "unknown_network_gateway",
             Self::NoGateway { .. } => "no_network_gateway",
             Self::NoServiceForNetwork { .. } => "no_service_for_network",
+            Self::UnknownName { .. } => "unknown_name",
             Self::NoAddress { .. } => "no_valid_address",
         }
     }

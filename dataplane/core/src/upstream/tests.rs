@@ -244,3 +244,30 @@ fn a_refusal_names_the_service_and_where_to_look() {
     );
     assert!(text("203.0.113.2:81").ends_with("has no port 81; it has 80"));
 }
+
+#[test]
+fn a_name_stands_for_a_services_address_or_an_endpoints() {
+    let web = service("shop", "web", "203.0.113.1", &[(80, 8080)]);
+    let mut headless = service("shop", "headless", "203.0.113.2", &[(80, 8080)]);
+    headless.addresses.clear();
+    let mut empty = service("shop", "empty", "203.0.113.3", &[(80, 8080)]);
+    empty.addresses.clear();
+    let mut hidden = service("other", "hidden", "203.0.113.4", &[(80, 80)]);
+    hidden.visibility = wire::service::Visibility::Namespace as i32;
+    let endpoint = serving(pod("shop", "endpoint", &["2001:db8::2", "192.0.2.2"]), &headless, &[]);
+    let state = mesh(&[&client(), &web, &headless, &empty, &hidden, &endpoint]);
+    let source = known(&state, "shop", "client");
+    for (hostname, expected) in [
+        ("web.shop.svc.cluster.local", "203.0.113.1:80"),
+        ("headless.shop.svc.cluster.local", "192.0.2.2:80"),
+        ("empty.shop.svc.cluster.local", "no_healthy_upstream"),
+        ("hidden.other.svc.cluster.local", "unknown_name"),
+        ("example.com", "unknown_name"),
+    ] {
+        let found = match decide_address(&state, source, hostname, 80, &mut || 0) {
+            Ok(address) => address.to_string(),
+            Err(refusal) => refusal.reason().to_owned(),
+        };
+        assert_eq!(found, expected, "{hostname}");
+    }
+}
