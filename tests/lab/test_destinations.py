@@ -1,4 +1,4 @@
-"""Where connections go, and what a CONNECT may ask for, on states that no controller of ours makes (ztunnel.md 2, 3.2)."""
+"""Where connections go, and what a CONNECT may ask for, on states that our controller makes none of (ztunnel.md 2)."""
 
 import json
 import sys
