@@ -184,6 +184,10 @@ class Ztunnel:
         served from the same namespace already is left as it is. Raises TransientError when the listeners cannot be
         opened."""
 
+    def serve_own(self, namespace: str, name: str, service_account: str) -> None:
+        """Take tunnels to ztunnel itself, as the pod of these names. Raises TransientError when something else listens
+        on 15008 in the process's namespace."""
+
     def remove_pod(self, uid: str) -> None:
         """Close the pod's listeners and connections at once. An unknown pod is fine."""
 

@@ -66,8 +66,20 @@ class App:
         while not self._synchronised.wait(1):
             if self._ending.is_set():
                 return
+        self._serve_own_pod()
         backoff = Backoff(*ENROLMENT_BACKOFF, random.random)
         enrolment.run(self._settings.enrolment_socket, state, backoff, self._ending.wait, self._ending.is_set)
+
+    def _serve_own_pod(self) -> None:
+        own = self._settings.own_pod
+        if own is None:
+            return
+        try:
+            self._ztunnel.serve_own(*own)
+            self._log.info("tunnels to ztunnel itself are taken", namespace=own[0], pod=own[1])
+        except AmbitError as error:
+            # The pods' traffic does not need it.
+            self._log.warning("no tunnels to ztunnel itself are taken", error=error)
 
     def _identify(self) -> None:
         schedule = identities.RenewalSchedule(random.random)

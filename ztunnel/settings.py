@@ -19,11 +19,19 @@ CORES_PER_WORKER = 4
 class Settings:
     """What `app` needs besides the data plane's own settings."""
 
-    __slots__ = ("dataplane", "drain_seconds", "enrolment_socket", "log_level")
+    __slots__ = ("dataplane", "drain_seconds", "enrolment_socket", "log_level", "own_pod")
 
-    def __init__(self, dataplane: ZtunnelSettings, enrolment_socket: str, drain_seconds: float, log_level: str) -> None:
+    def __init__(
+        self,
+        dataplane: ZtunnelSettings,
+        enrolment_socket: str,
+        own_pod: tuple[str, str, str] | None,
+        drain_seconds: float,
+        log_level: str,
+    ) -> None:
         self.dataplane = dataplane
         self.enrolment_socket = enrolment_socket
+        self.own_pod = own_pod
         self.drain_seconds = drain_seconds
         self.log_level = log_level
 
@@ -49,6 +57,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             readiness_port=ZTUNNEL_READINESS_PORT,
         ),
         enrolment_socket=env.get("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
+        own_pod=read_own_pod(env),
         drain_seconds=read_seconds(env, "CONNECTION_TERMINATION_DEADLINE", 5.0),
         log_level=env.get("RUST_LOG", "info"),
     )
@@ -59,6 +68,12 @@ def build_node_id(env: Mapping[str, str]) -> str:
     namespace = env.get("POD_NAMESPACE", "")
     address = env.get("INSTANCE_IP", "1.1.1.1")
     return f"ztunnel~{address}~{env.get('POD_NAME', '')}.{namespace}~{namespace}.svc.cluster.local"
+
+
+def read_own_pod(env: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Namespace, name and service account of ztunnel's own pod, when all are known (ztunnel.md 6.8)."""
+    namespace, name, account = (env.get(key, "") for key in ("POD_NAMESPACE", "POD_NAME", "SERVICE_ACCOUNT"))
+    return (namespace, name, account) if namespace and name and account else None
 
 
 def build_node_metadata(env: Mapping[str, str], cluster_id: str) -> dict[str, str]:

@@ -318,8 +318,18 @@ impl Ztunnel {
             namespace: namespace.clone(),
             service_account: service_account.clone(),
             netns,
+            is_own: false,
         };
         py.detach(|| self.0.add_pod(pod)).map_err(failed)
+    }
+
+    fn serve_own(&self, py: Python<'_>, namespace: String, name: String, service_account: String) -> PyResult<()> {
+        py.detach(|| self.0.serve_own(namespace, name, service_account))
+            .map_err(|error| {
+                transient(format!(
+                    "cannot take tunnels on port 15008 of ztunnel's own namespace: {error}"
+                ))
+            })
     }
 
     fn remove_pod(&self, py: Python<'_>, uid: &str) {

@@ -267,7 +267,7 @@ async fn introduce(
 /// Connect to the application as if we were the client.
 async fn connect_application(proxy: &PodProxy, client: SocketAddr, target: SocketAddr) -> Result<TcpStream, Refused> {
     let is_hidden = proxy.shared.settings.sockets.original_source == OriginalSource::Never;
-    let source = if is_hidden || client.ip() == target.ip() {
+    let source = if is_hidden || proxy.pod.is_own || client.ip() == target.ip() {
         Source::Own
     } else {
         Source::Spoofed(client.ip())

@@ -27,6 +27,11 @@ impl Netns {
         })
     }
 
+    /// The namespace that the process was started in.
+    pub fn own() -> io::Result<Self> {
+        Self::new(own_namespace()?.try_clone()?)
+    }
+
     /// The inode and device that identify the namespace.
     pub fn identity(&self) -> (u64, u64) {
         self.identity

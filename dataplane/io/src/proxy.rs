@@ -19,6 +19,7 @@ use crate::live::Live;
 use crate::logging::{self, Fields, Level};
 use crate::netns::Netns;
 use crate::pool::{self, DialError, Pool};
+use crate::settings::SocketSettings;
 use crate::shared::Shared;
 use crate::signal::Signal;
 use crate::sockets::Source;
@@ -48,6 +49,8 @@ pub struct Pod {
     pub service_account: String,
     /// Where its sockets are.
     pub netns: Arc<Netns>,
+    /// It is ztunnel itself: tunnels to it are taken, and nothing is captured (ztunnel.md 6.8).
+    pub is_own: bool,
 }
 
 /// A pod that is served.
@@ -71,17 +74,9 @@ impl PodProxy {
     /// Open the listeners and serve them. Errors when a port is taken or the namespace cannot be entered.
     pub(crate) fn start(shared: Arc<Shared>, pod: Arc<Pod>) -> io::Result<Rc<Self>> {
         let settings = &shared.settings.sockets;
-        let (outbound, plaintext, hbone, socks5) = pod.netns.within(|| {
-            let socks5 = shared.settings.socks5;
-            Ok((
-                sockets::listen(settings, OUTBOUND_PORT)?,
-                sockets::listen(settings, INBOUND_PLAINTEXT_PORT)?,
-                sockets::listen(settings, HBONE_PORT)?,
-                socks5
-                    .then(|| sockets::listen_at(settings, socks5::ADDRESS))
-                    .transpose()?,
-            ))
-        })?;
+        let listeners = pod
+            .netns
+            .within(|| Listeners::open(settings, pod.is_own, shared.settings.socks5))?;
         let pool = Pool::new(
             Arc::clone(&shared.certificates),
             Arc::clone(&shared.settings),
@@ -97,9 +92,16 @@ impl PodProxy {
             tunnels: RefCell::default(),
             ended: Signal::default(),
         });
-        proxy.accept_on(TcpListener::from_std(outbound)?, outbound::serve);
-        proxy.accept_on(TcpListener::from_std(plaintext)?, inbound::serve_plaintext);
+        let Listeners {
+            hbone,
+            captured,
+            socks5,
+        } = listeners;
         proxy.accept_on(TcpListener::from_std(hbone)?, inbound::serve_hbone);
+        if let Some((outbound, plaintext)) = captured {
+            proxy.accept_on(TcpListener::from_std(outbound)?, outbound::serve);
+            proxy.accept_on(TcpListener::from_std(plaintext)?, inbound::serve_plaintext);
+        }
         if let Some(socks5) = socks5 {
             proxy.accept_on(TcpListener::from_std(socks5)?, socks5::serve);
         }
@@ -239,6 +241,30 @@ impl PodProxy {
         self.pool.close(true);
         self.ended.raise();
         self.shared.metrics.proxies_stopped.fetch_add(1, Relaxed);
+    }
+}
+
+/// What is listened on in a pod.
+struct Listeners {
+    hbone: std::net::TcpListener,
+    /// What the redirect rules lead to: from the pod, and in plaintext to it.
+    captured: Option<(std::net::TcpListener, std::net::TcpListener)>,
+    socks5: Option<std::net::TcpListener>,
+}
+
+impl Listeners {
+    /// Open them in the namespace that the thread is in.
+    fn open(settings: &SocketSettings, is_own: bool, socks5: bool) -> io::Result<Self> {
+        let captured = || {
+            let outbound = sockets::listen(settings, OUTBOUND_PORT)?;
+            Ok::<_, io::Error>((outbound, sockets::listen(settings, INBOUND_PLAINTEXT_PORT)?))
+        };
+        let socks5 = (socks5 && !is_own).then(|| sockets::listen_at(settings, socks5::ADDRESS));
+        Ok(Self {
+            hbone: sockets::listen(settings, HBONE_PORT)?,
+            captured: (!is_own).then(captured).transpose()?,
+            socks5: socks5.transpose()?,
+        })
     }
 }
 

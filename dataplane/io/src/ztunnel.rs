@@ -17,6 +17,7 @@ use crate::control::discovery::{
     self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryStream, Node, RpcStatus,
 };
 use crate::control::{ControlError, ControlPlane, signing};
+use crate::netns::Netns;
 use crate::proxy::Pod;
 use crate::settings::TrafficSettings;
 use crate::shared::Shared;
@@ -26,6 +27,9 @@ use crate::worker::WorkerHandle;
 pub const ADDRESS_TYPE: &str = "type.googleapis.com/istio.workload.Address";
 /// Policies.
 pub const AUTHORIZATION_TYPE: &str = "type.googleapis.com/istio.security.Authorization";
+
+/// Stands for ztunnel's own pod among those of a worker. It is no pod's: those are UUIDs.
+const OWN_UID: &str = "own";
 
 /// What the data plane is told at its start.
 #[derive(Clone, Debug)]
@@ -142,6 +146,20 @@ impl Ztunnel {
             .active_proxies
             .store(i64::try_from(pods.len()).unwrap_or(i64::MAX), Relaxed);
         Ok(())
+    }
+
+    /// Take tunnels to ztunnel itself, a pod of these names, so that its metrics can be scraped through the mesh
+    /// (ztunnel.md 6.8). Errors when something else is on port 15008 of its namespace.
+    pub fn serve_own(&self, namespace: String, name: String, service_account: String) -> io::Result<()> {
+        let pod = Arc::new(Pod {
+            uid: OWN_UID.to_owned(),
+            name,
+            namespace,
+            service_account,
+            netns: Arc::new(Netns::own()?),
+            is_own: true,
+        });
+        self.workers.iter().try_for_each(|worker| worker.add(Arc::clone(&pod)))
     }
 
     /// Stop serving a pod.

@@ -102,3 +102,10 @@ def test_one_listener_a_port_cannot_serve_several_workers() -> None:
 @pytest.mark.parametrize(("text", "number"), [("10", 10), ("0x10", 16), ("0", 0)])
 def test_numbers_are_decimal_or_hexadecimal(text: str, number: int) -> None:
     assert read_number({"X": text}, "X", 1, range(100)) == number
+
+
+def test_ztunnels_own_pod_is_known_when_all_of_its_names_are() -> None:
+    env = {"POD_NAMESPACE": "istio-system", "POD_NAME": "ztunnel-x", "SERVICE_ACCOUNT": "ztunnel"}
+    assert read_settings(env).own_pod == ("istio-system", "ztunnel-x", "ztunnel")
+    for missing in env:
+        assert read_settings({key: value for key, value in env.items() if key != missing}).own_pod is None
