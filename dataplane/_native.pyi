@@ -43,6 +43,7 @@ class TrafficSettings:
         frame_size: int,
         baggage: bool,
         localhost_application_tunnel: bool,
+        busy_poll: bool,
         socks5: bool,
     ) -> TrafficSettings:
         """`original_source` None means where the kernel permits it; `keepalive` is seconds of silence, seconds between

@@ -4,6 +4,7 @@
 //! Python. Read `worker` first, then `proxy`, `outbound` and `inbound`, and `tunnel` for how bytes move.
 
 pub mod admin;
+mod busy_poll;
 pub mod certificates;
 pub mod control;
 mod gateway;

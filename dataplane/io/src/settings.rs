@@ -18,6 +18,9 @@ pub struct TrafficSettings {
     pub baggage: Baggage,
     /// Where an application that takes PROXY headers is dialled.
     pub application_tunnel: ApplicationTunnelAddress,
+    /// Whether a worker waits awake for the next message of a dense dialogue (`AMBIT_BUSY_POLL`, ours): less latency for
+    /// some of the node's spare time.
+    pub busy_poll: bool,
     /// Whether pods have a SOCKS5 port (`UNSTABLE_ENABLE_SOCKS5`).
     pub socks5: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// A level that one task raises and another waits for. Raising twice before the wait counts once.
 #[derive(Default)]
@@ -22,16 +22,23 @@ impl Signal {
 
     /// Wait until the level is raised, and lower it. Cancelling the wait loses nothing.
     pub(crate) async fn wait(&self) {
-        poll_fn(|context| {
-            if self.raised.replace(false) {
-                return Poll::Ready(());
-            }
-            let mut waiter = self.waiter.borrow_mut();
-            if !waiter.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-                *waiter = Some(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        poll_fn(|context| self.poll_wait(context)).await;
+    }
+
+    /// One step of `wait`.
+    pub(crate) fn poll_wait(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.take() {
+            return Poll::Ready(());
+        }
+        let mut waiter = self.waiter.borrow_mut();
+        if !waiter.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waiter = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Lower the level; returns whether it was raised.
+    pub(crate) fn take(&self) -> bool {
+        self.raised.replace(false)
     }
 }

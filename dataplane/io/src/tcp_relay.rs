@@ -5,7 +5,7 @@ use std::io;
 
 use tokio::net::TcpStream;
 
-use crate::sockets;
+use crate::{busy_poll, sockets};
 
 /// One read. Shared by a worker's connections, so that idle ones own no buffer.
 const READ: usize = 256 * 1024;
@@ -70,6 +70,7 @@ fn move_batch(from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result
     if read == 0 {
         return Ok(Step::End);
     }
+    busy_poll::note_message(read);
     if read < buffer.len() {
         sockets::note_drained(from);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use crate::busy_poll;
 use crate::memory::Memory;
 use crate::proxy::{Pod, PodProxy};
 use crate::shared::Shared;
@@ -78,6 +79,9 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
     let mut changes = shared.changes();
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut memory = Memory::default();
+    if shared.settings.busy_poll {
+        tokio::task::spawn_local(busy_poll::watch());
+    }
     loop {
         tokio::select! {
             command = commands.recv() => match command {

@@ -8,8 +8,8 @@ use ambit_core::framing::{ErrorCode, Event, StreamId};
 
 use super::buffers::{INBOX, INBOX_SIZE};
 use super::{Request, Stream, Tunnel, TunnelEnd, tls_end};
-use crate::sockets;
 use crate::tls::records::Opened;
+use crate::{busy_poll, sockets};
 
 /// What a batch of received records asks for, in order, once the framer is done with it.
 enum Delivery {
@@ -44,6 +44,7 @@ impl Tunnel {
         };
         let read = match self.socket.try_read(&mut inbox[kept..INBOX_SIZE]) {
             Ok(read) => {
+                busy_poll::note_message(read);
                 if read < INBOX_SIZE - kept {
                     sockets::note_drained(&self.socket);
                 }

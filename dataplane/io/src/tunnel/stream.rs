@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::buffers::{BATCH, HEAD, MAX_CONTENT, OUTBOX, read_into_records};
 use super::{Tunnel, TunnelEnd, tls_end};
 use crate::signal::Signal;
-use crate::sockets;
+use crate::{busy_poll, sockets};
 
 /// Length of an HTTP/2 frame's head.
 const FRAME_HEAD: usize = 9;
@@ -384,6 +384,9 @@ impl Stream {
                 sockets::note_drained(application);
                 break;
             }
+        }
+        if moved > 0 {
+            busy_poll::note_message(moved);
         }
         self.moved.into_tunnel.set(self.moved.into_tunnel.get() + moved as u64);
         if position > 0 {

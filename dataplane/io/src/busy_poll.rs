@@ -1,0 +1,140 @@
+//! Waiting awake for the next message of a dialogue.
+//!
+//! Theory of operation. A worker that sleeps between two messages pays for being woken: an interrupt to a core that went
+//! idle, which under a hypervisor is an exit and an entry, some 10 to 20 us, four times in a round trip across nodes. That
+//! is most of what the mesh adds to one. So when messages come densely, the worker polls its sockets for a moment instead of
+//! sleeping; between two looks it yields its core to whoever else can run.
+//!
+//! It must not burn what others need. It waits awake only after [`DENSE`] messages in a row came within [`WINDOW`] of each
+//! other, and one that is not there after [`WINDOW`] ends the row: requests with any pause between them never begin one, and
+//! what is wasted at a row's end is one window. Bulk ends a row too: it waits for cores, not for wake-ups.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::signal::Signal;
+
+/// How long the next message is waited for. A round trip between nodes takes about as long; a wake-up costs a third of it.
+const WINDOW: Duration = Duration::from_micros(100);
+/// So many messages must have come within the window of each other. A request and its answer are two; four at a time are
+/// a page's worth; more is a dialogue without pauses.
+const DENSE: u8 = 16;
+
+/// What is read at once in so many bytes is bulk.
+const BULK: usize = 8 * 1024;
+
+#[derive(Default)]
+struct Pace {
+    last: Cell<Option<Instant>>,
+    row: Cell<u8>,
+    dense: Signal,
+}
+
+thread_local! {
+    static PACE: Pace = Pace::default();
+}
+
+/// So many bytes came to this worker at once, on whichever connection.
+pub(crate) fn note_message(bytes: usize) {
+    PACE.with(|pace| {
+        if bytes < BULK {
+            pace.note(Instant::now());
+        } else {
+            pace.end();
+        }
+    });
+}
+
+/// Keep this worker awake while messages come densely. Never ends.
+pub(crate) async fn watch() {
+    // The signal belongs to the thread, and so does this task.
+    let dense = || PACE.with(|pace| pace.is_dense(Instant::now()));
+    loop {
+        std::future::poll_fn(|context| PACE.with(|pace| pace.dense.poll_wait(context))).await;
+        while dense() {
+            // It fails on no Linux.
+            let _ = nix::sched::sched_yield();
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Pace {
+    fn note(&self, now: Instant) {
+        let follows = self.last.replace(Some(now)).is_some_and(|last| now - last < WINDOW);
+        self.row.set(if follows { self.row.get().saturating_add(1) } else { 0 });
+        if self.row.get() == DENSE {
+            self.dense.raise();
+        }
+    }
+
+    fn end(&self) {
+        self.last.set(None);
+        self.row.set(0);
+    }
+
+    fn is_dense(&self, now: Instant) -> bool {
+        let is_fresh = self
+            .last
+            .get()
+            .is_some_and(|last| now.saturating_duration_since(last) < WINDOW);
+        if !is_fresh {
+            self.end();
+        }
+        is_fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DENSE, Pace, WINDOW};
+    use std::time::{Duration, Instant};
+
+    /// Messages with these gaps before them; whether the worker stays awake after the last.
+    fn after(gaps: impl Iterator<Item = Duration>) -> bool {
+        let pace = Pace::default();
+        let mut now = Instant::now();
+        let mut begun = false;
+        for gap in gaps {
+            now += gap;
+            if begun {
+                begun = pace.is_dense(now);
+            }
+            pace.note(now);
+            begun |= pace.dense.take();
+        }
+        begun && pace.is_dense(now + WINDOW / 2)
+    }
+
+    #[test]
+    fn a_dialogue_without_pauses_is_waited_for_awake() {
+        assert!(after((0..100).map(|_| WINDOW / 2)));
+    }
+
+    #[test]
+    fn requests_with_pauses_between_them_never_are() {
+        let gaps = |i| if i % 4 == 0 { 20 * WINDOW } else { WINDOW / 3 };
+        assert!(!after((0..1000).map(gaps)));
+    }
+
+    #[test]
+    fn a_short_burst_is_not() {
+        assert!(!after((0..DENSE.into()).map(|_: u32| WINDOW / 2)));
+    }
+
+    #[test]
+    fn bulk_ends_it() {
+        let pace = Pace::default();
+        let now = Instant::now();
+        (0..100).for_each(|_| pace.note(now));
+        assert!(pace.is_dense(now));
+        pace.end();
+        assert!(!pace.is_dense(now));
+    }
+
+    #[test]
+    fn a_pause_ends_it() {
+        let gaps = (0..100).map(|i| if i == 99 { 2 * WINDOW } else { WINDOW / 2 });
+        assert!(!after(gaps));
+    }
+}
