@@ -6,9 +6,8 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use crate::mesh_state::{
-    LoadBalancerMode, MeshState, Place, PortMapping, Question, Row, Scope, Service, Workload, target_port,
-};
+pub(crate) use crate::mesh_state::Question;
+use crate::mesh_state::{LoadBalancerMode, MeshState, Place, PortMapping, Row, Scope, Service, Workload, target_port};
 
 /// What the endpoint is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +68,7 @@ pub fn choose_endpoint<'a>(
         state,
         service,
         question: &question,
+        excluded: None,
     };
     let endpoints = state
         .endpoint_set(&service.key)
@@ -84,11 +84,30 @@ pub fn choose_endpoint<'a>(
     chosen.ok_or_else(|| explain(state, service, service_port))
 }
 
+/// The same without the workload of uid `excluded`, which has just turned out not to answer. Always walks.
+pub(crate) fn choose_another_endpoint<'a>(
+    state: &'a MeshState,
+    service: &Service,
+    question: &Question,
+    excluded: &str,
+    sample: u64,
+) -> Result<Endpoint<'a>, NoEndpoint> {
+    let candidates = Candidates {
+        state,
+        service,
+        question,
+        excluded: Some(excluded),
+    };
+    let chosen = candidates.pick(sample);
+    chosen.ok_or_else(|| explain(state, service, question.service_port))
+}
+
 /// The endpoints among which one question leaves the choice.
 struct Candidates<'a, 'q> {
     state: &'a MeshState,
     service: &'q Service,
     question: &'q Question,
+    excluded: Option<&'q str>,
 }
 
 impl<'a> Candidates<'a, '_> {
@@ -103,6 +122,7 @@ impl<'a> Candidates<'a, '_> {
         self.state
             .endpoints(&self.service.key)
             .filter(is_ready)
+            .filter(|workload| self.excluded != Some(&*workload.uid))
             .filter_map(|workload| {
                 let port = endpoint_port(workload, self.service, *service_port, *purpose)?;
                 let is_usable = workload.capacity > 0 && workload.is_reachable_from(&from.network);

@@ -58,11 +58,34 @@ pub fn decide_upstream(
     if dialled.ip().is_loopback() && state.settings().is_own_port(dialled.port()) {
         return Err(OutboundRefusal::Loop { dialled });
     }
-    Outbound {
-        client: Client { state, source, dialled },
-        draw,
-    }
-    .decide()
+    let client = Client {
+        state,
+        source,
+        dialled,
+        excluded: None,
+    };
+    Outbound { client, draw }.decide()
+}
+
+/// Decide anew for a connection that `failed` could not be connected for, before anything was sent: the way to another
+/// endpoint of the same service, waypoint or gateway. `None` if there is no other (section 12.1, 14).
+pub fn decide_another(
+    state: &MeshState,
+    source: &Workload,
+    dialled: SocketAddr,
+    failed: &Upstream,
+    draw: &mut dyn FnMut() -> u64,
+) -> Option<Upstream> {
+    let excluded = &*failed.workload()?.uid;
+    let client = Client {
+        state,
+        source,
+        dialled: SocketAddr::new(dialled.ip().to_canonical(), dialled.port()),
+        excluded: Some(excluded),
+    };
+    let another = Outbound { client, draw }.decide().ok()?;
+    let is_another = another.workload().is_some_and(|workload| *workload.uid != *excluded);
+    is_another.then_some(another)
 }
 
 /// The address that a name of the mesh stands for to `source`, as DNS would answer it (section 7): a service's own, one of
@@ -125,7 +148,9 @@ impl<'a> Outbound<'a, '_> {
 
     /// The service that the application addressed; a workload of that address goes first (section 0, 15).
     fn addressed_service(&self) -> Option<&'a Arc<Service>> {
-        let Client { state, source, dialled } = self.client;
+        let Client {
+            state, source, dialled, ..
+        } = self.client;
         let network = &state.settings().network;
         if state.workload_by_ip(network, dialled.ip()).is_some() {
             return None;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ambit_core::framing::{Connection, RequestHead};
+use ambit_core::framing::{Connection, MalformedRequest, RequestHead};
 use ambit_core::hbone::{Authority, Baggage, parse_forwarded_host};
 use ambit_core::identity::Identity;
 use ambit_core::inbound as decisions;
@@ -114,24 +114,9 @@ impl Refused {
 async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) {
     let started = Instant::now();
     let Request { stream, head } = request;
-    let addresses = Addresses {
-        source: client.address,
-        destination: client.local,
+    let Some((live, report, header)) = open_report(proxy, client, &stream, head, started) else {
+        return;
     };
-    let (head, target, header) = match find_target(proxy, client, head) {
-        Ok(found) => found,
-        Err(refused) => {
-            stream.refuse(refused.status);
-            return report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &refused.text);
-        }
-    };
-    let live = Rc::new(Live::new(
-        Arc::clone(&client.workload),
-        Some(client.identity.clone()),
-        client.address.ip(),
-        target,
-    ));
-    let report = report_opened(proxy, &live, Some(&head), addresses, started);
     proxy.track(&live);
     let (forth, back) = (|| stream.moved.from_tunnel.get(), || stream.moved.into_tunnel.get());
     match admit_and_relay(proxy, client, &live, &stream, header).await {
@@ -140,12 +125,40 @@ async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) 
     }
 }
 
+/// Find out what is meant and report the connection as opened, or refuse it. The head's texts end here: an idle connection
+/// has no use for them.
+fn open_report(
+    proxy: &PodProxy,
+    client: &Client,
+    stream: &Stream,
+    head: Result<RequestHead, MalformedRequest>,
+    started: Instant,
+) -> Option<(Rc<Live>, ConnectionReport, Option<Vec<u8>>)> {
+    let addresses = Addresses {
+        source: client.address,
+        destination: client.local,
+    };
+    match find_target(proxy, client, head) {
+        Ok((head, target, header)) => {
+            let peer = Some(client.identity.clone());
+            let live = Live::new(Arc::clone(&client.workload), peer, client.address.ip(), target);
+            let report = report_opened(proxy, &live, Some(&head), addresses, started);
+            Some((Rc::new(live), report, header))
+        }
+        Err(refused) => {
+            stream.refuse(refused.status);
+            report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &refused.text);
+            None
+        }
+    }
+}
+
 /// Which address of the application the client means, and the PROXY header that the application wants before all else;
 /// also that the client may mean it at all.
 fn find_target(
     proxy: &PodProxy,
     client: &Client,
-    head: Result<RequestHead, ambit_core::framing::MalformedRequest>,
+    head: Result<RequestHead, MalformedRequest>,
 ) -> Result<(RequestHead, SocketAddr, Option<Vec<u8>>), Refused> {
     let head = head.map_err(|error| Refused::new(error.status(), Flag::None, format!("bad CONNECT: {error}")))?;
     let authority = head
@@ -221,7 +234,8 @@ async fn admit_and_relay(
         .map_err(|text| refuse(Refused::new(401, Flag::Denied, text)))?;
     let application = match header {
         None => connect_application(proxy, client.address, live.destination).await,
-        Some(header) => introduce(proxy, client.address, live.destination, &header).await,
+        // Boxed, so that other connections do not carry the room for it.
+        Some(header) => Box::pin(introduce(proxy, client.address, live.destination, header)).await,
     }
     .map_err(refuse)?;
     match proxy.shared.settings.baggage {
@@ -244,7 +258,7 @@ async fn introduce(
     proxy: &PodProxy,
     client: SocketAddr,
     target: SocketAddr,
-    header: &[u8],
+    header: Vec<u8>,
 ) -> Result<TcpStream, Refused> {
     let application = match proxy.shared.settings.application_tunnel {
         ApplicationTunnelAddress::Pod => connect_application(proxy, client, target).await?,
@@ -257,7 +271,7 @@ async fn introduce(
         }
     };
     // It fits into the empty buffer of a new socket.
-    match application.try_write(header) {
+    match application.try_write(&header) {
         Ok(written) if written == header.len() => Ok(application),
         Ok(_) => Err(unreachable("it took only a part of the PROXY header")),
         Err(error) => Err(unreachable(error)),

@@ -11,7 +11,7 @@ use ambit_core::hbone::{Forwarded, TraceParent};
 use ambit_core::identity::Identity;
 use ambit_core::mesh_state::Workload;
 use ambit_core::socks5::{Reply, encode_reply};
-use ambit_core::upstream::{Dial, Upstream, decide_upstream};
+use ambit_core::upstream::{Dial, Upstream, decide_another, decide_upstream};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
@@ -121,11 +121,12 @@ impl Application {
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
     let original = sockets::original_destination(&accepted.socket, accepted.local);
-    serve_to(&proxy, Application::captured(accepted), original, started).await;
+    let application = Application::captured(accepted);
+    serve_to(&proxy, &application, original, started).await;
 }
 
 /// Serve a connection that is meant for `dialled`.
-pub(crate) async fn serve_to(proxy: &Rc<PodProxy>, application: Application, dialled: SocketAddr, started: Instant) {
+pub(crate) async fn serve_to(proxy: &Rc<PodProxy>, application: &Application, dialled: SocketAddr, started: Instant) {
     let early = Addresses {
         source: application.peer,
         destination: dialled,
@@ -137,15 +138,17 @@ pub(crate) async fn serve_to(proxy: &Rc<PodProxy>, application: Application, dia
             return report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
         }
     };
-    let mesh = proxy.shared.mesh();
-    let decided =
-        decide_upstream(&mesh, &source, dialled, &mut || fastrand::u64(..)).map_err(|error| error.to_string());
-    match decided.and_then(Way::new) {
-        Ok(way) => carry(proxy, &application, &source, way, started).await,
+    let mut way = match Way::decide(proxy, &source, dialled) {
+        Ok(way) => way,
         Err(error) => {
             application.refuse(Reply::HostUnreachable);
-            report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
+            return report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
         }
+    };
+    // One other endpoint is tried: more would let a dead service cost its clients minutes.
+    let mut instead = Some(dialled);
+    while let Some(another) = carry(proxy, application, &source, &way, instead.take(), started).await {
+        way = another;
     }
 }
 
@@ -156,6 +159,19 @@ struct Way {
 }
 
 impl Way {
+    /// Decide by the mesh as it is now, which a long connection does not hold on to.
+    fn decide(proxy: &PodProxy, source: &Workload, dialled: SocketAddr) -> Result<Self, String> {
+        let decided = decide_upstream(&proxy.shared.mesh(), source, dialled, &mut || fastrand::u64(..));
+        decided.map_err(|error| error.to_string()).and_then(Self::new)
+    }
+
+    /// Another way for a connection to `dialled` that could not be connected by this one.
+    fn another(&self, proxy: &PodProxy, source: &Workload, dialled: SocketAddr) -> Option<Self> {
+        let mesh = proxy.shared.mesh();
+        let another = decide_another(&mesh, source, dialled, &self.upstream, &mut || fastrand::u64(..))?;
+        Self::new(another).ok()
+    }
+
     /// Errors, as text for the log, for ways that are not supported (docs/limits.md).
     fn new(upstream: Upstream) -> Result<Self, String> {
         let target = match upstream.dial() {
@@ -170,9 +186,56 @@ impl Way {
     }
 }
 
-/// Report the connection, move its bytes, report how it went.
-async fn carry(proxy: &Rc<PodProxy>, application: &Application, source: &Arc<Workload>, way: Way, started: Instant) {
-    let Way { upstream, target } = &way;
+/// Report the connection, move its bytes, report how it went. Returns another way when nothing could be connected by this
+/// one; `instead` is where that would lead, if another may be tried.
+async fn carry(
+    proxy: &Rc<PodProxy>,
+    application: &Application,
+    source: &Arc<Workload>,
+    way: &Way,
+    instead: Option<SocketAddr>,
+    started: Instant,
+) -> Option<Way> {
+    let mut report = report_opened(proxy, application.peer, source, way, started);
+    let mut moved = (0, 0);
+    let result = if let Upstream::DoubleHbone { .. } = &way.upstream {
+        // Boxed, so that other connections do not carry the room for it.
+        let through = through_gateway(proxy, application, source, way, &mut report);
+        let (through, result) = Box::pin(through).await;
+        moved = through;
+        result
+    } else if way.upstream.authority().is_some() {
+        through_tunnel(proxy, application, source, way, &mut moved).await
+    } else {
+        plainly(proxy, application, way.target, &mut moved).await
+    };
+    let Err(error) = result else {
+        report.complete(moved.0, moved.1, None);
+        return None;
+    };
+    let another = instead
+        .filter(|_| matches!(&error, OutboundError::Dial(error) if error.is_unreachable()))
+        .and_then(|dialled| way.another(proxy, source, dialled));
+    let text = match &another {
+        Some(another) => format!("{error}; trying {} instead", another.target),
+        None => error.to_string(),
+    };
+    report.complete(moved.0, moved.1, Some((error.flag(), &text)));
+    if another.is_none() && moved.1 == 0 {
+        // The application heard nothing yet: a reset says that the connection never came about.
+        application.refuse(error.reply());
+    }
+    another
+}
+
+fn report_opened(
+    proxy: &PodProxy,
+    client: SocketAddr,
+    source: &Arc<Workload>,
+    way: &Way,
+    started: Instant,
+) -> ConnectionReport {
+    let Way { upstream, target } = way;
     let tunnelled = upstream.authority().is_some();
     let security = if tunnelled {
         SecurityPolicy::MutualTls
@@ -187,7 +250,7 @@ async fn carry(proxy: &Rc<PodProxy>, application: &Application, source: &Arc<Wor
         security,
     };
     let addresses = Addresses {
-        source: application.peer,
+        source: client,
         destination: *target,
     };
     let authority = upstream.authority().map(ToString::to_string);
@@ -197,29 +260,7 @@ async fn carry(proxy: &Rc<PodProxy>, application: &Application, source: &Arc<Wor
     } else {
         ConnectionReport::pending
     };
-    let mut report = open(&proxy.shared.metrics, labels, addresses, authority, started);
-    let mut moved = (0, 0);
-    let result = if let Upstream::DoubleHbone { .. } = upstream {
-        // Boxed, so that other connections do not carry the room for it.
-        let through = through_gateway(proxy, application, source, &way, &mut report);
-        let (through, result) = Box::pin(through).await;
-        moved = through;
-        result
-    } else if tunnelled {
-        through_tunnel(proxy, application, source, &way, &mut moved).await
-    } else {
-        plainly(proxy, application, *target, &mut moved).await
-    };
-    if let Err(error) = &result
-        && moved.1 == 0
-    {
-        // The application heard nothing yet: a reset says that the connection never came about.
-        application.refuse(error.reply());
-    }
-    match result {
-        Ok(()) => report.complete(moved.0, moved.1, None),
-        Err(error) => report.complete(moved.0, moved.1, Some((error.flag(), &error.to_string()))),
-    }
+    open(&proxy.shared.metrics, labels, addresses, authority, started)
 }
 
 async fn plainly(
@@ -243,10 +284,12 @@ async fn through_tunnel(
     way: &Way,
     moved: &mut (u64, u64),
 ) -> Result<(), OutboundError> {
-    let Way { upstream, .. } = way;
-    let key = pool_key(proxy, source, way)?;
-    let head = HeadText::new(application.peer, source, upstream);
-    let stream = open_stream(proxy, &key, &head.connect_head(None)).await?;
+    let stream = {
+        // Only as long as the stream is being opened: an idle connection has no use for these texts.
+        let key = pool_key(proxy, source, way)?;
+        let head = HeadText::new(application.peer, source, &way.upstream);
+        open_stream(proxy, &key, &head.connect_head(None)).await?
+    };
     let socket = Rc::clone(&application.socket);
     let heard = |_: Option<&str>| application.stands();
     let result = stream.open_and_relay_with(socket, RESPONSE_TIMEOUT, heard).await;

@@ -65,6 +65,11 @@ pub(crate) enum DialError {
 }
 
 impl DialError {
+    /// Nobody was there: another address might do better.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectTimeout(_))
+    }
+
     /// The access log's flag for it.
     pub(crate) fn flag(&self) -> Flag {
         match self {

@@ -48,7 +48,7 @@ pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     };
     let application = Application::socks5(accepted);
     match resolve(&proxy, destination).await {
-        Ok(dialled) => outbound::serve_to(&proxy, application, dialled, started).await,
+        Ok(dialled) => outbound::serve_to(&proxy, &application, dialled, started).await,
         Err(error) => {
             application.refuse(Reply::HostUnreachable);
             fail(&error);

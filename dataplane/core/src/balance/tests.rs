@@ -274,6 +274,7 @@ fn both_ways(state: &MeshState, place: &Arc<Place>, port: u16) -> [Vec<Option<St
         state,
         service,
         question: &question,
+        excluded: None,
     };
     let samples = || (0..500u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let name = |endpoint: Endpoint<'_>| format!("{} {}", endpoint.workload.name(), endpoint.port);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Dial, OutboundRefusal};
 use crate::{
-    balance::{NoEndpoint, Purpose, choose_endpoint},
+    balance::{NoEndpoint, Purpose, Question, choose_another_endpoint, choose_endpoint},
     mesh_state::{
         GatewayAddress, GatewayDestination, IpFamilies, LoadBalancerMode, MeshState, Service, ServiceKey, Workload,
     },
@@ -19,6 +19,8 @@ pub(super) struct Client<'a> {
     pub(super) state: &'a MeshState,
     pub(super) source: &'a Workload,
     pub(super) dialled: SocketAddr,
+    /// The uid of a workload that is not to be chosen: it was, and could not be connected to.
+    pub(super) excluded: Option<&'a str>,
 }
 
 /// A workload to connect to.
@@ -86,7 +88,19 @@ impl<'a> Client<'a> {
         if service.load_balancer.mode == LoadBalancerMode::Passthrough {
             return Found::AsDialled;
         }
-        match choose_endpoint(self.state, &self.source.place, service, target.port(), purpose, sample) {
+        let (state, place, port) = (self.state, &self.source.place, target.port());
+        let chosen = match self.excluded {
+            None => choose_endpoint(state, place, service, port, purpose, sample),
+            Some(excluded) => {
+                let question = Question {
+                    from: Arc::clone(place),
+                    service_port: port,
+                    purpose,
+                };
+                choose_another_endpoint(state, service, &question, excluded, sample)
+            }
+        };
+        match chosen {
             Ok(endpoint) => Found::Hop(Hop {
                 workload: endpoint.workload,
                 port: endpoint.port,

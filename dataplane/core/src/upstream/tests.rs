@@ -271,3 +271,58 @@ fn a_name_stands_for_a_services_address_or_an_endpoints() {
         assert_eq!(found, expected, "{hostname}");
     }
 }
+
+#[test]
+fn another_endpoint_is_of_the_same_service_or_there_is_none() {
+    let web = service("shop", "web", "203.0.113.1", &[(80, 8080)]);
+    let single = service("shop", "single", "203.0.113.2", &[(80, 8080)]);
+    let waypoints = service("shop", "waypoint", "203.0.113.9", &[(15008, 15008)]);
+    let mut behind = service("shop", "behind", "203.0.113.3", &[(80, 8080)]);
+    behind.waypoint = gateway_named("shop", "waypoint.shop.svc.cluster.local", 15008);
+    let state = mesh(&[
+        &client(),
+        &web,
+        &single,
+        &waypoints,
+        &behind,
+        &serving(pod("shop", "web-1", &["192.0.2.2"]), &web, &[]),
+        &serving(pod("shop", "web-2", &["192.0.2.3"]), &web, &[]),
+        &serving(pod("shop", "single-1", &["192.0.2.4"]), &single, &[]),
+        &serving(pod("shop", "waypoint-1", &["192.0.2.5"]), &waypoints, &[]),
+        &serving(pod("shop", "waypoint-2", &["192.0.2.6"]), &waypoints, &[]),
+    ]);
+    let source = known(&state, "shop", "client");
+    for (id, dialled, first, second) in [
+        (
+            "a service of two",
+            "203.0.113.1:80",
+            "hbone 192.0.2.2:15008 for 192.0.2.2:8080 web",
+            Some("hbone 192.0.2.3:15008 for 192.0.2.3:8080 web"),
+        ),
+        (
+            "two waypoints",
+            "203.0.113.3:80",
+            "hbone 192.0.2.5:15008 for 203.0.113.3:80 behind",
+            Some("hbone 192.0.2.6:15008 for 203.0.113.3:80 behind"),
+        ),
+        (
+            "a service of one",
+            "203.0.113.2:80",
+            "hbone 192.0.2.4:15008 for 192.0.2.4:8080 single",
+            None,
+        ),
+        (
+            "a pod",
+            "192.0.2.2:8080",
+            "hbone 192.0.2.2:15008 for 192.0.2.2:8080 -",
+            None,
+        ),
+        ("an unknown address", "8.8.8.8:53", "passthrough 8.8.8.8:53", None),
+    ] {
+        let dialled = dialled.parse().unwrap();
+        let failed = decide_upstream(&state, source, dialled, &mut || 0).unwrap();
+        assert_eq!(describe(&failed), first, "{id}");
+        let another = decide_another(&state, source, dialled, &failed, &mut || 0);
+        assert_eq!(another.as_ref().map(describe).as_deref(), second, "{id}");
+    }
+}
