@@ -48,7 +48,7 @@ class Networks:
 
 
 def connect_networks(
-    mesh: ChosenMesh, *, by_name: bool = False, sans: bool = True, gateway_port: int = 15008
+    mesh: ChosenMesh, *, by_name: bool = False, sans: bool = True, gateway_port: int = 15008, **far: str
 ) -> Networks:
     """A client on network near, a server on network far. The two controllers tell each other what istiod would: near
     knows of the server only that it is one workload behind the gateway, without an address."""
@@ -65,9 +65,9 @@ def connect_networks(
     remote.network_gateway.CopyFrom(reference)
     mesh.tell(client.workload("near"), remote, web, entrance, at_gateway)
     start_gateway(mesh, gateway, {AUTHORITY: (server.address, 15008)}, gateway_port)
-    near, far = mesh.start_ztunnel(NETWORK="near"), mesh.start_ztunnel("node-2", NETWORK="far")
+    near_ztunnel, far_ztunnel = mesh.start_ztunnel(NETWORK="near"), mesh.start_ztunnel("node-2", NETWORK="far", **far)
     server.serve(PORT)
-    return Networks(mesh, client, gateway, server, web, remote, near, far)
+    return Networks(mesh, client, gateway, server, web, remote, near_ztunnel, far_ztunnel)
 
 
 @isolated
@@ -182,3 +182,39 @@ def test_a_workload_of_another_network_cannot_be_dialled_by_its_address() -> Non
         mesh.tell(orphan)
         assert networks.client.ask(VIP, 80).error == "ConnectionResetError"
         networks.near.wait_for_line(lambda line: "no gateway" in line.error or "has no endpoint" in line.error)
+
+
+@isolated
+def test_who_does_not_describe_its_workload_is_known_by_its_certificate_only() -> None:
+    with chosen_mesh() as mesh:
+        networks = connect_networks(mesh, ENABLE_RESPONSE_BAGGAGE="false")
+        assert networks.client.ask(VIP, 80).server == "server"
+        near, far = networks.line(networks.near, "outbound"), networks.line(networks.far, "inbound")
+        assert (near.destination_workload, near.destination_identity) == ("", networks.server.identity)
+        assert (far.source_workload, far.source_identity) == ("", networks.client.identity)
+        labels = {"destination_workload": "unknown", "destination_principal": networks.server.identity}
+        assert total(networks.near.metrics(), "istio_tcp_connections_opened_total", **labels) == 1
+
+
+@isolated
+def test_a_waypoint_in_another_network_is_reached_through_that_networks_gateway() -> None:
+    with chosen_mesh() as mesh:
+        client, gateway = mesh.add_pod("client"), mesh.add_proxy("gateway")
+        waypoint = mesh.add_pod("waypoint", node="node-2")
+        entrance = service("waypoint", "", {15008: 15008})
+        entrance.subject_alt_names.append(waypoint.identity)
+        web = service("web", VIP, {80: PORT}, network="near")
+        web.waypoint.CopyFrom(gateway_by_name(entrance))
+        remote = endpoint_of(waypoint.workload("far"), entrance)
+        remote.network_gateway.CopyFrom(gateway_by_address(gateway.address, 15008, "near"))
+        mesh.tell(client.workload("near"), gateway.workload("near"), remote, entrance, web)
+        start_gateway(mesh, gateway, {AUTHORITY: (waypoint.address, 15008)})
+        near, far = mesh.start_ztunnel(NETWORK="near"), mesh.start_ztunnel("node-2", NETWORK="far")
+        waypoint.serve(PORT)
+        assert client.ask(VIP, 80).server == "waypoint", near.log()
+        line = near.wait_for_line(lambda line: line.direction == "outbound")
+        assert (line.destination_workload, line.destination_identity) == ("waypoint", waypoint.identity)
+        assert (line.destination_service, line.error) == (HOST, "")
+        assert far.wait_for_line(lambda line: line.direction == "inbound").source_identity == client.identity
+        labels = {"destination_workload": "waypoint", "destination_service": HOST}
+        assert total(near.metrics(), "istio_tcp_connections_opened_total", **labels) == 1
