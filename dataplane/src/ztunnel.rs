@@ -320,7 +320,7 @@ impl Ztunnel {
             namespace: namespace.clone(),
             service_account: service_account.clone(),
             netns,
-            is_own: false,
+            own_ports: None,
         };
         py.detach(|| self.0.add_pod(pod)).map_err(failed)
     }

@@ -48,6 +48,10 @@ def test_metrics_are_scraped_through_the_mesh_and_policies_hold_there_too() -> N
             "spiffe://cluster.local/ns/mesh-system/sa/ztunnel",
             "",
         )
+        # Whatever else listens beside it is not served.
+        far.host.serve(8080)
+        assert scraper.ask(far.host.address, 8080).error == "ConnectionResetError"
+        far.wait_for_line(lambda line: "only ports [15020, 15021] of ztunnel itself" in line.error)
         deny = security.Authorization(
             name="deny",
             namespace="mesh-system",
@@ -58,7 +62,9 @@ def test_metrics_are_scraped_through_the_mesh_and_policies_hold_there_too() -> N
         mesh.tell(deny)
         done = subprocess.run(scraper.command(*command), capture_output=True, check=False, timeout=30)
         assert done.returncode != 0
-        assert "mesh-system/deny" in far.wait_for_line(lambda line: bool(line.error)).error
+        assert (
+            "mesh-system/deny" in far.wait_for_line(lambda line: "denied" in line.error or "/deny" in line.error).error
+        )
 
 
 @isolated

@@ -40,6 +40,15 @@ def test_the_application_sees_its_client_unless_told_otherwise() -> None:
 
 
 @isolated
+def test_clients_addresses_may_be_demanded_for_both_ip_versions() -> None:
+    with chosen_mesh() as mesh:
+        client, server, ztunnel = pair(mesh, ENABLE_ORIG_SRC="true", USER_TIMEOUT_ENABLED="true")
+        for own, address in zip(client.addresses, server.addresses, strict=True):
+            assert client.ask(address, PORT).client == own
+        assert not [line for line in ztunnel.access_lines() if line.error]
+
+
+@isolated
 def test_every_kind_of_socket_has_the_keepalive_that_is_set() -> None:
     with chosen_mesh() as mesh:
         client, server, _ = pair(mesh, KEEPALIVE_TIME="30s")

@@ -168,6 +168,16 @@ fn find_target(
     let mesh = proxy.shared.mesh();
     let target = decisions::decide_target(&mesh, &client.workload, client.local.ip(), &authority)
         .map_err(|refusal| Refused::new(refusal.status(), Flag::None, refusal.to_string()))?;
+    // ztunnel's namespace may be its node's, whose other ports are nobody's business.
+    if let Some(ports) = proxy.pod.own_ports
+        && !ports.contains(&target.application.port())
+    {
+        let text = format!(
+            "only ports {ports:?} of ztunnel itself are served through the mesh, not {}",
+            target.application
+        );
+        return Err(Refused::new(503, Flag::None, text));
+    }
     let header = target.proxy_header.map(|destination| {
         let header = ProxyHeader {
             source: client.address,
@@ -281,7 +291,7 @@ async fn introduce(
 /// Connect to the application as if we were the client.
 async fn connect_application(proxy: &PodProxy, client: SocketAddr, target: SocketAddr) -> Result<TcpStream, Refused> {
     let is_hidden = proxy.shared.settings.sockets.original_source == OriginalSource::Never;
-    let source = if is_hidden || proxy.pod.is_own || client.ip() == target.ip() {
+    let source = if is_hidden || proxy.pod.is_own() || client.ip() == target.ip() {
         Source::Own
     } else {
         Source::Spoofed(client.ip())

@@ -49,8 +49,15 @@ pub struct Pod {
     pub service_account: String,
     /// Where its sockets are.
     pub netns: Arc<Netns>,
-    /// It is ztunnel itself: tunnels to it are taken, and nothing is captured (ztunnel.md 6.8).
-    pub is_own: bool,
+    /// It is ztunnel itself: tunnels to these ports of it are taken, and nothing is captured (ztunnel.md 6.8).
+    pub own_ports: Option<[u16; 2]>,
+}
+
+impl Pod {
+    /// Whether it is ztunnel itself.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own_ports.is_some()
+    }
 }
 
 /// A pod that is served.
@@ -76,7 +83,7 @@ impl PodProxy {
         let settings = &shared.settings.sockets;
         let listeners = pod
             .netns
-            .within(|| Listeners::open(settings, pod.is_own, shared.settings.socks5))?;
+            .within(|| Listeners::open(settings, pod.is_own(), shared.settings.socks5))?;
         let pool = Pool::new(
             Arc::clone(&shared.certificates),
             Arc::clone(&shared.settings),

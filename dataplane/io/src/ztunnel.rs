@@ -157,7 +157,7 @@ impl Ztunnel {
             namespace,
             service_account,
             netns: Arc::new(Netns::own()?),
-            is_own: true,
+            own_ports: Some([self.settings.ports.stats, self.settings.ports.readiness]),
         });
         self.workers.iter().try_for_each(|worker| worker.add(Arc::clone(&pod)))
     }
