@@ -5,9 +5,11 @@ client, node-1's ztunnel  --outer tunnel--> gateway  --bytes--> server:15008, no
                           --------------inner tunnel-------------->
 """
 
+import os
 from dataclasses import dataclass
 
 from ambit.demo.access_log import AccessLine
+from ambit.demo.polling import wait_for
 from mesh.wire import authorization_pb2 as security
 from mesh.wire import workload_pb2 as pb
 from tests.support.chosen_mesh import (
@@ -119,6 +121,27 @@ def test_half_closes_and_bulk_pass_through_both_layers() -> None:
             assert connection.recv(1) == b""
         line = networks.line(networks.near, "outbound")
         assert (line.bytes_sent, line.error) == (len(data) + 6, "")
+
+
+@isolated
+def test_connections_through_a_gateway_leave_nothing_behind() -> None:
+    with chosen_mesh() as mesh:
+        networks = connect_networks(mesh)
+        assert networks.client.ask(VIP, 80).server == "server"
+
+        def count_descriptors() -> tuple[int, ...]:
+            return tuple(len(os.listdir(f"/proc/{each.process.pid}/fd")) for each in (networks.near, networks.far))
+
+        networks.line(networks.far, "inbound")
+        before = count_descriptors()
+        for number in range(100):
+            # One in two ends before it has said anything.
+            with networks.client.connect(VIP, 80) as connection:
+                if number % 2:
+                    connection.sendall(b"hello\n")
+                    assert connection.recv(100).startswith(b"server ")
+        # The inner tunnels' last goodbyes take a moment; what is pooled is the one outer tunnel.
+        assert wait_for(lambda: sum(count_descriptors()) <= sum(before), 10.0), (before, count_descriptors())
 
 
 @isolated
