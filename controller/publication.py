@@ -4,7 +4,7 @@
     Pod                          its workload
     Service                      the service; workloads of its namespace (whose `services` it may enter or leave)
     Node                         workloads on that node (locality)
-    Namespace                    services of that namespace (traffic distribution)
+    Namespace                    services of that namespace (traffic distribution), its workloads (node-local)
     AuthorizationPolicy          itself; workloads of its namespace if it selects, all if it does so from the root
     PeerAuthentication           what it converts to; workloads of its namespace, all if it is in the root
 
@@ -106,7 +106,8 @@ class _Builder:
         known = self._find_services(namespace).values()
         selecting = [service for source, service in known if services.selects(source, pod.labels)]
         names = policies.find_policy_names(self._snapshot, namespace, pod.labels, self._settings)
-        workload = workloads.build_workload(pod, node, selecting, names, self._settings)
+        owner = self._snapshot.find(Namespace, "", namespace)
+        workload = workloads.build_workload(pod, node, owner, selecting, names, self._settings)
         message = addresses.translate_workload(workload, self._settings)
         aliases, keys = addresses.find_workload_aliases(workload), addresses.find_workload_keys(workload)
         return build_resource(ADDRESS_TYPE, workload.uid, message, aliases, keys)
@@ -139,6 +140,7 @@ def _find_touched(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], setti
                 whole_namespaces.add(place)
             case Namespace.__name__:
                 touched.services |= {(key.name, service.name) for service in new.objects_in(Service, key.name)}
+                whole_namespaces.add(key.name)
             case AuthorizationPolicy.__name__:
                 touched.policies.add((place, key.name))
                 if _has_selector(old, place, key.name) or _has_selector(new, place, key.name):

@@ -43,6 +43,7 @@ class TrafficSettings:
         frame_size: int,
         baggage: bool,
         localhost_application_tunnel: bool,
+        node_local: bool,
         busy_poll: bool,
         socks5: bool,
     ) -> TrafficSettings:

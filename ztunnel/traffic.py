@@ -41,6 +41,7 @@ def read_traffic_settings(env: Mapping[str, str], workers: int) -> TrafficSettin
         frame_size=read_number(env, "HTTP2_FRAME_SIZE", 1 << 20, _FRAMES),
         baggage=read_switch(env, "ENABLE_RESPONSE_BAGGAGE", True),
         localhost_application_tunnel=read_switch(env, "LOCALHOST_APP_TUNNEL", True),
+        node_local=read_switch(env, "AMBIT_NODE_LOCAL", True),
         busy_poll=read_switch(env, "AMBIT_BUSY_POLL", True),
         socks5=read_switch(env, "UNSTABLE_ENABLE_SOCKS5", False),
     )

@@ -1,13 +1,13 @@
 """Kubernetes' own kinds, with the fields that the mesh reads. All other fields of them are accepted and ignored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from controller.kinds.meta import KubernetesObject, Model, PortNumber
+from controller.kinds.meta import KubernetesObject, Model, ObjectMeta, PortNumber
 
 IpAddress = IPv4Address | IPv6Address
 
@@ -39,6 +39,22 @@ ClusterIp = Annotated[IpAddress | Literal["None", ""], BeforeValidator(_parse_cl
 TargetPort = Annotated[int | str, BeforeValidator(_check_target_port)]
 Protocol = Literal["TCP", "UDP", "SCTP"]
 
+NODE_LOCAL_LABEL = "ambit.dev/node-local"
+"""Whether pods of one node may speak to each other without a tunnel. A pod's own goes before its namespace's."""
+
+
+class MeshMeta(ObjectMeta):
+    """Metadata whose labels carry settings of the mesh: a misspelt value is refused, for it would protect nobody."""
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        if (labels or {}).get(NODE_LOCAL_LABEL, "enabled") not in ("enabled", "disabled"):
+            raise PydanticCustomError(
+                "label_value", "the label {label} must be 'enabled' or 'disabled'", {"label": NODE_LOCAL_LABEL}
+            )
+        return labels
+
 
 class Namespace(KubernetesObject):
     """A namespace; its labels carry mesh settings."""
@@ -46,6 +62,8 @@ class Namespace(KubernetesObject):
     GROUP: ClassVar[str] = ""
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
     IS_NAMESPACED: ClassVar[bool] = False
+
+    metadata: MeshMeta
 
 
 class ServiceAccount(KubernetesObject):
@@ -119,6 +137,7 @@ class Pod(KubernetesObject):
     GROUP: ClassVar[str] = ""
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
 
+    metadata: MeshMeta
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 

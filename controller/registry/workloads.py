@@ -59,6 +59,7 @@ class Workload:
     is_healthy: bool
     speaks_hbone: bool
     has_native_tunnel: bool
+    demands_tunnel: bool
     workload_name: str
     canonical_name: str
     canonical_revision: str
@@ -75,11 +76,15 @@ def is_published(pod: core.Pod) -> bool:
 def build_workload(
     pod: core.Pod,
     node: core.Node | None,
+    owner: core.Namespace | None,
     services: Sequence[Service],
     policies: Sequence[str],
     settings: MeshSettings,
 ) -> Workload:
-    """See a pod as the mesh does. `services` are those that select it, `policies` the names of those that select it."""
+    """See a pod as the mesh does.
+
+    `owner` is its namespace, `services` are those that select it, `policies` the names of those that do.
+    """
     labels = pod.labels
     has_native_tunnel = "http" in labels.get(TUNNEL_LABEL, "").split(",")
     is_redirected = pod.annotations.get(REDIRECTION_ANNOTATION) == "enabled"
@@ -95,6 +100,7 @@ def build_workload(
         is_healthy=pod.is_ready,
         speaks_hbone=has_native_tunnel or is_redirected,
         has_native_tunnel=has_native_tunnel,
+        demands_tunnel=_demands_tunnel(pod, owner),
         workload_name=workload_name,
         canonical_name=next((labels[key] for key in _NAME_LABELS if labels.get(key)), workload_name),
         canonical_revision=next((labels[key] for key in _REVISION_LABELS if labels.get(key)), "latest"),
@@ -102,6 +108,11 @@ def build_workload(
         endpoints=tuple(Endpoint(service, tuple(_resolve_ports(pod, service))) for service in services),
         policies=tuple(sorted(policies)),
     )
+
+
+def _demands_tunnel(pod: core.Pod, owner: core.Namespace | None) -> bool:
+    inherited = owner.labels.get(core.NODE_LOCAL_LABEL, "enabled") if owner else "enabled"
+    return pod.labels.get(core.NODE_LOCAL_LABEL, inherited) == "disabled"
 
 
 def _resolve_ports(pod: core.Pod, service: Service) -> Iterator[EndpointPort]:

@@ -1,11 +1,16 @@
 """Workloads and services as istio.workload.Address (facts of the control plane, section 2)."""
 
+from google.protobuf.wrappers_pb2 import BoolValue
+
 from controller.registry.names import MeshSettings, name_address, name_node
 from controller.registry.services import AppProtocol, Service, ServicePort, Spreading
 from controller.registry.workloads import Workload
 from mesh.identity import DEFAULT_TRUST_DOMAIN
 from mesh.wire import workload_pb2 as pb
 
+# Ours: a google.protobuf.BoolValue, whether the workload's connections may go without a tunnel on its node. Stock
+# ztunnels ignore extensions.
+NODE_LOCAL_EXTENSION = "ambit.dev/node-local"
 # Every address is on the default network, which has no name.
 NETWORK = ""
 
@@ -53,6 +58,8 @@ def translate_workload(workload: Workload, settings: MeshSettings) -> pb.Address
     place = workload.locality
     if place.region or place.zone or place.subzone:
         message.locality.CopyFrom(pb.Locality(region=place.region, zone=place.zone, subzone=place.subzone))
+    if workload.demands_tunnel:
+        message.extensions.add(name=NODE_LOCAL_EXTENSION).config.Pack(BoolValue(value=False))
     for endpoint in workload.endpoints:
         ports = message.services[endpoint.service.resource_name].ports
         ports.extend(

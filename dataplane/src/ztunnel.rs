@@ -50,7 +50,7 @@ pub(crate) struct TrafficSettings(traffic::TrafficSettings);
 #[pymethods]
 impl TrafficSettings {
     #[new]
-    #[pyo3(signature = (*, packet_mark, ipv6, port_reuse, original_source, keepalive, user_timeout, streams_per_tunnel, unused_release_seconds, stream_window, connection_window, frame_size, baggage, localhost_application_tunnel, busy_poll, socks5))]
+    #[pyo3(signature = (*, packet_mark, ipv6, port_reuse, original_source, keepalive, user_timeout, streams_per_tunnel, unused_release_seconds, stream_window, connection_window, frame_size, baggage, localhost_application_tunnel, node_local, busy_poll, socks5))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of a Python class, each named at the call"
@@ -69,6 +69,7 @@ impl TrafficSettings {
         frame_size: u32,
         baggage: bool,
         localhost_application_tunnel: bool,
+        node_local: bool,
         busy_poll: bool,
         socks5: bool,
     ) -> PyResult<Self> {
@@ -112,6 +113,7 @@ impl TrafficSettings {
             } else {
                 traffic::ApplicationTunnelAddress::Pod
             },
+            node_local,
             busy_poll,
             socks5,
         }))

@@ -62,8 +62,9 @@ def node(name: str = "node-1", labels: str = "") -> Node:
     return made
 
 
-def namespace(name: str = "demo", annotations: str = "") -> Namespace:
-    made = parse(f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}")
+def namespace(name: str = "demo", annotations: str = "", labels: str = "") -> Namespace:
+    metadata = f"{{name: {name}, annotations: {{{annotations}}}, labels: {{{labels}}}}}"
+    made = parse(f"apiVersion: v1\nkind: Namespace\nmetadata: {metadata}")
     assert isinstance(made, Namespace)
     return made
 

@@ -9,6 +9,7 @@ pub mod hbone;
 pub mod identity;
 pub mod inbound;
 pub mod mesh_state;
+pub mod node_local;
 pub mod policy;
 pub mod proxy_protocol;
 pub mod socks5;

@@ -31,7 +31,7 @@ use crate::{
     policy::{Policy, PolicyKey},
     upstream::{ILLEGAL_PORTS, SOCKS5_PORT},
 };
-pub use convert::ResourceError;
+pub use convert::{NODE_LOCAL_EXTENSION, ResourceError};
 pub(crate) use convert::{as_cidr, as_port};
 pub use dump::ConfigDump;
 use endpoints::Endpoints;

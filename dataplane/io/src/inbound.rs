@@ -98,14 +98,15 @@ async fn accept_tunnel(
 }
 
 /// A request that cannot be served: what the client is told, and what the log is.
-struct Refused {
-    status: u16,
-    flag: Flag,
-    text: String,
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) flag: Flag,
+    pub(crate) text: String,
 }
 
 impl Refused {
-    fn new(status: u16, flag: Flag, text: String) -> Self {
+    pub(crate) fn new(status: u16, flag: Flag, text: String) -> Self {
         Self { status, flag, text }
     }
 }
@@ -259,7 +260,7 @@ async fn admit_and_relay(
         ended = stream.relay(Rc::new(application)) => {
             ended.map_err(|error| Refused::new(503, Flag::None, error.to_string()))
         }
-        refusal = live.refused() => Err(Refused::new(401, Flag::Denied, refusal)),
+        (flag, why) = live.ended() => Err(Refused::new(401, flag, why)),
     }
 }
 
@@ -289,7 +290,11 @@ async fn introduce(
 }
 
 /// Connect to the application as if we were the client.
-async fn connect_application(proxy: &PodProxy, client: SocketAddr, target: SocketAddr) -> Result<TcpStream, Refused> {
+pub(crate) async fn connect_application(
+    proxy: &PodProxy,
+    client: SocketAddr,
+    target: SocketAddr,
+) -> Result<TcpStream, Refused> {
     let is_hidden = proxy.shared.settings.sockets.original_source == OriginalSource::Never;
     let source = if is_hidden || proxy.pod.is_own() || client.ip() == target.ip() {
         Source::Own
@@ -355,6 +360,6 @@ async fn relay_plaintext(
         ended = tcp_relay::relay(&accepted.socket, &application, moved) => {
             ended.map_err(|error| Refused::new(503, Flag::None, error.to_string()))
         }
-        refusal = live.refused() => Err(Refused::new(401, Flag::Denied, refusal)),
+        (flag, why) = live.ended() => Err(Refused::new(401, flag, why)),
     }
 }

@@ -14,6 +14,7 @@ mod live;
 pub mod logging;
 mod memory;
 pub mod netns;
+mod node_local;
 mod outbound;
 mod pool;
 pub mod proxy;

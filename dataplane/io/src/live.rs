@@ -10,6 +10,7 @@ use ambit_core::policy::{self, Decision, Verdict};
 
 use crate::logging::{self, Fields, Level};
 use crate::signal::Signal;
+use crate::telemetry::Flag;
 
 /// What policies judge a connection by.
 pub(crate) struct Live {
@@ -21,7 +22,7 @@ pub(crate) struct Live {
     pub(crate) source: IpAddr,
     /// The application's address.
     pub(crate) destination: SocketAddr,
-    refusal: RefCell<Option<String>>,
+    end: RefCell<Option<(Flag, String)>>,
     ended: Signal,
 }
 
@@ -37,7 +38,7 @@ impl Live {
             peer,
             source,
             destination,
-            refusal: RefCell::default(),
+            end: RefCell::default(),
             ended: Signal::default(),
         }
     }
@@ -55,9 +56,14 @@ impl Live {
     /// End the connection if `mesh` no longer permits it.
     pub(crate) fn re_evaluate(&self, mesh: &MeshState) {
         if let Err(refusal) = permitted(self.decide(mesh).verdict) {
-            self.refusal.borrow_mut().get_or_insert(refusal);
-            self.ended.raise();
+            self.end(Flag::Denied, format!("closed due to policy change: {refusal}"));
         }
+    }
+
+    /// End the connection, saying why.
+    pub(crate) fn end(&self, flag: Flag, why: String) {
+        self.end.borrow_mut().get_or_insert((flag, why));
+        self.ended.raise();
     }
 
     /// Judge the connection by `mesh`. The workload is looked up anew, so that a policy that came to select it counts.
@@ -72,11 +78,11 @@ impl Live {
         policy::decide(mesh, current, &connection)
     }
 
-    /// Wait until the connection is no longer permitted; returns why.
-    pub(crate) async fn refused(&self) -> String {
+    /// Wait until the connection has to end; returns why.
+    pub(crate) async fn ended(&self) -> (Flag, String) {
         loop {
-            if let Some(refusal) = self.refusal.borrow().clone() {
-                return format!("closed due to policy change: {refusal}");
+            if let Some(end) = self.end.borrow().clone() {
+                return end;
             }
             self.ended.wait().await;
         }

@@ -16,7 +16,9 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
 use crate::gateway::{self, FarEnd, GatewayError, InnerTunnel};
+use crate::inbound::Refused;
 use crate::labels;
+use crate::node_local::{self, Near};
 use crate::pool::{DialError, PoolKey};
 use crate::proxy::{Accepted, PodProxy};
 use crate::sockets::{self, Source};
@@ -32,7 +34,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why a connection through the mesh failed.
 #[derive(Debug, thiserror::Error)]
-enum OutboundError {
+pub(crate) enum OutboundError {
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("no stream in the tunnel: {0}")]
@@ -45,6 +47,8 @@ enum OutboundError {
     Identity(String),
     #[error(transparent)]
     Gateway(#[from] GatewayError),
+    #[error("{}", .0.text)]
+    NodeLocal(Refused),
 }
 
 impl OutboundError {
@@ -55,6 +59,7 @@ impl OutboundError {
             Self::Open(_) | Self::Relay(RelayEnd::Refused(_) | RelayEnd::NoAnswer(_)) => Flag::Connect,
             Self::Identity(_) => Flag::IdentityError,
             Self::Gateway(error) => error.flag(),
+            Self::NodeLocal(refused) => refused.flag,
             Self::Relay(_) | Self::Plain(_) => Flag::None,
         }
     }
@@ -71,8 +76,8 @@ impl OutboundError {
 
 /// A connection of an application, and whether that waits to hear that it stands.
 pub(crate) struct Application {
-    socket: Rc<TcpStream>,
-    peer: SocketAddr,
+    pub(crate) socket: Rc<TcpStream>,
+    pub(crate) peer: SocketAddr,
     /// It asked by SOCKS5 and has no answer yet.
     awaits_reply: Cell<bool>,
 }
@@ -95,7 +100,7 @@ impl Application {
     }
 
     /// The connection stands: what follows is from the other end.
-    fn stands(&self) {
+    pub(crate) fn stands(&self) {
         if self.awaits_reply.replace(false) {
             self.reply(Reply::Succeeded);
         }
@@ -196,9 +201,12 @@ async fn carry(
     instead: Option<SocketAddr>,
     started: Instant,
 ) -> Option<Way> {
-    let mut report = report_opened(proxy, application.peer, source, way, started);
+    let near = node_local::find(proxy, source, &way.upstream);
+    let mut report = report_opened(proxy, application.peer, source, way, near.as_ref(), started);
     let mut moved = (0, 0);
-    let result = if let Upstream::DoubleHbone { .. } = &way.upstream {
+    let result = if let Some(near) = &near {
+        near.carry(application, &way.upstream, started, &mut moved).await
+    } else if let Upstream::DoubleHbone { .. } = &way.upstream {
         // Boxed, so that other connections do not carry the room for it.
         let through = through_gateway(proxy, application, source, way, &mut report);
         let (through, result) = Box::pin(through).await;
@@ -233,14 +241,14 @@ fn report_opened(
     client: SocketAddr,
     source: &Arc<Workload>,
     way: &Way,
+    near: Option<&Near>,
     started: Instant,
 ) -> ConnectionReport {
     let Way { upstream, target } = way;
-    let tunnelled = upstream.authority().is_some();
-    let security = if tunnelled {
-        SecurityPolicy::MutualTls
-    } else {
-        SecurityPolicy::Unknown
+    let security = match (near, upstream.authority()) {
+        (Some(_), _) => SecurityPolicy::NodeLocal,
+        (None, Some(_)) => SecurityPolicy::MutualTls,
+        (None, None) => SecurityPolicy::Unknown,
     };
     let labels = TrafficLabels {
         direction: Direction::Outbound,
@@ -251,9 +259,9 @@ fn report_opened(
     };
     let addresses = Addresses {
         source: client,
-        destination: *target,
+        destination: near.map_or(*target, Near::target),
     };
-    let authority = upstream.authority().map(ToString::to_string);
+    let authority = upstream.authority().filter(|_| near.is_none()).map(ToString::to_string);
     let is_known = !matches!(upstream, Upstream::DoubleHbone { .. });
     let open = if is_known {
         ConnectionReport::opened

@@ -1,6 +1,7 @@
 //! One pod's proxy on one worker: three listeners in the pod's namespace, and every connection that came through them.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::settings::SocketSettings;
 use crate::shared::Shared;
 use crate::signal::Signal;
 use crate::sockets::Source;
+use crate::telemetry::Flag;
 use crate::tunnel::Tunnel;
 use crate::{inbound, outbound, sockets, socks5};
 
@@ -75,11 +77,51 @@ pub(crate) struct PodProxy {
     /// Inbound tunnels.
     tunnels: RefCell<Vec<Weak<Tunnel>>>,
     ended: Signal,
+    neighbours: Weak<Neighbours>,
+}
+
+/// The pods that one worker serves.
+#[derive(Default)]
+pub(crate) struct Neighbours(RefCell<HashMap<String, Rc<PodProxy>>>);
+
+impl Neighbours {
+    /// Serve a pod. Errors as `PodProxy::start`.
+    pub(crate) fn add(self: &Rc<Self>, shared: Arc<Shared>, pod: Arc<Pod>) -> io::Result<()> {
+        let uid = pod.uid.clone();
+        let proxy = PodProxy::start(shared, pod, Rc::downgrade(self))?;
+        self.0.borrow_mut().insert(uid, proxy);
+        Ok(())
+    }
+
+    /// Stop serving the pod, at once.
+    pub(crate) fn remove(&self, uid: &str) {
+        let removed = self.0.borrow_mut().remove(uid);
+        if let Some(proxy) = removed {
+            proxy.stop();
+        }
+    }
+
+    /// Give up all pods, whose connections go on.
+    pub(crate) fn take_all(&self) -> Vec<Rc<PodProxy>> {
+        self.0.borrow_mut().drain().map(|(_, proxy)| proxy).collect()
+    }
+
+    /// Do something for each pod that is served.
+    pub(crate) fn for_each(&self, act: impl Fn(&PodProxy)) {
+        self.0.borrow().values().for_each(|proxy| act(proxy));
+    }
+
+    /// The pod that `workload` is, if it is served here. Nodes have some hundred pods: they are looked through.
+    fn find(&self, workload: &Workload) -> Option<Rc<PodProxy>> {
+        let is_it = |pod: &Pod| pod.name == workload.name() && pod.namespace == workload.namespace() && !pod.is_own();
+        let proxies = self.0.borrow();
+        proxies.values().find(|proxy| is_it(&proxy.pod)).map(Rc::clone)
+    }
 }
 
 impl PodProxy {
     /// Open the listeners and serve them. Errors when a port is taken or the namespace cannot be entered.
-    pub(crate) fn start(shared: Arc<Shared>, pod: Arc<Pod>) -> io::Result<Rc<Self>> {
+    fn start(shared: Arc<Shared>, pod: Arc<Pod>, neighbours: Weak<Neighbours>) -> io::Result<Rc<Self>> {
         let settings = &shared.settings.sockets;
         let listeners = pod
             .netns
@@ -98,6 +140,7 @@ impl PodProxy {
             live: RefCell::default(),
             tunnels: RefCell::default(),
             ended: Signal::default(),
+            neighbours,
         });
         let Listeners {
             hbone,
@@ -185,6 +228,11 @@ impl PodProxy {
         pool::connect(&self.shared.settings.sockets, &self.pod.netns, target, source).await
     }
 
+    /// The pod of this node that `workload` is, if this worker serves it.
+    pub(crate) fn neighbour(&self, workload: &Workload) -> Option<Rc<Self>> {
+        self.neighbours.upgrade()?.find(workload)
+    }
+
     /// Keep an eye on an inbound connection while policies change.
     pub(crate) fn track(&self, live: &Rc<Live>) {
         self.live.borrow_mut().push(Rc::downgrade(live));
@@ -244,6 +292,9 @@ impl PodProxy {
     /// End everything now.
     pub(crate) fn stop(&self) {
         self.stop_accepting();
+        for live in self.live.borrow_mut().drain(..).filter_map(|live| live.upgrade()) {
+            live.end(Flag::None, "the pod was removed from the mesh".to_owned());
+        }
         self.connections.borrow_mut().abort_all();
         self.pool.close(true);
         self.ended.raise();

@@ -18,6 +18,9 @@ pub struct TrafficSettings {
     pub baggage: Baggage,
     /// Where an application that takes PROXY headers is dialled.
     pub application_tunnel: ApplicationTunnelAddress,
+    /// Whether pods of this node speak to each other without a tunnel, where neither end demands one
+    /// (`AMBIT_NODE_LOCAL`, ours).
+    pub node_local: bool,
     /// Whether a worker waits awake for the next message of a dense dialogue (`AMBIT_BUSY_POLL`, ours): less latency for
     /// some of the node's spare time.
     pub busy_poll: bool,

@@ -25,8 +25,20 @@ pub enum Direction {
 pub enum SecurityPolicy {
     /// Through a tunnel, both identities proved.
     MutualTls,
+    /// Between two pods of this node: not encrypted, both identities known from the pods' namespaces.
+    NodeLocal,
     /// Not by the mesh.
     Unknown,
+}
+
+impl SecurityPolicy {
+    fn label(self) -> &'static str {
+        match self {
+            Self::MutualTls => "mutual_tls",
+            Self::NodeLocal => "node_local",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// `response_flags` of a connection (ztunnel.md 8.3).
@@ -194,7 +206,7 @@ impl ConnectionReport {
             security,
         } = &self.labels;
         let proved = |peer: &Peer| match security {
-            SecurityPolicy::MutualTls => peer.principal.to_string(),
+            SecurityPolicy::MutualTls | SecurityPolicy::NodeLocal => peer.principal.to_string(),
             SecurityPolicy::Unknown => String::new(),
         };
         // Each side's `sent` is what it sent: the client's agent towards the server, the server's agent back.

@@ -1,7 +1,5 @@
 //! A worker: one thread, one current-thread runtime, its own listeners, pools and buffers. Nothing is shared per byte.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +10,7 @@ use tokio::task::LocalSet;
 
 use crate::busy_poll;
 use crate::memory::Memory;
-use crate::proxy::{Pod, PodProxy};
+use crate::proxy::{Neighbours, Pod, PodProxy};
 use crate::shared::Shared;
 
 /// How often tunnels that nobody needs are looked for, and memory that nobody uses is given back.
@@ -75,7 +73,7 @@ impl WorkerHandle {
 }
 
 async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    let proxies: RefCell<HashMap<String, Rc<PodProxy>>> = RefCell::default();
+    let pods = Rc::new(Neighbours::default());
     let mut changes = shared.changes();
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut memory = Memory::default();
@@ -87,20 +85,15 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Add(pod, reply)) => {
-                    let uid = pod.uid.clone();
-                    let result = PodProxy::start(Arc::clone(&shared), pod)
-                        .map(|proxy| { proxies.borrow_mut().insert(uid, proxy); });
                     // Whoever asked has given up when this fails.
-                    let _ = reply.send(result);
+                    let _ = reply.send(pods.add(Arc::clone(&shared), pod));
                 }
                 Some(Command::Remove(uid, reply)) => {
-                    if let Some(proxy) = proxies.borrow_mut().remove(&uid) {
-                        proxy.stop();
-                    }
+                    pods.remove(&uid);
                     let _ = reply.send(());
                 }
                 Some(Command::Drain(deadline, reply)) => {
-                    let all: Vec<_> = proxies.borrow_mut().drain().map(|(_, proxy)| proxy).collect();
+                    let all = pods.take_all();
                     tokio::task::spawn_local(async move {
                         drain(all, deadline).await;
                         let _ = reply.send(());
@@ -112,14 +105,10 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
                     return;
                 }
                 let mesh = shared.mesh();
-                for proxy in proxies.borrow().values() {
-                    proxy.re_evaluate(&mesh);
-                }
+                pods.for_each(|pod| pod.re_evaluate(&mesh));
             }
             _ = housekeeping.tick() => {
-                for proxy in proxies.borrow().values() {
-                    proxy.release_unused();
-                }
+                pods.for_each(PodProxy::release_unused);
                 memory.give_back(&shared.metrics);
             }
         }

@@ -55,6 +55,13 @@ OPERATION = "spec.rules[0].to[0].operation"
             SERVICE + "spec:\n  ports:\n  - port: 0", 6, "spec.ports[0].port", Reason.INVALID_VALUE, id="port-zero"
         ),
         pytest.param(SERVICE + "spec: {clusterIP: 1.2.3}", 4, "spec.clusterIP", Reason.INVALID_VALUE, id="bad-ip"),
+        pytest.param(
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n  labels: {ambit.dev/node-local: off}",
+            5,
+            "metadata.labels",
+            Reason.INVALID_VALUE,
+            id="node-local-label",
+        ),
         pytest.param(POLICY + "spce: {}", 4, "spce", Reason.UNKNOWN_FIELD, id="misspelt-spec"),
         pytest.param(POLICY + "spec:\n  bogus: 1", 5, "spec.bogus", Reason.UNKNOWN_FIELD, id="unknown-field"),
         pytest.param(POLICY + "spec: {action: AUDIT}", 4, "spec.action", Reason.UNSUPPORTED, id="audit"),

@@ -44,6 +44,13 @@ def test_pod_that_changes_among_many_sends_one_resource() -> None:
     assert changed == {AUTHORIZATION_TYPE: set(), ADDRESS_TYPE: {"Kubernetes//Pod/demo/web-7"}}
 
 
+def test_namespace_that_demands_tunnels_touches_its_workloads() -> None:
+    world = World()
+    world.apply(put(objects.namespace(), objects.pod(), objects.pod("other", "elsewhere", ip="198.51.100.9")))
+    changed = world.apply(put(objects.namespace(labels="ambit.dev/node-local: disabled")))
+    assert changed == {AUTHORIZATION_TYPE: set(), ADDRESS_TYPE: {"Kubernetes//Pod/demo/web-1"}}
+
+
 def test_policy_of_a_namespace_touches_no_workload() -> None:
     world = World()
     world.apply(put(objects.pod()))

@@ -17,7 +17,7 @@ STRICT = "istio-system/istio_converted_static_strict"
 
 def see(pod: Pod, *selecting: Service, node: str = "") -> workloads.Workload:
     seen = [services.build_service(each, None, MESH) for each in selecting]
-    return workloads.build_workload(pod, objects.node(labels=node) if node else None, seen, [], MESH)
+    return workloads.build_workload(pod, objects.node(labels=node) if node else None, None, seen, [], MESH)
 
 
 @pytest.mark.parametrize("ready", ["True", "False", "Unknown"])
@@ -306,3 +306,20 @@ def test_base_mode_of_a_selecting_policy_without_mode_is_its_namespaces() -> Non
     assert policies.find_base_mode(snapshot, policy, MESH) is PeerMode.STRICT
     assert policies.find_port_exceptions(policy, PeerMode.STRICT) == [80]
     assert policies.find_port_exceptions(policy, PeerMode.PERMISSIVE) == []
+
+
+@pytest.mark.parametrize(
+    ("of_namespace", "of_pod", "demands"),
+    [
+        pytest.param("", "", False, id="nobody-says"),
+        pytest.param("disabled", "", True, id="namespace"),
+        pytest.param("", "disabled", True, id="pod"),
+        pytest.param("disabled", "enabled", False, id="pod-before-namespace"),
+        pytest.param("enabled", "disabled", True, id="pod-against-namespace"),
+    ],
+)
+def test_a_tunnel_is_demanded_by_pod_or_namespace(of_namespace: str, of_pod: str, demands: bool) -> None:
+    label = "ambit.dev/node-local: "
+    owner = objects.namespace(labels=label + of_namespace if of_namespace else "")
+    pod = objects.pod(labels=label + of_pod if of_pod else "")
+    assert workloads.build_workload(pod, None, owner, [], [], MESH).demands_tunnel is demands

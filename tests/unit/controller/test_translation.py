@@ -4,6 +4,7 @@ import json
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.wrappers_pb2 import BoolValue
 
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry import policies, services, workloads
@@ -31,7 +32,7 @@ def test_workload_resource() -> None:
     service = services.build_service(
         objects.service(spec="selector: {app: web}, ports: [{port: 80, targetPort: 8080}]"), None, MESH
     )
-    workload = workloads.build_workload(pod, node, [service], ["demo/b", "demo/a"], MESH)
+    workload = workloads.build_workload(pod, node, None, [service], ["demo/b", "demo/a"], MESH)
     assert show(addresses.translate_workload(workload, MESH)) == {
         "workload": {
             "uid": "Kubernetes//Pod/demo/web-1",
@@ -54,14 +55,24 @@ def test_workload_resource() -> None:
     assert addresses.find_workload_aliases(workload) == ("/198.51.100.1", "/2001:db8::1")
 
 
+def test_workload_that_demands_a_tunnel_says_so_in_an_extension() -> None:
+    pod = objects.pod(labels="ambit.dev/node-local: disabled")
+    workload = workloads.build_workload(pod, None, None, [], [], MESH)
+    (extension,) = addresses.translate_workload(workload, MESH).workload.extensions
+    allowed = BoolValue(value=True)
+    assert extension.name == "ambit.dev/node-local"
+    assert extension.config.Unpack(allowed)
+    assert allowed.value is False
+
+
 def test_workload_on_the_hosts_network_is_not_found_by_address() -> None:
-    workload = workloads.build_workload(objects.pod(spec="hostNetwork: true"), None, [], [], MESH)
+    workload = workloads.build_workload(objects.pod(spec="hostNetwork: true"), None, None, [], [], MESH)
     assert addresses.translate_workload(workload, MESH).workload.network_mode == pb.HOST_NETWORK
     assert addresses.find_workload_aliases(workload) == ()
 
 
 def test_trust_domain_is_left_out_only_when_it_is_the_default() -> None:
-    workload = workloads.build_workload(objects.pod(), None, [], [], MESH)
+    workload = workloads.build_workload(objects.pod(), None, None, [], [], MESH)
     assert addresses.translate_workload(workload, MESH).workload.trust_domain == ""
     other = MeshSettings(trust_domain="example.org")
     assert addresses.translate_workload(workload, other).workload.trust_domain == "example.org"

@@ -16,6 +16,7 @@ use super::{GatewayAddress, GatewayDestination, NetworkIp, PortMapping, ServiceK
 use crate::wire::workload as wire;
 pub use error::ResourceError;
 pub(super) use service::to_service;
+pub use workload::NODE_LOCAL_EXTENSION;
 pub(super) use workload::to_workload;
 
 /// An address of 4 or 16 bytes, canonical.

@@ -81,6 +81,8 @@ pub struct Profile {
     pub tunnel: TunnelProtocol,
     /// It speaks HBONE itself (waypoints, gateways).
     pub native_tunnel: bool,
+    /// It must not be spoken to without a tunnel, not even from its own node.
+    pub demands_tunnel: bool,
     /// Its address is the node's, so an address does not tell which workload it is.
     pub is_host_network: bool,
     /// The L7 proxy for what is addressed to this workload.

@@ -245,12 +245,7 @@ fn render_labels(labels: &TrafficLabels, flag: Flag) -> String {
     render_peer(&mut text, "destination", destination, false, *security);
     pair(&mut text, "request_protocol", "tcp");
     pair(&mut text, "response_flags", flag.label());
-    let protected = if *security == SecurityPolicy::MutualTls {
-        "mutual_tls"
-    } else {
-        "unknown"
-    };
-    pair(&mut text, "connection_security_policy", protected);
+    pair(&mut text, "connection_security_policy", security.label());
     text
 }
 

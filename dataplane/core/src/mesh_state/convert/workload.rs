@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use prost::Message;
+
 use super::{ResourceError, as_enum, as_gateway, as_ip, as_port, as_ports, as_service_key};
 use crate::identity::{DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN, Identity};
 use crate::mesh_state::{
@@ -10,6 +12,10 @@ use crate::mesh_state::{
 };
 use crate::policy::PolicyKey;
 use crate::wire::workload as wire;
+
+/// Whether connections of a workload may go without a tunnel on its node: a `google.protobuf.BoolValue`. Ours; stock
+/// ztunnels ignore extensions (facts/ztunnel.md section 4.9).
+pub const NODE_LOCAL_EXTENSION: &str = "ambit.dev/node-local";
 
 /// What an empty cluster id stands for (facts/ztunnel.md section 0, 30).
 const DEFAULT_CLUSTER: &str = "Kubernetes";
@@ -74,6 +80,7 @@ fn to_profile(workload: &wire::Workload, interner: &mut Interner) -> Result<Arc<
         hostname: interner.text(&workload.hostname),
         tunnel: to_tunnel(workload.tunnel_protocol)?,
         native_tunnel: workload.native_tunnel,
+        demands_tunnel: demands_tunnel(&workload.extensions),
         is_host_network: network_mode == wire::NetworkMode::HostNetwork,
         waypoint: gateway("waypoint", &workload.waypoint, interner)?,
         network_gateway: gateway("network_gateway", &workload.network_gateway, interner)?,
@@ -90,6 +97,18 @@ fn to_profile(workload: &wire::Workload, interner: &mut Interner) -> Result<Arc<
         services: to_endpoints(workload, interner)?,
     };
     Ok(interner.profiles.intern(profile))
+}
+
+/// Anything but a plain `true` demands a tunnel: more protection than was meant harms nobody.
+fn demands_tunnel(extensions: &[wire::Extension]) -> bool {
+    let found = extensions.iter().find(|e| e.name == NODE_LOCAL_EXTENSION);
+    found.is_some_and(|extension| {
+        let value = extension
+            .config
+            .as_ref()
+            .map(|config| bool::decode(config.value.as_slice()));
+        !matches!(value, Some(Ok(true)))
+    })
 }
 
 fn to_endpoints(workload: &wire::Workload, interner: &mut Interner) -> Result<Box<[EndpointPorts]>, ResourceError> {
