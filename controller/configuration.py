@@ -106,7 +106,10 @@ class Configuration:
             if isinstance(value, Service) and not value.spec.selector:
                 log.info("service selects no pods: it has no endpoints", extra={"object": key})
             if isinstance(value, AuthorizationPolicy) and value.is_dry_run:
-                log.info("policy is a dry run: it is not enforced", extra={"object": key})
+                log.info(
+                    "policy is a dry run: ztunnels tell what it would do, and do not enforce it",
+                    extra={"object": key},
+                )
 
     def _count(self) -> None:
         for model in set(CATALOGUE.values()):

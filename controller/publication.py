@@ -86,7 +86,7 @@ class _Builder:
 
     def build_policy(self, namespace: str, name: str) -> Resource | None:
         policy = self._snapshot.find(AuthorizationPolicy, namespace, name)
-        if policy is None or not policies.is_enforced(policy):
+        if policy is None:
             return None
         message = authorizations.translate_policy(policy, self._settings)
         return build_resource(AUTHORIZATION_TYPE, name_policy(namespace, name), message)

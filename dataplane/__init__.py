@@ -6,6 +6,7 @@ waypoint) may import it. Read `_native.pyi` first: it documents every name.
 
 from dataplane._native import (
     AddWorkload,
+    CertificateDiscarded,
     CertificateFailed,
     CertificateFetched,
     CertificateWanted,
@@ -14,6 +15,7 @@ from dataplane._native import (
     DiscoveryResponse,
     DiscoveryStream,
     KeepWorkload,
+    SecuritySettings,
     SnapshotSent,
     TrafficSettings,
     Ztunnel,
@@ -28,6 +30,7 @@ from dataplane._native import (
 
 __all__ = [
     "AddWorkload",
+    "CertificateDiscarded",
     "CertificateEvent",
     "CertificateFailed",
     "CertificateFetched",
@@ -37,6 +40,7 @@ __all__ = [
     "DiscoveryResponse",
     "DiscoveryStream",
     "KeepWorkload",
+    "SecuritySettings",
     "SnapshotSent",
     "TrafficSettings",
     "WorkloadRequest",
@@ -50,7 +54,7 @@ __all__ = [
     "zds_hello",
 ]
 
-CertificateEvent = CertificateWanted | CertificateFetched | CertificateFailed
+CertificateEvent = CertificateWanted | CertificateFetched | CertificateFailed | CertificateDiscarded
 """What `Ztunnel.next_certificate_event` gives."""
 
 WorkloadRequest = AddWorkload | KeepWorkload | DelWorkload | SnapshotSent

@@ -51,6 +51,21 @@ class TrafficSettings:
         probes, and how many go unanswered; windows and frames are bytes."""
 
 @final
+class SecuritySettings:
+    """How identities are proved and policies are reported. Names and defaults: ztunnel/security.py."""
+
+    def __new__(
+        cls,
+        *,
+        certificate_lifetime_seconds: float,
+        revocation_lists: str | None,
+        post_quantum_only: bool,
+        log_dry_runs: bool,
+    ) -> SecuritySettings:
+        """`revocation_lists` is a file, read again when it changes; `log_dry_runs` logs what policies in dry run would
+        have done at level info instead of debug."""
+
+@final
 class ZtunnelSettings:
     """Everything the data plane is told at its start. Names and defaults: ztunnel/settings.py."""
 
@@ -66,6 +81,7 @@ class ZtunnelSettings:
         authority: ControlPlane,
         workers: int,
         traffic: TrafficSettings,
+        security: SecuritySettings,
         admin_port: int,
         stats_port: int,
         readiness_port: int,
@@ -98,9 +114,12 @@ class DiscoveryStream:
 
 @final
 class CertificateWanted:
-    """A pod needs a certificate, and there is none."""
+    """A pod needs a certificate, and there is none that is valid. Told again when a connection needs it too, and once
+    more after each fetch that failed."""
 
     identity: str
+    for_traffic: bool
+    """A connection waits for it, or failed for want of it."""
 
 @final
 class CertificateFetched:
@@ -116,6 +135,14 @@ class CertificateFailed:
 
     identity: str
     reason: str
+    valid_until: float | None
+    """The end of the certificate that stays in use, if there is one. Seconds since 1970."""
+
+@final
+class CertificateDiscarded:
+    """A fetch ended, or was not begun, because its identity has left this node."""
+
+    identity: str
 
 @final
 class AddWorkload:
@@ -174,7 +201,7 @@ class Ztunnel:
 
     def next_certificate_event(
         self, timeout_seconds: float
-    ) -> CertificateWanted | CertificateFetched | CertificateFailed | None:
+    ) -> CertificateWanted | CertificateFetched | CertificateFailed | CertificateDiscarded | None:
         """Wait for the next event, at most so long."""
 
     def fetch_certificate(self, identity: str) -> None:
@@ -210,6 +237,7 @@ class Ztunnel:
 
 __all__ = [
     "AddWorkload",
+    "CertificateDiscarded",
     "CertificateFailed",
     "CertificateFetched",
     "CertificateWanted",
@@ -218,6 +246,7 @@ __all__ = [
     "DiscoveryResponse",
     "DiscoveryStream",
     "KeepWorkload",
+    "SecuritySettings",
     "SnapshotSent",
     "TrafficSettings",
     "Ztunnel",

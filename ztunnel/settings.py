@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataplane import ControlPlane, ZtunnelSettings
 from mesh.kit.errors import InvalidInputError
 from mesh.ports import ZTUNNEL_ADMIN_PORT, ZTUNNEL_METRICS_PORT, ZTUNNEL_READINESS_PORT
+from ztunnel.security import read_security_settings
 from ztunnel.traffic import read_traffic_settings
 from ztunnel.values import read_seconds
 
@@ -52,6 +53,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             authority=_control_plane(env, "CA", cluster_id),
             workers=workers,
             traffic=read_traffic_settings(env, workers),
+            security=read_security_settings(env),
             admin_port=ZTUNNEL_ADMIN_PORT,
             stats_port=ZTUNNEL_METRICS_PORT,
             readiness_port=ZTUNNEL_READINESS_PORT,

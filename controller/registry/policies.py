@@ -32,11 +32,6 @@ def matches(match_labels: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in match_labels.items())
 
 
-def is_enforced(policy: AuthorizationPolicy) -> bool:
-    """Whether an AuthorizationPolicy is sent to ztunnels: a dry run is not, as in Istio's default."""
-    return not policy.is_dry_run
-
-
 def find_policy_names(
     snapshot: Snapshot, namespace: str, labels: Mapping[str, str], settings: MeshSettings
 ) -> list[str]:
@@ -45,7 +40,7 @@ def find_policy_names(
         name_policy(policy.namespace, policy.name)
         for place in {namespace, settings.root_namespace}
         for policy in snapshot.objects_in(AuthorizationPolicy, place)
-        if policy.match_labels and is_enforced(policy) and matches(policy.match_labels, labels)
+        if policy.match_labels and matches(policy.match_labels, labels)
     ]
     names.extend(_find_strictness(snapshot, namespace, labels, settings))
     return sorted(names)

@@ -29,6 +29,7 @@ def translate_policy(policy: AuthorizationPolicy, settings: MeshSettings) -> pb.
         namespace=policy.namespace,
         scope=_find_scope(policy, settings),
         action=pb.DENY if policy.spec.action == "DENY" else pb.ALLOW,
+        dry_run=policy.is_dry_run,
         rules=[_translate_rule(rule, policy.namespace) for rule in policy.spec.rules or ()],
     )
 

@@ -22,8 +22,8 @@ mod _native {
     };
     #[pymodule_export]
     use super::ztunnel::{
-        CertificateFailed, CertificateFetched, CertificateWanted, ControlPlane, DiscoveryResponse, DiscoveryStream,
-        TrafficSettings, Ztunnel, ZtunnelSettings,
+        CertificateDiscarded, CertificateFailed, CertificateFetched, CertificateWanted, ControlPlane,
+        DiscoveryResponse, DiscoveryStream, SecuritySettings, TrafficSettings, Ztunnel, ZtunnelSettings,
     };
     #[pymodule_export]
     use super::{flush_log, log, set_log_level};

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use ambit_core::identity::Identity;
 use ambit_io::admin::AdminPorts;
-use ambit_io::certificates::CertificateEvent;
+use ambit_io::certificates::{CertificateEvent, Need};
+use ambit_io::logging::Level;
 use ambit_io::netns::Netns;
 use ambit_io::proxy::Pod;
 use ambit_io::settings as traffic;
@@ -120,6 +121,32 @@ impl TrafficSettings {
     }
 }
 
+/// How identities are proved and policies are reported.
+#[pyclass(frozen)]
+pub(crate) struct SecuritySettings(traffic::SecuritySettings);
+
+#[pymethods]
+impl SecuritySettings {
+    #[new]
+    #[pyo3(signature = (*, certificate_lifetime_seconds, revocation_lists, post_quantum_only, log_dry_runs))]
+    fn new(
+        certificate_lifetime_seconds: f64,
+        revocation_lists: Option<PathBuf>,
+        post_quantum_only: bool,
+        log_dry_runs: bool,
+    ) -> PyResult<Self> {
+        Ok(Self(traffic::SecuritySettings {
+            certificate_lifetime: duration(certificate_lifetime_seconds)?,
+            revocation_lists,
+            key_exchange: match post_quantum_only {
+                true => traffic::KeyExchange::PostQuantumOnly,
+                false => traffic::KeyExchange::PostQuantumPreferred,
+            },
+            dry_run_level: if log_dry_runs { Level::Info } else { Level::Debug },
+        }))
+    }
+}
+
 fn duration(seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds).map_err(|error| invalid_input(error.to_string()))
 }
@@ -131,7 +158,7 @@ pub(crate) struct ZtunnelSettings(Settings);
 #[pymethods]
 impl ZtunnelSettings {
     #[new]
-    #[pyo3(signature = (*, node_name, cluster_id, network, node_id, node_metadata, discovery, authority, workers, traffic, admin_port, stats_port, readiness_port))]
+    #[pyo3(signature = (*, node_name, cluster_id, network, node_id, node_metadata, discovery, authority, workers, traffic, security, admin_port, stats_port, readiness_port))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of a Python class, each named at the call"
@@ -146,6 +173,7 @@ impl ZtunnelSettings {
         authority: &Bound<'_, ControlPlane>,
         workers: usize,
         traffic: &Bound<'_, TrafficSettings>,
+        security: &Bound<'_, SecuritySettings>,
         admin_port: u16,
         stats_port: u16,
         readiness_port: u16,
@@ -160,6 +188,7 @@ impl ZtunnelSettings {
             authority: authority.get().0.clone(),
             workers,
             traffic: traffic.get().0.clone(),
+            security: security.get().0.clone(),
             ports: AdminPorts {
                 admin: admin_port,
                 stats: stats_port,
@@ -211,6 +240,7 @@ impl DiscoveryStream {
 #[pyclass(frozen, get_all)]
 pub(crate) struct CertificateWanted {
     identity: String,
+    for_traffic: bool,
 }
 
 /// A certificate is there.
@@ -226,6 +256,13 @@ pub(crate) struct CertificateFetched {
 pub(crate) struct CertificateFailed {
     identity: String,
     reason: String,
+    valid_until: Option<f64>,
+}
+
+/// A fetch has come to nothing.
+#[pyclass(frozen, get_all)]
+pub(crate) struct CertificateDiscarded {
+    identity: String,
 }
 
 fn unix_seconds(time: SystemTime) -> f64 {
@@ -236,10 +273,11 @@ fn unix_seconds(time: SystemTime) -> f64 {
 
 fn certificate_event(py: Python<'_>, event: CertificateEvent) -> PyResult<Py<PyAny>> {
     Ok(match event {
-        CertificateEvent::Wanted(identity) => Py::new(
+        CertificateEvent::Wanted(identity, need) => Py::new(
             py,
             CertificateWanted {
                 identity: identity.to_string(),
+                for_traffic: need == Need::Traffic,
             },
         )?
         .into_any(),
@@ -255,11 +293,19 @@ fn certificate_event(py: Python<'_>, event: CertificateEvent) -> PyResult<Py<PyA
             )?
             .into_any()
         }
-        CertificateEvent::Failed(identity, reason) => Py::new(
+        CertificateEvent::Failed(identity, reason, kept) => Py::new(
             py,
             CertificateFailed {
                 identity: identity.to_string(),
                 reason,
+                valid_until: kept.map(unix_seconds),
+            },
+        )?
+        .into_any(),
+        CertificateEvent::Discarded(identity) => Py::new(
+            py,
+            CertificateDiscarded {
+                identity: identity.to_string(),
             },
         )?
         .into_any(),

@@ -75,6 +75,33 @@ def test_deny_refuses_whom_it_names_by_its_name(mesh: Mesh) -> None:
     eventually(lambda: mesh.reaches("east/client", SERVER))
 
 
+def test_a_policy_in_dry_run_is_logged_and_counted_and_lets_pass(mesh: Mesh) -> None:
+    policy = build.policy("rehearsed", "east", "DENY", build.rule({"principals": [EAST_CLIENT]}), app="server")
+    metadata = policy["metadata"]
+    assert isinstance(metadata, dict)
+    metadata["annotations"] = {"istio.io/dry-run": "true"}
+    counter = {"policy": "east/rehearsed", "outcome": "would_deny"}
+
+    def counted() -> float:
+        return total(mesh.metrics("node-2"), "ambit_policy_dry_runs_total", **counter)
+
+    mesh.fetch("ztunnel/node-2", "http://127.0.0.1:15000/logging?level=debug", method="POST")
+    before = counted()
+    try:
+        with mesh.applied(policy):
+            eventually(lambda: mesh.reaches("east/client", SERVER) and counted() > before)
+            assert who_reaches(mesh) == set(CLIENTS)
+            log = mesh.lab.logs("ztunnel/node-2")
+            (line, *_) = [line for line in log.splitlines() if "would_deny" in line]
+            assert "east/rehearsed" in line
+            assert EAST_CLIENT in line
+            after = counted()
+            assert mesh.reaches("west/client", SERVER)
+            assert counted() == after, "the policy names somebody else"
+    finally:
+        mesh.fetch("ztunnel/node-2", "http://127.0.0.1:15000/logging?level=info", method="POST")
+
+
 def test_deny_cuts_an_established_connection_within_a_second(mesh: Mesh, tmp_path: Path) -> None:
     order = json.dumps({"host": mesh.address(SERVER), "port": PORT, "seconds": 5})
     policy = build.policy("cut", "east", "DENY", build.rule({"principals": [EAST_CLIENT]}), app="server")

@@ -35,6 +35,8 @@ PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.execut
 PORT = 7000
 """Where every pod of the tests serves."""
 
+CURL_OPTIONS = ("--silent", "--show-error", "--fail", "--max-time", "5")
+
 PATIENCE_SECONDS = 5.0
 """For what normally takes milliseconds."""
 
@@ -214,10 +216,10 @@ class Mesh:
     def metrics(self, node: str) -> list[Sample]:
         return parse_metrics(self.fetch(f"ztunnel/{node}", "http://127.0.0.1:15020/metrics"))
 
-    def fetch(self, process: str, url: str) -> str:
+    def fetch(self, process: str, url: str, method: str = "GET") -> str:
         """A page as seen from inside a process's network."""
         done = subprocess.run(
-            [*self.beside(process), "curl", "--silent", "--show-error", "--fail", "--max-time", "5", url],
+            [*self.beside(process), "curl", *CURL_OPTIONS, "--request", method, url],
             capture_output=True,
             text=True,
             check=False,

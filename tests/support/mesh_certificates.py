@@ -60,6 +60,17 @@ def issue(authority: Authority, *identities: str) -> Credentials:
     return Credentials(certificate.public_bytes(Encoding.PEM).decode(), private.decode())
 
 
+def revoke(authority: Authority, *serials: int) -> str:
+    """A revocation list of these serial numbers, in PEM. It has expired already, which must not matter."""
+    then = datetime.now(UTC) - timedelta(days=2)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(authority.certificate.subject)
+    builder = builder.last_update(then).next_update(then + timedelta(days=1))
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(then).build()
+        builder = builder.add_revoked_certificate(entry)
+    return builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
 def build_request() -> str:
     """A certificate signing request for a fresh key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -24,9 +24,10 @@ use tokio::time::timeout;
 
 use crate::pool::HANDSHAKE_TIMEOUT;
 use crate::telemetry::Flag;
-use crate::tls::handshake::{self, Established};
+use crate::tls::TlsRules;
+use crate::tls::handshake::{self, Established, HandshakeError};
 use crate::tls::verify;
-use crate::tunnel::{RelayEnd, Stream, Tunnel};
+use crate::tunnel::{RelayEnd, Stream, Tunnel, revocable};
 
 /// How long the gateway may take to end the outer stream after we did.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -49,6 +50,9 @@ pub(crate) enum GatewayError {
     /// The inner tunnel.
     #[error("behind the gateway: {0}")]
     Handshake(String),
+    /// The inner tunnel.
+    #[error("behind the gateway: the server's certificate is revoked")]
+    Revoked,
     /// The inner tunnel's stream.
     #[error("behind the gateway: {0}")]
     Open(OpenError),
@@ -61,13 +65,9 @@ impl GatewayError {
     pub(crate) fn flag(&self) -> Flag {
         match self {
             Self::NoIdentity(_) | Self::Handshake(_) => Flag::TlsFailure,
-            Self::Outer(RelayEnd::Refused(401)) | Self::Inner(RelayEnd::Refused(401)) => Flag::Denied,
-            Self::Outer(RelayEnd::Refused(_) | RelayEnd::NoAnswer(_))
-            | Self::Inner(RelayEnd::Refused(_) | RelayEnd::NoAnswer(_))
-            | Self::Socket(_)
-            | Self::OuterEnded
-            | Self::Open(_) => Flag::Connect,
-            Self::Outer(_) | Self::Inner(_) => Flag::None,
+            Self::Revoked => Flag::CertificateRevoked,
+            Self::Outer(end) | Self::Inner(end) => end.flag(),
+            Self::Socket(_) | Self::OuterEnded | Self::Open(_) => Flag::Connect,
         }
     }
 }
@@ -84,6 +84,8 @@ pub(crate) struct FarEnd {
 pub(crate) struct InnerTunnel<'a> {
     /// How to prove who we are, and whom to accept.
     pub tls: ClientConfig,
+    /// What its handshake goes by.
+    pub rules: Arc<TlsRules>,
     /// What to announce.
     pub settings: framing::Settings,
     /// What to ask for.
@@ -145,9 +147,14 @@ async fn carry(
     let established: Established = timeout(HANDSHAKE_TIMEOUT, handshake::connect(&socket, Arc::new(inner.tls)))
         .await
         .map_err(|_| refused("the server did not finish the tls handshake in 10 s".to_owned()))?
-        .map_err(|error| refused(error.to_string()))?;
+        .map_err(|error| match error {
+            HandshakeError::Revoked => GatewayError::Revoked,
+            error => refused(error.to_string()),
+        })?;
+    let links = established.links(&inner.rules.revocations);
     let identity = verify::identity_of(&established.peer).map_err(refused)?;
     let (tunnel, early) = Tunnel::new(socket, established, Connection::client(inner.settings));
+    revocable::track(&tunnel, links, &inner.rules.revocations);
     let work = async {
         let stream = tunnel.open(&inner.head).map_err(GatewayError::Open)?;
         let stream = opened.get_or_init(|| stream);

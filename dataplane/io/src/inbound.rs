@@ -26,7 +26,7 @@ use crate::telemetry::{
     Addresses, ConnectionReport, Direction, Flag, SecurityPolicy, TrafficLabels, report_early_failure,
 };
 use crate::tls::{handshake, verify};
-use crate::tunnel::{Request, Stream, Tunnel, TunnelEnd};
+use crate::tunnel::{Request, Stream, Tunnel, TunnelEnd, revocable};
 
 /// What all streams of one inbound tunnel have in common.
 struct Client {
@@ -48,8 +48,11 @@ pub(crate) async fn serve_hbone(proxy: Rc<PodProxy>, accepted: Accepted) {
     };
     match accept_tunnel(&proxy, &socket, peer, local).await {
         Ok((client, established)) => {
+            let revocations = &proxy.shared.tls.revocations;
+            let links = established.links(revocations);
             let (tunnel, early) = Tunnel::new(socket, established, Connection::server(proxy.shared.settings.server()));
             proxy.track_tunnel(&tunnel);
+            revocable::track(&tunnel, links, revocations);
             let client = Rc::new(client);
             let accept = |request: Request| {
                 let (serving, client) = (Rc::clone(&proxy), Rc::clone(&client));
@@ -241,7 +244,7 @@ async fn admit_and_relay(
         stream.refuse(refused.status);
         refused
     };
-    live.admit(&proxy.shared.mesh())
+    live.admit(&proxy.shared)
         .map_err(|text| refuse(Refused::new(401, Flag::Denied, text)))?;
     let application = match header {
         None => connect_application(proxy, client.address, live.destination).await,
@@ -258,7 +261,7 @@ async fn admit_and_relay(
     }
     tokio::select! {
         ended = stream.relay(Rc::new(application)) => {
-            ended.map_err(|error| Refused::new(503, Flag::None, error.to_string()))
+            ended.map_err(|error| Refused::new(503, error.flag(), error.to_string()))
         }
         (flag, why) = live.ended() => Err(Refused::new(401, flag, why)),
     }
@@ -353,7 +356,7 @@ async fn relay_plaintext(
     live: &Rc<Live>,
     moved: &tcp_relay::Moved,
 ) -> Result<(), Refused> {
-    live.admit(&proxy.shared.mesh())
+    live.admit(&proxy.shared)
         .map_err(|text| Refused::new(401, Flag::Denied, text))?;
     let application = connect_application(proxy, accepted.peer, live.destination).await?;
     tokio::select! {

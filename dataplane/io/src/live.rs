@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ambit_core::identity::Identity;
 use ambit_core::mesh_state::{MeshState, Workload};
-use ambit_core::policy::{self, Decision, Verdict};
+use ambit_core::policy::{self, Decision, DryRun, PolicyKey, Verdict};
 
-use crate::logging::{self, Fields, Level};
+use crate::logging::{self, Fields};
+use crate::shared::Shared;
 use crate::signal::Signal;
 use crate::telemetry::Flag;
 
@@ -43,14 +44,30 @@ impl Live {
         }
     }
 
-    /// Whether the connection may be made; what policies in dry run say of it is logged.
-    pub(crate) fn admit(&self, mesh: &MeshState) -> Result<(), String> {
-        let decision = self.decide(mesh);
+    /// Whether the connection may be made; what policies in dry run say of it is logged and counted.
+    pub(crate) fn admit(&self, shared: &Shared) -> Result<(), String> {
+        let decision = self.decide(&shared.mesh());
         for outcome in &decision.dry_run {
-            let fields = Fields::default().text("outcome", &format!("{outcome:?}"));
-            logging::write(Level::Info, "policy", "dry run", &fields);
+            self.tell(outcome, shared);
         }
         permitted(decision.verdict)
+    }
+
+    fn tell(&self, outcome: &DryRun, shared: &Shared) {
+        let policy = outcome.policy().map_or("", PolicyKey::as_str);
+        shared.metrics.security.dry_run(policy, outcome.reason());
+        if !logging::is_enabled(shared.dry_run_level) {
+            return;
+        }
+        let peer = self.peer.as_ref().map(ToString::to_string);
+        let fields = Fields::default()
+            .text("outcome", outcome.reason())
+            .text("policy", policy)
+            .text("rule", &outcome.rule().map(|rule| rule.to_string()).unwrap_or_default())
+            .plain("src.addr", self.source)
+            .text("src.identity", &peer.unwrap_or_default())
+            .plain("dst.addr", self.destination);
+        logging::write(shared.dry_run_level, "policy", "dry run", &fields);
     }
 
     /// End the connection if `mesh` no longer permits it.

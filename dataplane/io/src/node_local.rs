@@ -91,7 +91,7 @@ impl Near {
         counters: &Moved,
     ) -> Result<(), Refused> {
         let denied = |text| Refused::new(401, Flag::Denied, text);
-        live.admit(&self.server_proxy.shared.mesh()).map_err(denied)?;
+        live.admit(&self.server_proxy.shared).map_err(denied)?;
         let server = inbound::connect_application(&self.server_proxy, application.peer, self.target).await?;
         application.stands();
         tokio::select! {

@@ -55,12 +55,12 @@ impl OutboundError {
     fn flag(&self) -> Flag {
         match self {
             Self::Dial(error) => error.flag(),
-            Self::Relay(RelayEnd::Refused(401)) => Flag::Denied,
-            Self::Open(_) | Self::Relay(RelayEnd::Refused(_) | RelayEnd::NoAnswer(_)) => Flag::Connect,
+            Self::Relay(end) => end.flag(),
+            Self::Open(_) => Flag::Connect,
             Self::Identity(_) => Flag::IdentityError,
             Self::Gateway(error) => error.flag(),
             Self::NodeLocal(refused) => refused.flag,
-            Self::Relay(_) | Self::Plain(_) => Flag::None,
+            Self::Plain(_) => Flag::None,
         }
     }
 
@@ -327,6 +327,7 @@ async fn through_gateway(
     };
     let inner = InnerTunnel {
         tls,
+        rules: Arc::clone(&proxy.shared.tls),
         settings: proxy.shared.settings.client(),
         head: head.connect_head(Some(&network)),
         patience: RESPONSE_TIMEOUT,

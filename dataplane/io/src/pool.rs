@@ -15,11 +15,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::certificates::{CertificateMissing, Certificates};
 use crate::netns::Netns;
+use crate::proxy::HBONE_PORT;
 use crate::settings::{SocketSettings, TrafficSettings};
 use crate::sockets::{self, Source};
 use crate::telemetry::Flag;
 use crate::tls::handshake::{self, HandshakeError};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Tunnel, revocable};
 
 /// Deadline of a TCP connect (ztunnel.md 1.8).
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +55,9 @@ pub(crate) enum DialError {
     /// No answer to SYN.
     #[error("connecting to {0} took longer than 10 s; does a NetworkPolicy or a firewall block port 15008?")]
     ConnectTimeout(SocketAddr),
+    /// The server's certificate was taken back.
+    #[error("no tunnel to {0}: the server's certificate is revoked")]
+    Revoked(SocketAddr),
     /// One side refused the other's certificate, or the peer does not speak HBONE.
     #[error("no tunnel to {target}: {why}")]
     Handshake {
@@ -74,7 +78,9 @@ impl DialError {
     pub(crate) fn flag(&self) -> Flag {
         match self {
             Self::Certificate(_) => Flag::IdentityError,
+            Self::ConnectTimeout(target) if target.port() == HBONE_PORT => Flag::NetworkPolicy,
             Self::Connect { .. } | Self::ConnectTimeout(_) => Flag::Connect,
+            Self::Revoked(_) => Flag::CertificateRevoked,
             Self::Handshake { .. } => Flag::TlsFailure,
         }
     }
@@ -174,8 +180,18 @@ impl Pool {
         let established = timeout(HANDSHAKE_TIMEOUT, handshake::connect(&socket, Arc::new(config)))
             .await
             .map_err(|_| failed("the peer did not finish the tls handshake in 10 s".to_owned()))?
-            .map_err(|error: HandshakeError| failed(error.to_string()))?;
+            .map_err(|error| match error {
+                HandshakeError::Revoked => DialError::Revoked(target),
+                // As stock ztunnel counts it (ztunnel.md 8.3).
+                HandshakeError::Io(why) => DialError::Connect {
+                    target,
+                    why: format!("the peer broke off the tls handshake: {why}"),
+                },
+                error => failed(error.to_string()),
+            })?;
+        let links = established.links(&certificate.rules.revocations);
         let (tunnel, early) = Tunnel::new(socket, established, Connection::client(self.settings.client()));
+        revocable::track(&tunnel, links, &certificate.rules.revocations);
         let driven = Rc::clone(&tunnel);
         tokio::task::spawn_local(async move {
             // A peer cannot open streams towards a client: the framer refuses them.

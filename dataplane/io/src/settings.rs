@@ -1,8 +1,12 @@
 //! What an operator can set about how connections are carried (facts/ztunnel.md 9.1). Defaults are Istio's.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ambit_core::framing;
+
+use crate::logging::Level;
+pub use crate::tls::KeyExchange;
 
 /// All of it. One value for the whole process; workers share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,4 +191,17 @@ impl TrafficSettings {
             ..base
         }
     }
+}
+
+/// What an operator can set about identities and policies (ztunnel.md 9.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecuritySettings {
+    /// The lifetime that is asked for (`SECRET_TTL`).
+    pub certificate_lifetime: Duration,
+    /// File with revocation lists (`CRL_PATH`).
+    pub revocation_lists: Option<PathBuf>,
+    /// Which key exchanges are allowed (`COMPLIANCE_POLICY`).
+    pub key_exchange: KeyExchange,
+    /// At which level the log tells what policies in dry run would have done (`AUTHZ_POLICY_INFO_LOGGING`).
+    pub dry_run_level: Level,
 }

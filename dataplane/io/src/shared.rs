@@ -7,10 +7,12 @@ use ambit_core::mesh_state::{Applied, MeshSettings, MeshState, MeshWriter};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::certificates::Certificates;
+use crate::certificates::{Certificates, Need};
+use crate::logging::Level;
 use crate::readiness::Readiness;
 use crate::settings::TrafficSettings;
 use crate::telemetry::Metrics;
+use crate::tls::TlsRules;
 
 /// The state that connections are decided on, and what they report to.
 pub struct Shared {
@@ -22,6 +24,10 @@ pub struct Shared {
     pub readiness: Readiness,
     /// How connections are carried.
     pub settings: Arc<TrafficSettings>,
+    /// At which level the log tells of policies in dry run.
+    pub(crate) dry_run_level: Level,
+    /// What handshakes go by.
+    pub(crate) tls: Arc<TlsRules>,
     mesh: ArcSwap<MeshState>,
     writer: Mutex<MeshWriter>,
     version: watch::Sender<u64>,
@@ -30,13 +36,21 @@ pub struct Shared {
 
 impl Shared {
     /// Begin with an empty mesh.
-    pub fn new(mesh: MeshSettings, settings: TrafficSettings, certificates: Certificates) -> Arc<Self> {
+    pub(crate) fn new(
+        mesh: MeshSettings,
+        settings: TrafficSettings,
+        dry_run_level: Level,
+        certificates: Certificates,
+        tls: Arc<TlsRules>,
+    ) -> Arc<Self> {
         let writer = MeshWriter::new(mesh);
         Arc::new(Self {
             certificates: Arc::new(certificates),
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(Arc::clone(&tls.counters))),
             readiness: Readiness::default(),
             settings: Arc::new(settings),
+            dry_run_level,
+            tls,
             mesh: ArcSwap::from_pointee(writer.snapshot()),
             writer: Mutex::new(writer),
             version: watch::Sender::new(0),
@@ -73,7 +87,7 @@ impl Shared {
             self.version.send_modify(|version| *version += 1);
         }
         for identity in &applied.wanted_identities {
-            self.certificates.want(identity);
+            self.certificates.want(identity, Need::Pod);
         }
         for identity in &applied.forgotten_identities {
             self.certificates.forget(identity);

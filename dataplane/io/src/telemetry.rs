@@ -2,12 +2,14 @@
 //! (ztunnel.md 8.3 and 8.4).
 
 mod metrics;
+mod security;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use metrics::Metrics;
+pub use security::SecurityCounters;
 
 use crate::logging::{self, Fields, Level};
 
@@ -54,6 +56,12 @@ pub enum Flag {
     TlsFailure,
     /// No certificate of our own.
     IdentityError,
+    /// The peer broke HTTP/2.
+    Http2Failure,
+    /// No answer on the port of tunnels, as when a NetworkPolicy blocks it.
+    NetworkPolicy,
+    /// The peer's certificate was taken back.
+    CertificateRevoked,
 }
 
 impl Flag {
@@ -64,6 +72,9 @@ impl Flag {
             Self::Connect => "CONNECT",
             Self::TlsFailure => "TLS_FAILURE",
             Self::IdentityError => "IDENTITY_ERROR",
+            Self::Http2Failure => "H2_HANDSHAKE_FAILURE",
+            Self::NetworkPolicy => "NETWORK_POLICY",
+            Self::CertificateRevoked => "CERT_REVOKED",
         }
     }
 }

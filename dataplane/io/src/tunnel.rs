@@ -13,6 +13,7 @@
 
 mod buffers;
 mod receiving;
+pub(crate) mod revocable;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,9 @@ pub(crate) enum TunnelEnd {
     /// The peer broke HTTP/2.
     #[error("the tunnel broke: {0}")]
     Http2(String),
+    /// The peer's certificate was taken back.
+    #[error("closed because the peer's certificate has been revoked")]
+    Revoked,
     /// The peer stopped answering.
     #[error("the peer did not answer a ping for 20 s")]
     Unresponsive,
@@ -134,6 +138,14 @@ impl Tunnel {
     /// End the tunnel now, and all of its streams.
     pub(crate) fn abort(&self) {
         self.finish(TunnelEnd::Closed);
+        self.attention.raise();
+    }
+
+    /// End the tunnel now, because its peer's certificate was taken back.
+    fn revoke(&self) {
+        self.state.borrow_mut().framer.go_away(ErrorCode::NO_ERROR);
+        self.flush();
+        self.finish(TunnelEnd::Revoked);
         self.attention.raise();
     }
 

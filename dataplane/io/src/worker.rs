@@ -12,6 +12,7 @@ use crate::busy_poll;
 use crate::memory::Memory;
 use crate::proxy::{Neighbours, Pod, PodProxy};
 use crate::shared::Shared;
+use crate::tunnel::revocable;
 
 /// How often tunnels that nobody needs are looked for, and memory that nobody uses is given back.
 const HOUSEKEEPING: Duration = Duration::from_secs(2);
@@ -75,6 +76,7 @@ impl WorkerHandle {
 async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let pods = Rc::new(Neighbours::default());
     let mut changes = shared.changes();
+    let mut revocations = shared.tls.revocations.changes();
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     let mut memory = Memory::default();
     if shared.settings.busy_poll {
@@ -107,7 +109,14 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
                 let mesh = shared.mesh();
                 pods.for_each(|pod| pod.re_evaluate(&mesh));
             }
+            revoked = revocations.changed() => {
+                if revoked.is_err() {
+                    return;
+                }
+                revocable::end_revoked(&shared.tls.revocations);
+            }
             _ = housekeeping.tick() => {
+                revocable::forget_ended();
                 pods.for_each(PodProxy::release_unused);
                 memory.give_back(&shared.metrics);
             }

@@ -19,8 +19,9 @@ use crate::control::discovery::{
 use crate::control::{ControlError, ControlPlane, signing};
 use crate::netns::Netns;
 use crate::proxy::Pod;
-use crate::settings::TrafficSettings;
+use crate::settings::{SecuritySettings, TrafficSettings};
 use crate::shared::Shared;
+use crate::tls::TlsRules;
 use crate::worker::WorkerHandle;
 
 /// Discovery's two types (ztunnel.md 0.21).
@@ -52,6 +53,8 @@ pub struct Settings {
     pub workers: usize,
     /// How connections are carried.
     pub traffic: TrafficSettings,
+    /// How identities are proved and policies are reported.
+    pub security: SecuritySettings,
     /// Ports of the servers around the data path.
     pub ports: AdminPorts,
 }
@@ -77,13 +80,23 @@ impl Ztunnel {
             node_name,
             socks5: settings.traffic.socks5,
         };
-        let shared = Shared::new(mesh, settings.traffic.clone(), certificates);
+        let security = &settings.security;
+        let tls = TlsRules::new(security.key_exchange, security.revocation_lists.clone());
+        let shared = Shared::new(
+            mesh,
+            settings.traffic.clone(),
+            security.dry_run_level,
+            certificates,
+            tls,
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let control = runtime.handle().clone();
         let ending = watch::Sender::new(false);
         {
             let _inside = runtime.enter();
             admin::start(&shared, settings.ports)?;
+            let tls = Arc::clone(&shared.tls);
+            tokio::spawn(async move { tls.revocations.watch().await });
         }
         let mut ended = ending.subscribe();
         std::thread::Builder::new()
@@ -200,11 +213,15 @@ impl Ztunnel {
     /// Begin to fetch a certificate; the outcome is an event. Nothing happens for an identity that left this node.
     pub fn fetch_certificate(&self, identity: Identity) {
         let (authority, certificates) = (self.settings.authority.clone(), Arc::clone(&self.shared.certificates));
+        let (lifetime, rules) = (
+            self.settings.security.certificate_lifetime,
+            Arc::clone(&self.shared.tls),
+        );
         if !certificates.is_wanted(&identity) {
             return;
         }
         self.control.spawn(async move {
-            let result = signing::fetch(&authority, &identity).await;
+            let result = signing::fetch(&authority, &identity, lifetime, &rules).await;
             certificates.fetched(&identity, result);
         });
     }

@@ -282,7 +282,9 @@ SELECT = "selector: {matchLabels: {app: web}}"
         ),
         pytest.param([objects.authorization(SELECT, namespace="other")], [], id="other-namespaces-policy"),
         pytest.param(
-            [objects.authorization(SELECT, metadata='annotations: {istio.io/dry-run: "true"}')], [], id="dry-run"
+            [objects.authorization(SELECT, metadata='annotations: {istio.io/dry-run: "true"}')],
+            ["demo/policy"],
+            id="dry-run",
         ),
         pytest.param(
             [

@@ -62,6 +62,11 @@ def test_metadata_can_be_added_by_the_environment() -> None:
         ("LOCALHOST_APP_TUNNEL", "off"),
         ("UNSTABLE_ENABLE_SOCKS5", "on"),
         ("PROXY_MODE", "dedicated"),
+        ("SECRET_TTL", "1s"),
+        ("SECRET_TTL", "24"),
+        ("TLS12_ENABLED", "true"),
+        ("COMPLIANCE_POLICY", "fips"),
+        ("AUTHZ_POLICY_INFO_LOGGING", "yes"),
     ],
 )
 def test_what_the_traffic_cannot_be_set_to_is_refused_with_the_variable_named(name: str, text: str) -> None:
@@ -90,6 +95,11 @@ def test_every_setting_of_the_traffic_is_taken() -> None:
             "LOCALHOST_APP_TUNNEL": "false",
             "UNSTABLE_ENABLE_SOCKS5": "true",
             "PROXY_MODE": "shared",
+            "SECRET_TTL": "2s",
+            "TLS12_ENABLED": "false",
+            "COMPLIANCE_POLICY": "pqc",
+            "CRL_PATH": "/nowhere/ca-crl.pem",
+            "AUTHZ_POLICY_INFO_LOGGING": "true",
         }
     )
 

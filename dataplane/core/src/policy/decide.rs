@@ -90,6 +90,33 @@ pub enum DryRun {
     WouldNotAllow,
 }
 
+impl DryRun {
+    /// A stable name for logs and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::WouldDeny { .. } => "would_deny",
+            Self::WouldAllow { .. } => "would_allow",
+            Self::WouldNotAllow => "would_not_allow",
+        }
+    }
+
+    /// The policy that matched, where one did.
+    pub fn policy(&self) -> Option<&PolicyKey> {
+        match self {
+            Self::WouldDeny { policy, .. } | Self::WouldAllow { policy, .. } => Some(policy),
+            Self::WouldNotAllow => None,
+        }
+    }
+
+    /// Which of the policy's rules matched, counted from 0.
+    pub fn rule(&self) -> Option<usize> {
+        match self {
+            Self::WouldDeny { rule, .. } | Self::WouldAllow { rule, .. } => Some(*rule),
+            Self::WouldNotAllow => None,
+        }
+    }
+}
+
 impl PolicyRefusal {
     /// A stable name for logs and metrics.
     pub fn reason(&self) -> &'static str {

@@ -1,6 +1,7 @@
 //! Certificates from the controller's authority (ztunnel.md 5).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambit_core::identity::Identity;
@@ -10,30 +11,40 @@ use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
 use super::{ControlError, ControlPlane, method};
+use crate::tls::TlsRules;
 use crate::tls::certificate::{PendingKey, WorkloadCertificate};
 
-/// The lifetime that is asked for (ztunnel.md 5.1).
-const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// An authority that takes longer is as good as away.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Get a certificate for `identity`, which must belong to a pod on this node.
+/// Get a certificate for `identity`, which must belong to a pod on this node, asking for `lifetime` (ztunnel.md 5.1). The
+/// controller's root file and our token are read for each, so that changed ones are used at once.
 ///
 /// # Errors
 /// A text saying which step failed.
-pub async fn fetch(controller: &ControlPlane, identity: &Identity) -> Result<WorkloadCertificate, String> {
+pub(crate) async fn fetch(
+    controller: &ControlPlane,
+    identity: &Identity,
+    lifetime: Duration,
+    rules: &Arc<TlsRules>,
+) -> Result<WorkloadCertificate, String> {
     let key = PendingKey::generate(identity.clone()).map_err(|error| format!("cannot make a key: {error}"))?;
     let csr = key
         .signing_request()
         .map_err(|error| format!("cannot make a signing request: {error}"))?;
-    let chain = tokio::time::timeout(DEADLINE, sign(controller, identity, csr))
+    let chain = tokio::time::timeout(DEADLINE, sign(controller, identity, csr, lifetime))
         .await
         .map_err(|_| format!("the authority at {} did not answer in 10 s", controller.address))?
         .map_err(|error| error.to_string())?;
-    key.certify(&chain).map_err(|error| error.to_string())
+    key.certify(&chain, rules).map_err(|error| error.to_string())
 }
 
-async fn sign(controller: &ControlPlane, identity: &Identity, csr: String) -> Result<Vec<String>, ControlError> {
+async fn sign(
+    controller: &ControlPlane,
+    identity: &Identity,
+    csr: String,
+    lifetime: Duration,
+) -> Result<Vec<String>, ControlError> {
     let mut client = Grpc::new(controller.connect().await?);
     client.ready().await.map_err(|error| ControlError::Unreachable {
         address: controller.address.clone(),
@@ -44,7 +55,7 @@ async fn sign(controller: &ControlPlane, identity: &Identity, csr: String) -> Re
     };
     let message = IstioCertificateRequest {
         csr,
-        validity_duration: i64::try_from(LIFETIME.as_secs()).unwrap_or(i64::MAX),
+        validity_duration: i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX),
         metadata: Some(Struct {
             fields: BTreeMap::from([("ImpersonatedIdentity".to_owned(), impersonated)]),
         }),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Direction, Flag, Peer, SecurityPolicy, TrafficLabels};
+use super::{Direction, Flag, Peer, SecurityCounters, SecurityPolicy, TrafficLabels};
 use crate::logging;
 
 /// Counters of one set of labels.
@@ -26,6 +26,8 @@ pub struct Metrics {
     closed: AtomicU64,
     early_failures_inbound: AtomicU64,
     early_failures_outbound: AtomicU64,
+    /// Of handshakes and policies.
+    pub security: Arc<SecurityCounters>,
     /// Pods whose traffic is served.
     pub active_proxies: AtomicI64,
     /// Pods whose listeners could not be opened yet.
@@ -41,6 +43,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// All at zero, but for what `security` has counted.
+    pub(crate) fn new(security: Arc<SecurityCounters>) -> Self {
+        Self {
+            security,
+            ..Self::default()
+        }
+    }
+
     fn series(&self, labels: &TrafficLabels, flag: Flag) -> Arc<Series> {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (labels.clone(), flag);
@@ -77,6 +87,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = String::new();
         self.render_traffic(&mut text);
+        self.security.render(&mut text);
         let early = [
             ("reporter=\"destination\"", self.early_failures_inbound.load(Relaxed)),
             ("reporter=\"source\"", self.early_failures_outbound.load(Relaxed)),
@@ -202,12 +213,12 @@ fn sample_name(name: &str, kind: &str) -> String {
     }
 }
 
-fn family(text: &mut String, name: &str, kind: &str, help: &str) {
+pub(super) fn family(text: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} {kind}");
 }
 
-fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+pub(super) fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _ = if labels.is_empty() {
         writeln!(text, "{name} {value}")
     } else {
@@ -269,7 +280,7 @@ fn render_peer(text: &mut String, side: &str, peer: &Peer, proved_only: bool, se
     }
 }
 
-fn pair(text: &mut String, name: &str, value: &str) {
+pub(super) fn pair(text: &mut String, name: &str, value: &str) {
     if !text.is_empty() {
         text.push(',');
     }

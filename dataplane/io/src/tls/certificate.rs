@@ -14,7 +14,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::verify::{ClientIdentityVerifier, ServerIdentityVerifier, identity_of};
-use super::{ALPN, provider};
+use super::{ALPN, TlsRules};
+use crate::logging::{self, Fields, Level};
 
 /// Why a signed certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,15 @@ pub(crate) enum CertificateRejected {
         asked: Identity,
         /// What the leaf's URI SAN says.
         got: String,
+    },
+    /// Over before it began: one of the two clocks is wrong.
+    #[error(
+        "the certificate ended {}s ago by this node's clock; compare it with the authority's",
+        .ago.as_secs()
+    )]
+    Expired {
+        /// How long ago.
+        ago: Duration,
     },
     /// rustls refuses the key or the chain.
     #[error("the certificate cannot be used: {0}")]
@@ -68,8 +78,12 @@ impl PendingKey {
     }
 
     /// Join the key with the authority's answer: leaf, intermediates, and the root bundle as the last element.
-    pub(crate) fn certify(self, chain: &[String]) -> Result<WorkloadCertificate, CertificateRejected> {
-        WorkloadCertificate::new(self.identity, self.key.serialize_der(), chain)
+    pub(crate) fn certify(
+        self,
+        chain: &[String],
+        rules: &Arc<TlsRules>,
+    ) -> Result<WorkloadCertificate, CertificateRejected> {
+        WorkloadCertificate::new(self.identity, self.key.serialize_der(), chain, rules)
     }
 }
 
@@ -89,10 +103,17 @@ pub struct WorkloadCertificate {
     pub chain: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
     certified: Arc<CertifiedKey>,
+    /// What its handshakes go by.
+    pub(crate) rules: Arc<TlsRules>,
 }
 
 impl WorkloadCertificate {
-    fn new(identity: Identity, key: Vec<u8>, pems: &[String]) -> Result<Self, CertificateRejected> {
+    fn new(
+        identity: Identity,
+        key: Vec<u8>,
+        pems: &[String],
+        rules: &Arc<TlsRules>,
+    ) -> Result<Self, CertificateRejected> {
         let [leaf, intermediates @ .., bundle] = pems else {
             return Err(CertificateRejected::Incomplete(pems.len()));
         };
@@ -107,10 +128,18 @@ impl WorkloadCertificate {
             return Err(CertificateRejected::WrongIdentity { asked: identity, got });
         }
         let (not_before, not_after, serial) = validity(&chain[0])?;
-        let roots = Arc::new(parse_roots(bundle)?);
+        if let Ok(ago) = SystemTime::now().duration_since(not_after) {
+            return Err(CertificateRejected::Expired { ago });
+        }
+        let roots = Arc::new(parse_roots(&identity, bundle, rules)?);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
-        let certified = Arc::new(CertifiedKey::from_der(chain.clone(), key, &provider())?);
-        let server = Arc::new(server_config(&identity, Arc::clone(&roots), Arc::clone(&certified))?);
+        let certified = Arc::new(CertifiedKey::from_der(chain.clone(), key, &rules.provider)?);
+        let server = Arc::new(server_config(
+            &identity,
+            Arc::clone(&roots),
+            Arc::clone(&certified),
+            rules,
+        )?);
         Ok(Self {
             identity,
             not_before,
@@ -120,7 +149,14 @@ impl WorkloadCertificate {
             chain,
             roots,
             certified,
+            rules: Arc::clone(rules),
         })
+    }
+
+    /// Whose certificates it trusts.
+    #[cfg(test)]
+    pub(super) fn roots(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.roots)
     }
 
     /// What a client of this identity needs to dial a server that must prove one of `expected`.
@@ -128,8 +164,9 @@ impl WorkloadCertificate {
         let verifier = ServerIdentityVerifier {
             roots: Arc::clone(&self.roots),
             expected,
+            rules: Arc::clone(&self.rules),
         };
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.rules.provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -149,9 +186,10 @@ fn server_config(
     own: &Identity,
     roots: Arc<RootCertStore>,
     certified: Arc<CertifiedKey>,
+    rules: &Arc<TlsRules>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let verifier = ClientIdentityVerifier::new(roots, own)?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let verifier = ClientIdentityVerifier::new(roots, own, rules)?;
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&rules.provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
@@ -162,19 +200,59 @@ fn server_config(
     Ok(config)
 }
 
+/// Exactly one certificate. A second one in the same element would be ignored silently otherwise.
 fn parse_one(pem: &str) -> Result<CertificateDer<'static>, CertificateRejected> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| CertificateRejected::Malformed(error.to_string()))
+    let mut all = CertificateDer::pem_slice_iter(pem.as_bytes());
+    match (all.next(), all.next()) {
+        (Some(Ok(certificate)), None) => Ok(certificate),
+        (Some(Err(error)), _) => Err(CertificateRejected::Malformed(error.to_string())),
+        (None, _) => Err(CertificateRejected::Malformed(
+            "an element holds no certificate".to_owned(),
+        )),
+        (Some(Ok(_)), Some(_)) => Err(CertificateRejected::Malformed(
+            "an element of the chain holds several certificates; only the last one, the roots, may".to_owned(),
+        )),
+    }
 }
 
-fn parse_roots(bundle: &str) -> Result<RootCertStore, CertificateRejected> {
+/// The roots that can be used; the others are skipped with a warning (ztunnel.md 5.3).
+fn parse_roots(identity: &Identity, bundle: &str, rules: &TlsRules) -> Result<RootCertStore, CertificateRejected> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
-        let certificate = certificate.map_err(|error| CertificateRejected::Malformed(error.to_string()))?;
-        roots.add(certificate)?;
+    let mut usable = Vec::new();
+    let mut problem = None;
+    for found in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        let added = found.map_err(|error| error.to_string()).and_then(|root| {
+            roots
+                .add(root.clone())
+                .map(|()| root)
+                .map_err(|error| error.to_string())
+        });
+        match added {
+            Ok(root) => usable.push(root),
+            Err(error) => {
+                let fields = Fields::default()
+                    .text("identity", &identity.to_string())
+                    .text("error", &error);
+                logging::write(
+                    Level::Warn,
+                    "certificates",
+                    "a root of the authority is skipped",
+                    &fields,
+                );
+                problem = Some(error);
+            }
+        }
     }
     if roots.is_empty() {
-        return Err(CertificateRejected::Malformed("the root bundle is empty".to_owned()));
+        let why = problem.map_or_else(
+            || "it is empty".to_owned(),
+            |problem| format!("the last problem: {problem}"),
+        );
+        return Err(CertificateRejected::Malformed(format!(
+            "the root bundle has no usable root; {why}"
+        )));
     }
+    rules.revocations.learn_roots(&usable);
     Ok(roots)
 }
 

@@ -12,6 +12,7 @@ use rustls::{CertificateError, ClientConfig, ExtractedSecrets, ServerConfig};
 use tokio::net::TcpStream;
 
 use super::records::{HalfKey, RecordError, RecordLayer, Rekey};
+use super::revocation::{Link, Revocations};
 
 /// A handshake's flight with certificates and a post-quantum key share is about 3 KiB; what a peer sends before it is
 /// authenticated is bounded by this.
@@ -26,10 +27,22 @@ pub(crate) struct Established {
     pub records: RecordLayer,
     /// The peer's leaf certificate.
     pub peer: CertificateDer<'static>,
+    /// The authorities between it and the root, as the peer sent them.
+    pub intermediates: Vec<CertificateDer<'static>>,
+    /// How the keys were agreed on.
+    #[cfg(test)]
+    pub key_exchange: Option<rustls::NamedGroup>,
     /// Application bytes that came with the handshake's last flight, already decrypted.
     pub early: Vec<u8>,
     /// Bytes after them that are not decrypted yet.
     pub undecrypted: Vec<u8>,
+}
+
+impl Established {
+    /// What to keep of the peer's chain, to notice when it is revoked.
+    pub(crate) fn links(&self, revocations: &Revocations) -> Box<[Link]> {
+        revocations.links(&self.peer, &self.intermediates)
+    }
 }
 
 /// Why there is no connection. `Tls` is the peer's or our certificate; `Io` the network.
@@ -44,6 +57,9 @@ pub(crate) enum HandshakeError {
     /// The peer's certificate is not that of somebody we accept.
     #[error("tls handshake failed: the peer's certificate is refused: {0}")]
     Identity(String),
+    /// The peer's certificate, or one above it, was taken back by its issuer.
+    #[error("tls handshake failed: the peer's certificate is revoked")]
+    Revoked,
     /// The keys could not be taken over.
     #[error("tls handshake: {0}")]
     Records(#[from] RecordError),
@@ -71,7 +87,9 @@ pub(crate) async fn accept(socket: &TcpStream, config: Arc<ServerConfig>) -> Res
 trait Handshaking: Sized {
     type Data;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-    fn peer(&self) -> Option<CertificateDer<'static>>;
+    fn peer(&self) -> Option<(CertificateDer<'static>, Vec<CertificateDer<'static>>)>;
+    #[cfg(test)]
+    fn key_exchange(&self) -> Option<rustls::NamedGroup>;
     fn finish(self) -> Result<(ExtractedSecrets, Rekey), rustls::Error>;
 }
 
@@ -80,8 +98,12 @@ impl Handshaking for UnbufferedClientConnection {
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
-    fn peer(&self) -> Option<CertificateDer<'static>> {
-        self.peer_certificates().and_then(<[_]>::first).cloned()
+    fn peer(&self) -> Option<(CertificateDer<'static>, Vec<CertificateDer<'static>>)> {
+        split_chain(self.peer_certificates())
+    }
+    #[cfg(test)]
+    fn key_exchange(&self) -> Option<rustls::NamedGroup> {
+        self.negotiated_key_exchange_group().map(|group| group.name())
     }
     fn finish(self) -> Result<(ExtractedSecrets, Rekey), rustls::Error> {
         let (secrets, connection) = self.dangerous_into_kernel_connection()?;
@@ -94,13 +116,25 @@ impl Handshaking for UnbufferedServerConnection {
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
-    fn peer(&self) -> Option<CertificateDer<'static>> {
-        self.peer_certificates().and_then(<[_]>::first).cloned()
+    fn peer(&self) -> Option<(CertificateDer<'static>, Vec<CertificateDer<'static>>)> {
+        split_chain(self.peer_certificates())
+    }
+    #[cfg(test)]
+    fn key_exchange(&self) -> Option<rustls::NamedGroup> {
+        self.negotiated_key_exchange_group().map(|group| group.name())
     }
     fn finish(self) -> Result<(ExtractedSecrets, Rekey), rustls::Error> {
         let (secrets, connection) = self.dangerous_into_kernel_connection()?;
         Ok((secrets, Rekey::Server(Box::new(connection))))
     }
+}
+
+/// Leaf and intermediates.
+fn split_chain(
+    chain: Option<&[CertificateDer<'static>]>,
+) -> Option<(CertificateDer<'static>, Vec<CertificateDer<'static>>)> {
+    let (leaf, intermediates) = chain?.split_first()?;
+    Some((leaf.clone(), intermediates.to_vec()))
 }
 
 /// What the connection wants next; the borrow of rustls's state ends here.
@@ -137,13 +171,18 @@ async fn drive<C: Handshaking>(socket: &TcpStream, mut connection: C) -> Result<
             Step::Established => break,
         }
     }
-    let peer = connection.peer().ok_or(HandshakeError::NoCertificate)?;
+    let (peer, intermediates) = connection.peer().ok_or(HandshakeError::NoCertificate)?;
+    #[cfg(test)]
+    let key_exchange = connection.key_exchange();
     let (secrets, rekey) = connection.finish()?;
     let sealing = HalfKey::new(secrets.tx.0, &secrets.tx.1)?;
     let opening = HalfKey::new(secrets.rx.0, &secrets.rx.1)?;
     Ok(Established {
         records: RecordLayer::new(sealing, opening, rekey),
         peer,
+        intermediates,
+        #[cfg(test)]
+        key_exchange,
         early,
         undecrypted: incoming,
     })
@@ -222,6 +261,7 @@ fn explain(error: rustls::Error) -> HandshakeError {
         rustls::Error::InvalidCertificate(CertificateError::Other(reason)) => {
             HandshakeError::Identity(reason.0.to_string())
         }
+        rustls::Error::InvalidCertificate(CertificateError::Revoked) => HandshakeError::Revoked,
         other => HandshakeError::Tls(other),
     }
 }

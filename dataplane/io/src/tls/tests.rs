@@ -3,28 +3,44 @@
 use std::sync::Arc;
 
 use ambit_core::identity::Identity;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::NamedGroup;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use time::OffsetDateTime;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::certificate::{CertificateRejected, PendingKey, WorkloadCertificate};
 use super::handshake::{self, Established, HandshakeError};
 use super::records::{HEAD, MAX_CONTENT, Opened, RecordLayer, TAIL};
+use super::{KeyExchange, TlsRules};
 
 pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
     root: String,
+    pub(super) rules: Arc<TlsRules>,
 }
 
 impl Authority {
     pub(crate) fn new() -> Self {
+        Self::with_rules(TlsRules::new(KeyExchange::default(), None))
+    }
+
+    pub(crate) fn with_rules(rules: Arc<TlsRules>) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut parameters = CertificateParams::default();
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let root = parameters.self_signed(&key).expect("a root").pem();
         Self {
             issuer: Issuer::new(parameters, key),
             root,
+            rules,
         }
+    }
+
+    pub(super) fn roots(&self) -> Vec<CertificateDer<'static>> {
+        vec![CertificateDer::from_pem_slice(self.root.as_bytes()).expect("a root")]
     }
 
     fn sign(&self, key: &KeyPair, uris: &[&str]) -> String {
@@ -36,10 +52,24 @@ impl Authority {
         parameters.signed_by(key, &self.issuer).expect("a leaf").pem()
     }
 
+    fn certify_between(
+        &self,
+        who: &str,
+        from: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> Result<WorkloadCertificate, CertificateRejected> {
+        let pending = PendingKey::generate(identity(who)).expect("a key");
+        let mut parameters = CertificateParams::default();
+        parameters.subject_alt_names = vec![SanType::URI(who.try_into().expect("ascii"))];
+        (parameters.not_before, parameters.not_after) = (from, until);
+        let leaf = parameters.signed_by(pending.key(), &self.issuer).expect("a leaf").pem();
+        pending.certify(&[leaf, self.root.clone()], &self.rules)
+    }
+
     pub(crate) fn certify(&self, asked: &str, uris: &[&str]) -> Result<WorkloadCertificate, CertificateRejected> {
         let pending = PendingKey::generate(identity(asked)).expect("a key");
         let leaf = self.sign(pending.key(), uris);
-        pending.certify(&[leaf, self.root.clone()])
+        pending.certify(&[leaf, self.root.clone()], &self.rules)
     }
 }
 
@@ -192,7 +222,142 @@ fn a_chain_without_a_root_is_not_taken() {
     let pending = PendingKey::generate(identity(CLIENT)).expect("a key");
     let leaf = authority.sign(pending.key(), &[CLIENT]);
     assert!(matches!(
-        pending.certify(&[leaf]),
+        pending.certify(&[leaf], &authority.rules),
         Err(CertificateRejected::Incomplete(1))
     ));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn two_of_ours_agree_on_keys_that_a_quantum_computer_does_not_break() {
+    for demand in [KeyExchange::PostQuantumPreferred, KeyExchange::PostQuantumOnly] {
+        let authority = Authority::with_rules(TlsRules::new(demand, None));
+        let client = authority.certify(CLIENT, &[CLIENT]).expect("certified");
+        let server = authority.certify(SERVER, &[SERVER]).expect("certified");
+        let (dialled, accepted) = shake(&client, &server, SERVER).await;
+        let negotiated = Some(NamedGroup::X25519MLKEM768);
+        assert_eq!(dialled.expect("connected").key_exchange, negotiated, "{demand:?}");
+        assert_eq!(accepted.expect("accepted").key_exchange, negotiated, "{demand:?}");
+    }
+}
+
+/// A client that knows the classic groups only, as an older peer would.
+fn classic(client: &WorkloadCertificate) -> rustls::ClientConfig {
+    let mut config = client.client_config(vec![identity(SERVER)]).expect("a configuration");
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+    let resolver = Arc::clone(&config.client_auth_cert_resolver);
+    let verifier = super::verify::ServerIdentityVerifier {
+        roots: client.roots(),
+        expected: vec![identity(SERVER)],
+        rules: Arc::clone(&client.rules),
+    };
+    let alpn = std::mem::take(&mut config.alpn_protocols);
+    config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(resolver);
+    config.alpn_protocols = alpn;
+    config.enable_secret_extraction = true;
+    config
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_peer_without_them_is_served_unless_they_are_demanded() {
+    for (demand, is_served) in [
+        (KeyExchange::PostQuantumPreferred, true),
+        (KeyExchange::PostQuantumOnly, false),
+    ] {
+        let authority = Authority::with_rules(TlsRules::new(demand, None));
+        let client = authority.certify(CLIENT, &[CLIENT]).expect("certified");
+        let server = authority.certify(SERVER, &[SERVER]).expect("certified");
+        let (dialled, accepted) = pair().await;
+        let accept = handshake::accept(&accepted, Arc::clone(&server.server));
+        let (client, server) = tokio::join!(handshake::connect(&dialled, Arc::new(classic(&client))), accept);
+        assert_eq!(client.is_ok() && server.is_ok(), is_served, "{demand:?}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn while_roots_rotate_certificates_of_both_are_accepted() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let bundle = format!("{}{}", old.root, new.root);
+    let certify = |authority: &Authority, who: &str, bundle: &str| {
+        let pending = PendingKey::generate(identity(who)).expect("a key");
+        let leaf = authority.sign(pending.key(), &[who]);
+        pending
+            .certify(&[leaf, bundle.to_owned()], &authority.rules)
+            .expect("certified")
+    };
+    for (client, server) in [(&old, &new), (&new, &old)] {
+        let (dialled, accepted) = shake(
+            &certify(client, CLIENT, &bundle),
+            &certify(server, SERVER, &bundle),
+            SERVER,
+        )
+        .await;
+        assert!(dialled.is_ok() && accepted.is_ok());
+    }
+    let (_, accepted) = shake(
+        &certify(&old, CLIENT, &bundle),
+        &certify(&new, SERVER, &new.root),
+        SERVER,
+    )
+    .await;
+    assert!(accepted.is_err(), "the old root was taken out of the bundle");
+}
+
+#[test]
+fn bad_roots_are_skipped_unless_none_is_left() {
+    let authority = Authority::new();
+    let bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let certify = |bundle: String| {
+        let pending = PendingKey::generate(identity(CLIENT)).expect("a key");
+        let leaf = authority.sign(pending.key(), &[CLIENT]);
+        pending.certify(&[leaf, bundle], &authority.rules)
+    };
+    assert!(certify(format!("{bad}{}", authority.root)).is_ok());
+    for bundle in [bad.to_owned(), String::new()] {
+        let error = certify(bundle).err().expect("rejected").to_string();
+        assert!(error.contains("no usable root"), "{error}");
+    }
+}
+
+#[test]
+fn an_element_of_the_chain_is_one_certificate() {
+    let authority = Authority::new();
+    let pending = PendingKey::generate(identity(CLIENT)).expect("a key");
+    let leaf = authority.sign(pending.key(), &[CLIENT]);
+    let twice = format!("{leaf}{leaf}");
+    let error = pending.certify(&[twice, authority.root.clone()], &authority.rules);
+    let error = error.err().expect("rejected").to_string();
+    assert!(error.contains("several certificates"), "{error}");
+}
+
+fn in_seconds(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + time::Duration::seconds(seconds)
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_peer_whose_clock_is_a_little_ahead_is_accepted() {
+    for (ahead, is_accepted) in [(30, true), (300, false)] {
+        let authority = Authority::new();
+        let client = authority
+            .certify_between(CLIENT, in_seconds(ahead), in_seconds(3600))
+            .expect("certified");
+        let server = authority.certify(SERVER, &[SERVER]).expect("certified");
+        let (_, accepted) = shake(&client, &server, SERVER).await;
+        assert_eq!(accepted.is_ok(), is_accepted, "{ahead} s");
+    }
+}
+
+#[test]
+fn a_certificate_that_has_ended_when_it_comes_blames_the_clocks() {
+    let error = Authority::new()
+        .certify_between(CLIENT, in_seconds(-7200), in_seconds(-3600))
+        .err()
+        .expect("rejected")
+        .to_string();
+    assert!(error.contains("clock"), "{error}");
 }

@@ -1,18 +1,21 @@
 //! Who is on the other side: the chain must lead to the mesh's roots, and the one URI SAN must be an identity we accept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ambit_core::identity::Identity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::provider;
+use super::revocation::RevocationRefusal;
+use super::{TlsRules, algorithms};
+use crate::telemetry::Direction;
 
 /// The SPIFFE identity in a leaf certificate's URI SAN.
 ///
@@ -48,8 +51,34 @@ fn refused(text: String) -> Error {
 #[error("{0}")]
 struct Refused(String);
 
-fn algorithms() -> WebPkiSupportedAlgorithms {
-    provider().signature_verification_algorithms
+/// How far a peer's clock may be ahead of ours: a certificate that is not valid yet, but will be by then, is accepted.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// Verify at `now`; when the certificate is valid only from a little later on, at that time.
+fn within_skew<T>(now: UnixTime, verify: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
+    match verify(now) {
+        Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
+            if not_before.as_secs().saturating_sub(now.as_secs()) <= CLOCK_SKEW.as_secs() =>
+        {
+            verify(not_before)
+        }
+        result => result,
+    }
+}
+
+fn check_revocation(
+    rules: &TlsRules,
+    direction: Direction,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Error> {
+    rules.revocations.judge(leaf, intermediates).map_err(|refusal| {
+        rules.counters.revoked(direction);
+        Error::InvalidCertificate(match refusal {
+            RevocationRefusal::Revoked => CertificateError::Revoked,
+            RevocationRefusal::ListsUnusable(_) => CertificateError::Other(rustls::OtherError(Arc::new(refusal))),
+        })
+    })
 }
 
 /// Accepts servers that prove one of the expected identities (ztunnel.md 1.3, client side).
@@ -59,6 +88,8 @@ pub(crate) struct ServerIdentityVerifier {
     pub roots: Arc<RootCertStore>,
     /// Any of these will do; none at all refuses everybody.
     pub expected: Vec<Identity>,
+    /// What issuers took back.
+    pub rules: Arc<TlsRules>,
 }
 
 impl ServerCertVerifier for ServerIdentityVerifier {
@@ -71,7 +102,10 @@ impl ServerCertVerifier for ServerIdentityVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms().all)?;
+        within_skew(now, |time| {
+            verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, time, algorithms().all)
+        })?;
+        check_revocation(&self.rules, Direction::Outbound, end_entity, intermediates)?;
         let identity = identity_of(end_entity).map_err(refused)?;
         if self.expected.contains(&identity) {
             return Ok(ServerCertVerified::assertion());
@@ -110,17 +144,19 @@ impl ServerCertVerifier for ServerIdentityVerifier {
 pub(crate) struct ClientIdentityVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     trust_domain: String,
+    rules: Arc<TlsRules>,
 }
 
 impl ClientIdentityVerifier {
     /// Errors when `roots` is empty or does not parse.
-    pub(crate) fn new(roots: Arc<RootCertStore>, own: &Identity) -> Result<Self, Error> {
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider())
+    pub(crate) fn new(roots: Arc<RootCertStore>, own: &Identity, rules: &Arc<TlsRules>) -> Result<Self, Error> {
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&rules.provider))
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
         Ok(Self {
             chain,
             trust_domain: own.trust_domain().to_owned(),
+            rules: Arc::clone(rules),
         })
     }
 }
@@ -137,7 +173,10 @@ impl ClientCertVerifier for ClientIdentityVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = within_skew(now, |time| {
+            self.chain.verify_client_cert(end_entity, intermediates, time)
+        })?;
+        check_revocation(&self.rules, Direction::Inbound, end_entity, intermediates)?;
         let identity = identity_of(end_entity).map_err(refused)?;
         if identity.trust_domain() == self.trust_domain {
             return Ok(verified);

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::buffers::{BATCH, HEAD, MAX_CONTENT, OUTBOX, read_into_records};
 use super::{Tunnel, TunnelEnd, tls_end};
 use crate::signal::Signal;
+use crate::telemetry::Flag;
 use crate::{busy_poll, sockets};
 
 /// Length of an HTTP/2 frame's head.
@@ -47,6 +48,20 @@ pub(crate) enum RelayEnd {
     /// The peer did not answer our CONNECT.
     #[error("the destination's proxy did not answer in {}s", .0.as_secs())]
     NoAnswer(Duration),
+}
+
+impl RelayEnd {
+    /// The access log's flag for it.
+    pub(crate) fn flag(&self) -> Flag {
+        match self {
+            Self::Refused(401) => Flag::Denied,
+            Self::Refused(_) | Self::NoAnswer(_) => Flag::Connect,
+            Self::Tunnel(TunnelEnd::Revoked) => Flag::CertificateRevoked,
+            Self::Tunnel(TunnelEnd::Tls(_)) => Flag::TlsFailure,
+            Self::Tunnel(TunnelEnd::Http2(_)) => Flag::Http2Failure,
+            Self::Application(_) | Self::PeerReset(_) | Self::Tunnel(_) => Flag::None,
+        }
+    }
 }
 
 fn explain_status(status: u16) -> &'static str {
