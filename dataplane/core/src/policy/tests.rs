@@ -9,6 +9,7 @@ use crate::wire::{security as wire, workload};
 use wire::string_match::MatchType;
 
 mod fields;
+mod reference;
 
 fn string(match_type: MatchType) -> Vec<wire::StringMatch> {
     vec![wire::StringMatch {
