@@ -71,6 +71,7 @@ def test_deny_refuses_whom_it_names_by_its_name(mesh: Mesh) -> None:
         line = mesh.wait_for_line("node-2", lambda line: is_refusal_of(mesh, "east/client", line), lines)
         assert "east/no-client" in line.error
         assert line.source_identity == f"spiffe://{EAST_CLIENT}"
+        mesh.wait_for_line("node-1", lambda line: line.direction == "outbound" and "east/no-client" in line.error)
         assert denials(mesh) > before
     eventually(lambda: mesh.reaches("east/client", SERVER))
 

@@ -40,6 +40,7 @@ mod types;
 mod window;
 
 pub use connection::Connection;
+pub use fields::REFUSAL_HEADER;
 pub use frame::FRAME_HEAD_BYTES;
 pub use types::{
     ConnectHead, ConnectionError, ErrorCode, Event, MalformedRequest, OpenError, RequestHead, Settings, StreamGone,

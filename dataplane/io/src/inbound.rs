@@ -150,7 +150,7 @@ fn open_report(
             Some((Rc::new(live), report, header))
         }
         Err(refused) => {
-            stream.refuse(refused.status);
+            stream.refuse(refused.status, None);
             report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &refused.text);
             None
         }
@@ -241,7 +241,9 @@ async fn admit_and_relay(
     header: Option<Vec<u8>>,
 ) -> Result<(), Refused> {
     let refuse = |refused: Refused| {
-        stream.refuse(refused.status);
+        // Which policy it was helps whoever reads the client's log. What else fails is this node's own business.
+        let why = (refused.flag == Flag::Denied).then_some(refused.text.as_str());
+        stream.refuse(refused.status, why);
         refused
     };
     live.admit(&proxy.shared)

@@ -3,6 +3,9 @@
 
 use super::types::{MalformedRequest, RequestHead};
 
+/// Tells a client of ours which policy refused it. Others look at the status only (facts/ztunnel.md section 1.6).
+pub const REFUSAL_HEADER: &str = "x-ambit-refusal";
+
 /// What a field costs beyond its text in a list's size (RFC 9113 section 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
@@ -28,7 +31,15 @@ pub(super) struct Fields {
     has_authority: bool,
     status: Option<u16>,
     has_illegible_baggage: bool,
+    refusal: Option<String>,
     head: RequestHead,
+}
+
+/// What an answer to a CONNECT says.
+pub(super) struct ResponseHead {
+    pub(super) status: u16,
+    pub(super) baggage: Option<String>,
+    pub(super) refusal: Option<String>,
 }
 
 impl Fields {
@@ -43,6 +54,7 @@ impl Fields {
             has_authority: false,
             status: None,
             has_illegible_baggage: false,
+            refusal: None,
             head: RequestHead::default(),
         }
     }
@@ -94,6 +106,7 @@ impl Fields {
             b"baggage" => self.add_baggage(value),
             b"forwarded" => keep_first(&mut self.head.forwarded, value),
             b"traceparent" => keep_first(&mut self.head.traceparent, value),
+            name if name == REFUSAL_HEADER.as_bytes() => keep_first(&mut self.refusal, value),
             b"x-forwarded-network" => keep_first(&mut self.head.x_forwarded_network, value),
             _ => {}
         }
@@ -131,12 +144,16 @@ impl Fields {
         Ok(self.head)
     }
 
-    /// Status and baggage; `None` if the list is no response.
-    pub(super) fn into_response(mut self) -> Option<(u16, Option<String>)> {
+    /// `None` if the list is no response.
+    pub(super) fn into_response(mut self) -> Option<ResponseHead> {
         let is_sound = !self.is_too_large && self.problem.is_none();
         let is_request = self.is_connect.is_some() || self.has_authority;
         let status = self.status.filter(|_| is_sound && !is_request)?;
-        Some((status, self.legible_baggage()))
+        Some(ResponseHead {
+            status,
+            baggage: self.legible_baggage(),
+            refusal: self.refusal,
+        })
     }
 
     /// One illegible line makes all of the baggage worthless (facts/ztunnel.md section 1.5).

@@ -110,12 +110,12 @@ impl Connection {
         end: bool,
         fields: Fields,
     ) -> Result<Option<Event<'static>>, ConnectionError> {
-        let (status, baggage) = match fields.into_response() {
-            Some((status, _)) if status < 200 && !end => {
+        let response = match fields.into_response() {
+            Some(response) if response.status < 200 && !end => {
                 self.allowance.spend_frame("informational responses")?;
                 return Ok(None);
             }
-            Some((status, baggage)) if status >= 200 => (status, baggage),
+            Some(response) if response.status >= 200 => response,
             _ => return self.refuse_stream(stream, ErrorCode::PROTOCOL_ERROR).map(Some),
         };
         if let Some(open) = self.streams.get_mut(stream) {
@@ -125,8 +125,9 @@ impl Connection {
         self.settle(stream);
         Ok(Some(Event::Response {
             stream,
-            status,
-            baggage,
+            status: response.status,
+            baggage: response.baggage,
+            refusal: response.refusal,
             end,
         }))
     }

@@ -220,6 +220,8 @@ pub enum Event<'a> {
         status: u16,
         /// Who the destination is.
         baggage: Option<String>,
+        /// Why it refuses, in `REFUSAL_HEADER`.
+        refusal: Option<String>,
         /// The server sends no data at all.
         end: bool,
     },

@@ -141,10 +141,11 @@ impl Tunnel {
                     stream,
                     status,
                     baggage,
+                    refusal,
                     end,
                 } => {
                     if let Some(stream) = state.streams.get(&stream) {
-                        stream.answered(status, baggage);
+                        stream.answered(status, if status == 200 { baggage } else { refusal });
                         if end {
                             stream.peer_finished();
                         }

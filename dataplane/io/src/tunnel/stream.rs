@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ambit_core::framing::{ErrorCode, MalformedRequest, RequestHead, StreamId};
+use ambit_core::framing::{ErrorCode, MalformedRequest, REFUSAL_HEADER, RequestHead, StreamId};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,6 +19,8 @@ use crate::{busy_poll, sockets};
 
 /// Length of an HTTP/2 frame's head.
 const FRAME_HEAD: usize = 9;
+/// Of what a refusal says: a policy's name has at most 253 characters and its namespace 63.
+const MAX_REFUSAL: usize = 400;
 /// Pieces of one gathered write. More would rarely fill: a read of a tunnel holds about 16 records.
 const MAX_PIECES: usize = 64;
 
@@ -43,8 +45,8 @@ pub(crate) enum RelayEnd {
     #[error(transparent)]
     Tunnel(TunnelEnd),
     /// The peer's answer to our CONNECT was not 200.
-    #[error("the destination's proxy answered {0}{hint}", hint = explain_status(*.0))]
-    Refused(u16),
+    #[error("the destination's proxy answered {0}{hint}", hint = explain_status(*.0, .1.as_deref()))]
+    Refused(u16, Option<Box<str>>),
     /// The peer did not answer our CONNECT.
     #[error("the destination's proxy did not answer in {}s", .0.as_secs())]
     NoAnswer(Duration),
@@ -54,8 +56,8 @@ impl RelayEnd {
     /// The access log's flag for it.
     pub(crate) fn flag(&self) -> Flag {
         match self {
-            Self::Refused(401) => Flag::Denied,
-            Self::Refused(_) | Self::NoAnswer(_) => Flag::Connect,
+            Self::Refused(401, _) => Flag::Denied,
+            Self::Refused(..) | Self::NoAnswer(_) => Flag::Connect,
             Self::Tunnel(TunnelEnd::Revoked) => Flag::CertificateRevoked,
             Self::Tunnel(TunnelEnd::Tls(_)) => Flag::TlsFailure,
             Self::Tunnel(TunnelEnd::Http2(_)) => Flag::Http2Failure,
@@ -64,13 +66,15 @@ impl RelayEnd {
     }
 }
 
-fn explain_status(status: u16) -> &'static str {
-    match status {
-        401 => ": a policy there denies the connection; its log names the policy",
-        503 => ": it could not reach the application",
-        400 => ": it refused the request as malformed",
-        _ => "",
-    }
+/// What the peer said of its refusal, else what the status means.
+fn explain_status(status: u16, said: Option<&str>) -> String {
+    let known = match status {
+        401 => Some("a policy there denies the connection; its log names the policy"),
+        503 => Some("it could not reach the application"),
+        400 => Some("it refused the request as malformed"),
+        _ => None,
+    };
+    said.or(known).map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 /// Application bytes moved, as both ends count them.
@@ -112,8 +116,8 @@ struct Inbound {
 pub(crate) struct Answer {
     /// 200 opens the tunnel, anything else refuses it.
     pub status: u16,
-    /// What the peer tells of its workload.
-    pub baggage: Option<Box<str>>,
+    /// What the peer tells of its workload, or why it refuses.
+    pub told: Option<Box<str>>,
 }
 
 #[derive(Clone)]
@@ -137,9 +141,13 @@ impl Stream {
 
     // ---- what the tunnel's task reports
 
-    pub(super) fn answered(&self, status: u16, baggage: Option<String>) {
-        let baggage = baggage.map(String::into_boxed_str);
-        self.inbound.borrow_mut().response = Some(Answer { status, baggage });
+    pub(super) fn answered(&self, status: u16, mut told: Option<String>) {
+        if let Some(text) = told.as_mut().filter(|_| status != 200) {
+            // It is ASCII, so that any place can be cut at.
+            text.truncate(MAX_REFUSAL);
+        }
+        let told = told.map(String::into_boxed_str);
+        self.inbound.borrow_mut().response = Some(Answer { status, told });
         self.received.raise();
     }
 
@@ -224,15 +232,23 @@ impl Stream {
         self.tunnel.flush();
     }
 
-    /// Refuse a peer's CONNECT; the stream ends.
-    pub(crate) fn refuse(&self, status: u16) {
+    /// Refuse a peer's CONNECT, and tell one of ours why; the stream ends.
+    pub(crate) fn refuse(&self, status: u16, why: Option<&str>) {
+        let cut = |why: &str| {
+            why.chars()
+                .filter(|c| matches!(c, ' '..='~'))
+                .take(MAX_REFUSAL)
+                .collect()
+        };
+        let why: Option<String> = why.map(cut);
+        let headers: Vec<_> = why.iter().map(|why| (REFUSAL_HEADER, why.trim())).collect();
         // When the stream is gone already, there is nobody left to tell.
         let _ = self
             .tunnel
             .state
             .borrow_mut()
             .framer
-            .respond(self.id, status, &[], true);
+            .respond(self.id, status, &headers, true);
         self.tunnel.flush();
         self.tunnel.forget(self.id);
     }
@@ -285,11 +301,11 @@ impl Stream {
     ) -> Result<(), RelayEnd> {
         let answer = async {
             match timeout(patience, self.response()).await {
-                Ok(Ok(Answer { status: 200, baggage })) => {
-                    heard(baggage.as_deref());
+                Ok(Ok(Answer { status: 200, told })) => {
+                    heard(told.as_deref());
                     Ok(())
                 }
-                Ok(Ok(Answer { status, .. })) => Err(RelayEnd::Refused(status)),
+                Ok(Ok(Answer { status, told })) => Err(RelayEnd::Refused(status, told)),
                 Ok(Err(end)) => Err(end),
                 Err(_) => Err(RelayEnd::NoAnswer(patience)),
             }

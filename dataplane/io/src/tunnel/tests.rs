@@ -228,8 +228,12 @@ fn a_refusal_reaches_the_client_with_its_status() {
             ..ConnectHead::default()
         };
         let near = ends.client.open(&head).expect("opened");
-        eventually(|| ends.requests.borrow_mut().pop()).await.stream.refuse(401);
-        assert_eq!(near.response().await.expect("answered").status, 401);
+        eventually(|| ends.requests.borrow_mut().pop())
+            .await
+            .stream
+            .refuse(401, Some("denied by p"));
+        let answer = near.response().await.expect("answered");
+        assert_eq!((answer.status, answer.told.as_deref()), (401, Some("denied by p")));
         assert!(ends.server.state.borrow().streams.is_empty());
     });
 }
@@ -326,8 +330,14 @@ fn a_refused_application_is_reset_though_it_has_spoken() {
             tokio::task::spawn_local(
                 async move { near.open_and_relay(Rc::new(socket), Duration::from_secs(10)).await },
             );
-        eventually(|| ends.requests.borrow_mut().pop()).await.stream.refuse(401);
-        assert!(matches!(outcome.await.expect("no panic"), Err(RelayEnd::Refused(401))));
+        eventually(|| ends.requests.borrow_mut().pop())
+            .await
+            .stream
+            .refuse(401, None);
+        assert!(matches!(
+            outcome.await.expect("no panic"),
+            Err(RelayEnd::Refused(401, None))
+        ));
         assert!(application.read_u8().await.is_err());
         // The tunnel has all of its window back: another stream can carry more than what was thrown away.
         let (mut near, mut far, ..) = ends.carry().await;

@@ -224,6 +224,7 @@ fn informational_responses_are_skipped() {
         stream,
         status: 200,
         baggage: Some("a=b".into()),
+        refusal: None,
         end: false,
     };
     assert_eq!(client.receive(&mut bytes.as_slice()), Ok(Some(response)));
