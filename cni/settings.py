@@ -31,7 +31,7 @@ class AgentSettings:
     zds: where ztunnel connects (ZTUNNEL_UDS_ADDRESS).
     agent_socket: where pods are announced (AMBIT_AGENT_SOCKET).
     journal_path: the pods whose rules stand (AMBIT_AGENT_JOURNAL; beside the agent's socket by default).
-    enrolment: AMBIENT_IPV6 (default true), AMBIENT_DNS_CAPTURE (default false, until ztunnel has a DNS proxy),
+    enrolment: AMBIENT_IPV6 (default true), AMBIENT_DNS_CAPTURE (default false, as Istio without its chart),
         EXCLUDE_NAMESPACES (comma list), SYSTEM_NAMESPACE.
     log_level: AMBIT_LOG_LEVEL.
     """

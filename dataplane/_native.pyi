@@ -46,9 +46,11 @@ class TrafficSettings:
         node_local: bool,
         busy_poll: bool,
         socks5: bool,
+        dns: tuple[str, str, str, str | None] | None,
     ) -> TrafficSettings:
         """`original_source` None means where the kernel permits it; `keepalive` is seconds of silence, seconds between
-        probes, and how many go unanswered; windows and frames are bytes."""
+        probes, and how many go unanswered; windows and frames are bytes; `dns` is where pods'
+        DNS is served, the name servers' file, the cluster's domain, and the namespace that breaks ties; or None."""
 
 @final
 class SecuritySettings:

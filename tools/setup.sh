@@ -78,6 +78,7 @@ find_missing_packages() {
     bench)
         require iperf3 has iperf3                      # throughput
         require wrk has wrk                            # HTTP requests and connections per second ...
+        require dnsmasq-base has dnsmasq               # the name server behind ztunnel's DNS proxy in tests
         require nginx-light has nginx                  # ... and the server that answers them
         require nftables has nft                       # the redirect of the sidecars that we are compared with
         ;;

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from dataplane import TrafficSettings
 from mesh.kit.errors import InvalidInputError
-from mesh.ports import ZTUNNEL_MARK
+from mesh.ports import DNS_CAPTURE_PORT, ZTUNNEL_MARK
 from ztunnel.values import read_number, read_seconds, read_switch
 
 # Bounds of HTTP/2 (RFC 9113, 6.5.2 and 6.9.1). A connection's window starts at 65,535 and cannot be lowered.
@@ -44,6 +44,20 @@ def read_traffic_settings(env: Mapping[str, str], workers: int) -> TrafficSettin
         node_local=read_switch(env, "AMBIT_NODE_LOCAL", True),
         busy_poll=read_switch(env, "AMBIT_BUSY_POLL", True),
         socks5=read_switch(env, "UNSTABLE_ENABLE_SOCKS5", False),
+        dns=_read_dns(env),
+    )
+
+
+def _read_dns(env: Mapping[str, str]) -> tuple[str, str, str, str | None] | None:
+    """Where pods' DNS is served, the name servers' file, the cluster's domain, and the namespace that breaks ties."""
+    if env.get("ISTIO_META_DNS_CAPTURE", "true").strip().lower() != "true":
+        return None
+    address = env.get("ISTIO_META_DNS_PROXY_ADDR", "") or f"localhost:{DNS_CAPTURE_PORT}"
+    return (
+        address,
+        env.get("DNS_RESOLV_CONF", "") or "/etc/resolv.conf",
+        (env.get("CLUSTER_DOMAIN", "") or "cluster.local").strip(".").lower(),
+        env.get("PREFERED_SERVICE_NAMESPACE", "") or None,
     )
 
 

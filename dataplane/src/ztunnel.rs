@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ambit_core::dns::Resolver;
 use ambit_core::identity::Identity;
 use ambit_io::admin::AdminPorts;
 use ambit_io::certificates::{CertificateEvent, Need};
@@ -51,7 +52,7 @@ pub(crate) struct TrafficSettings(traffic::TrafficSettings);
 #[pymethods]
 impl TrafficSettings {
     #[new]
-    #[pyo3(signature = (*, packet_mark, ipv6, port_reuse, original_source, keepalive, user_timeout, streams_per_tunnel, unused_release_seconds, stream_window, connection_window, frame_size, baggage, localhost_application_tunnel, node_local, busy_poll, socks5))]
+    #[pyo3(signature = (*, packet_mark, ipv6, port_reuse, original_source, keepalive, user_timeout, streams_per_tunnel, unused_release_seconds, stream_window, connection_window, frame_size, baggage, localhost_application_tunnel, node_local, busy_poll, socks5, dns))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of a Python class, each named at the call"
@@ -73,7 +74,21 @@ impl TrafficSettings {
         node_local: bool,
         busy_poll: bool,
         socks5: bool,
+        dns: Option<(String, PathBuf, String, Option<String>)>,
     ) -> PyResult<Self> {
+        let dns = dns.map(|(address, resolv_conf, domain, preferred_namespace)| {
+            Ok::<_, PyErr>(traffic::DnsSettings {
+                address: address
+                    .parse()
+                    .map_err(|_| invalid_input(format!("{address:?} is no address to serve DNS at")))?,
+                resolv_conf,
+                resolver: Resolver {
+                    domain: domain.into(),
+                    preferred_namespace: preferred_namespace.map(Into::into),
+                    ipv6,
+                },
+            })
+        });
         Ok(Self(traffic::TrafficSettings {
             sockets: traffic::SocketSettings {
                 mark: packet_mark,
@@ -117,6 +132,7 @@ impl TrafficSettings {
             node_local,
             busy_poll,
             socks5,
+            dns: dns.transpose()?,
         }))
     }
 }

@@ -280,10 +280,15 @@ class ChosenMesh:
         inside, addresses = self._wire()
         return Pod(name, inside, addresses, namespace, account or name, node)
 
-    def add_pod(self, name: str, namespace: str = "test", account: str = "", node: str = NODE) -> Pod:
-        """A pod with its redirect rules, whose account has its name unless told otherwise (for later ztunnels)."""
+    def add_pod(
+        self, name: str, namespace: str = "test", account: str = "", node: str = NODE, dns: bool = False
+    ) -> Pod:
+        """A pod with its redirect rules, whose account has its name unless told otherwise (for later ztunnels).
+
+        With `dns` they redirect DNS as well.
+        """
         pod = self.add_proxy(name, namespace, account, node)
-        apply_pod_rules(pod.inside, build_rules(PodSettings()))
+        apply_pod_rules(pod.inside, build_rules(PodSettings(dns_capture=dns)))
         self.pods.append(pod)
         return pod
 

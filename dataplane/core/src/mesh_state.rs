@@ -170,11 +170,19 @@ impl MeshState {
         client_namespace: Option<&str>,
         preferred_namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        best_service(
-            self.services_by_hostname.get(hostname)?.iter(),
-            client_namespace,
-            preferred_namespace,
-        )
+        self.service_by_hostname_where(hostname, client_namespace, preferred_namespace, |_| true)
+    }
+
+    /// The same among those that `is_usable`.
+    pub fn service_by_hostname_where(
+        &self,
+        hostname: &str,
+        client_namespace: Option<&str>,
+        preferred_namespace: Option<&str>,
+        is_usable: impl Fn(&Service) -> bool,
+    ) -> Option<&Arc<Service>> {
+        let named = self.services_by_hostname.get(hostname)?.iter();
+        best_service(named.filter(|s| is_usable(s)), client_namespace, preferred_namespace)
     }
 
     /// The policy of this key (`namespace/name`).

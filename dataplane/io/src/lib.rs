@@ -7,6 +7,7 @@ pub mod admin;
 mod busy_poll;
 pub mod certificates;
 pub mod control;
+mod dns;
 mod gateway;
 mod inbound;
 mod labels;

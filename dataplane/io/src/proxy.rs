@@ -26,7 +26,7 @@ use crate::signal::Signal;
 use crate::sockets::Source;
 use crate::telemetry::Flag;
 use crate::tunnel::Tunnel;
-use crate::{inbound, outbound, sockets, socks5};
+use crate::{dns, inbound, outbound, sockets, socks5};
 
 /// Where redirected connections of the pod's applications arrive (ztunnel.md 1.1).
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -70,6 +70,8 @@ pub(crate) struct PodProxy {
     pub(crate) pod: Arc<Pod>,
     /// Tunnels that the pod's applications share.
     pub(crate) pool: Rc<Pool>,
+    /// Its DNS queries that wait.
+    pub(crate) dns_places: dns::Places,
     listeners: RefCell<Vec<AbortHandle>>,
     connections: RefCell<JoinSet<()>>,
     /// Inbound connections that a changed policy may end.
@@ -85,10 +87,10 @@ pub(crate) struct PodProxy {
 pub(crate) struct Neighbours(RefCell<HashMap<String, Rc<PodProxy>>>);
 
 impl Neighbours {
-    /// Serve a pod. Errors as `PodProxy::start`.
-    pub(crate) fn add(self: &Rc<Self>, shared: Arc<Shared>, pod: Arc<Pod>) -> io::Result<()> {
+    /// Serve a pod, and its DNS if `serves_dns`. Errors as `PodProxy::start`.
+    pub(crate) fn add(self: &Rc<Self>, shared: Arc<Shared>, pod: Arc<Pod>, serves_dns: bool) -> io::Result<()> {
         let uid = pod.uid.clone();
-        let proxy = PodProxy::start(shared, pod, Rc::downgrade(self))?;
+        let proxy = PodProxy::start(shared, pod, Rc::downgrade(self), serves_dns)?;
         self.0.borrow_mut().insert(uid, proxy);
         Ok(())
     }
@@ -120,12 +122,20 @@ impl Neighbours {
 }
 
 impl PodProxy {
-    /// Open the listeners and serve them. Errors when a port is taken or the namespace cannot be entered.
-    fn start(shared: Arc<Shared>, pod: Arc<Pod>, neighbours: Weak<Neighbours>) -> io::Result<Rc<Self>> {
+    /// Open the listeners and serve them; DNS on one worker only. Errors when a port is taken or the namespace cannot be entered.
+    fn start(
+        shared: Arc<Shared>,
+        pod: Arc<Pod>,
+        neighbours: Weak<Neighbours>,
+        serves_dns: bool,
+    ) -> io::Result<Rc<Self>> {
         let settings = &shared.settings.sockets;
         let listeners = pod
             .netns
             .within(|| Listeners::open(settings, pod.is_own(), shared.settings.socks5))?;
+        let dns = shared.settings.dns.as_ref().filter(|_| serves_dns && !pod.is_own());
+        let dns = dns.map(|dns| pod.netns.within(|| dns::Listeners::open(settings, dns.address)));
+        let dns = dns.transpose()?;
         let pool = Pool::new(
             Arc::clone(&shared.certificates),
             Arc::clone(&shared.settings),
@@ -135,6 +145,7 @@ impl PodProxy {
             shared,
             pod,
             pool,
+            dns_places: dns::Places::default(),
             listeners: RefCell::default(),
             connections: RefCell::default(),
             live: RefCell::default(),
@@ -155,7 +166,22 @@ impl PodProxy {
         if let Some(socks5) = socks5 {
             proxy.accept_on(TcpListener::from_std(socks5)?, socks5::serve);
         }
+        if let Some(dns) = dns {
+            proxy.serve_dns(dns)?;
+        }
         Ok(proxy)
+    }
+
+    fn serve_dns(self: &Rc<Self>, listeners: dns::Listeners) -> io::Result<()> {
+        let (udp, tcp) = dns::into_async(listeners)?;
+        for socket in udp {
+            let task = tokio::task::spawn_local(dns::serve_udp(Rc::clone(self), socket));
+            self.listeners.borrow_mut().push(task.abort_handle());
+        }
+        for listener in tcp {
+            self.accept_on(listener, dns::serve_tcp);
+        }
+        Ok(())
     }
 
     fn accept_on<F>(self: &Rc<Self>, listener: TcpListener, serve: fn(Rc<Self>, Accepted) -> F)

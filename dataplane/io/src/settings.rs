@@ -1,8 +1,11 @@
 //! What an operator can set about how connections are carried (facts/ztunnel.md 9.1). Defaults are Istio's.
 
+use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use ambit_core::dns::Resolver;
 use ambit_core::framing;
 
 use crate::logging::Level;
@@ -30,6 +33,40 @@ pub struct TrafficSettings {
     pub busy_poll: bool,
     /// Whether pods have a SOCKS5 port (`UNSTABLE_ENABLE_SOCKS5`).
     pub socks5: bool,
+    /// Pods' DNS; `None` switches the proxy off (`ISTIO_META_DNS_CAPTURE`).
+    pub dns: Option<DnsSettings>,
+}
+
+/// The DNS proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSettings {
+    /// Where it listens in each pod.
+    pub address: DnsAddress,
+    /// Names the node's name servers (`DNS_RESOLV_CONF`, ours).
+    pub resolv_conf: PathBuf,
+    /// What answers depend on.
+    pub resolver: Resolver,
+}
+
+/// Where the DNS proxy listens in each pod (`ISTIO_META_DNS_PROXY_ADDR`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsAddress {
+    /// On loopback, IPv4 and IPv6.
+    Localhost(u16),
+    /// At one address.
+    At(SocketAddr),
+}
+
+impl FromStr for DnsAddress {
+    type Err = AddrParseError;
+
+    /// `localhost:port` or `address:port`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("localhost:").map(str::parse) {
+            Some(Ok(port)) => Ok(Self::Localhost(port)),
+            _ => text.parse().map(Self::At),
+        }
+    }
 }
 
 /// Whether baggage is exchanged.

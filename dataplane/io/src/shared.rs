@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::certificates::{Certificates, Need};
+use crate::dns::NameServers;
 use crate::logging::Level;
 use crate::readiness::Readiness;
 use crate::settings::TrafficSettings;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub(crate) dry_run_level: Level,
     /// What handshakes go by.
     pub(crate) tls: Arc<TlsRules>,
+    /// Where what the mesh does not know is resolved.
+    pub(crate) name_servers: NameServers,
     mesh: ArcSwap<MeshState>,
     writer: Mutex<MeshWriter>,
     version: watch::Sender<u64>,
@@ -51,6 +54,7 @@ impl Shared {
             settings: Arc::new(settings),
             dry_run_level,
             tls,
+            name_servers: NameServers::default(),
             mesh: ArcSwap::from_pointee(writer.snapshot()),
             writer: Mutex::new(writer),
             version: watch::Sender::new(0),

@@ -1,6 +1,7 @@
 //! What is told about each connection: one access-log line and the same facts as metrics, with Istio's names and labels
 //! (ztunnel.md 8.3 and 8.4).
 
+mod dns;
 mod metrics;
 mod security;
 
@@ -8,6 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use dns::DnsMetrics;
+pub(crate) use dns::{DnsLabels, DnsProtocol};
 pub use metrics::Metrics;
 pub use security::SecurityCounters;
 

@@ -20,7 +20,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(2);
 const STACK: usize = 1024 * 1024;
 
 enum Command {
-    Add(Arc<Pod>, oneshot::Sender<io::Result<()>>),
+    Add(Arc<Pod>, bool, oneshot::Sender<io::Result<()>>),
     Remove(String, oneshot::Sender<()>),
     Drain(Duration, oneshot::Sender<()>),
 }
@@ -47,9 +47,9 @@ impl WorkerHandle {
         Ok(Self { commands })
     }
 
-    /// Serve a pod. Errors when its listeners cannot be opened.
-    pub(crate) fn add(&self, pod: Arc<Pod>) -> io::Result<()> {
-        self.ask(|reply| Command::Add(pod, reply))
+    /// Serve a pod, and its DNS if `serves_dns`. Errors when its listeners cannot be opened.
+    pub(crate) fn add(&self, pod: Arc<Pod>, serves_dns: bool) -> io::Result<()> {
+        self.ask(|reply| Command::Add(pod, serves_dns, reply))
             .unwrap_or_else(|| Err(io::Error::other("the worker has ended")))
     }
 
@@ -86,9 +86,9 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
         tokio::select! {
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Add(pod, reply)) => {
+                Some(Command::Add(pod, serves_dns, reply)) => {
                     // Whoever asked has given up when this fails.
-                    let _ = reply.send(pods.add(Arc::clone(&shared), pod));
+                    let _ = reply.send(pods.add(Arc::clone(&shared), pod, serves_dns));
                 }
                 Some(Command::Remove(uid, reply)) => {
                     pods.remove(&uid);

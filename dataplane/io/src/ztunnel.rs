@@ -98,6 +98,10 @@ impl Ztunnel {
             let tls = Arc::clone(&shared.tls);
             tokio::spawn(async move { tls.revocations.watch().await });
         }
+        if shared.settings.dns.is_some() {
+            // Its sockets are opened with each pod's; nothing else has to come up first.
+            shared.readiness.set("dns proxy", true);
+        }
         let mut ended = ending.subscribe();
         std::thread::Builder::new()
             .name("control".to_owned())
@@ -145,8 +149,9 @@ impl Ztunnel {
             self.remove_pod(&pod.uid);
         }
         let pod = Arc::new(pod);
-        for worker in &self.workers {
-            if let Err(error) = worker.add(Arc::clone(&pod)) {
+        let dns = self.dns_worker(&pod.uid);
+        for (index, worker) in self.workers.iter().enumerate() {
+            if let Err(error) = worker.add(Arc::clone(&pod), index == dns) {
                 self.workers.iter().for_each(|worker| worker.remove(&pod.uid));
                 return Err(error);
             }
@@ -172,7 +177,16 @@ impl Ztunnel {
             netns: Arc::new(Netns::own()?),
             own_ports: Some([self.settings.ports.stats, self.settings.ports.readiness]),
         });
-        self.workers.iter().try_for_each(|worker| worker.add(Arc::clone(&pod)))
+        let mut workers = self.workers.iter();
+        workers.try_for_each(|worker| worker.add(Arc::clone(&pod), false))
+    }
+
+    /// Which worker serves a pod's DNS: one, so that an idle pod stays cheap, and not the same for all pods.
+    fn dns_worker(&self, uid: &str) -> usize {
+        let sum = uid
+            .bytes()
+            .fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        sum % self.workers.len()
     }
 
     /// Stop serving a pod.

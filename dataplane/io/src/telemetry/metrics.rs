@@ -22,6 +22,8 @@ struct Series {
 #[derive(Default)]
 pub struct Metrics {
     series: Mutex<HashMap<(TrafficLabels, Flag), Arc<Series>>>,
+    /// Of DNS.
+    pub dns: super::DnsMetrics,
     /// Of all series.
     closed: AtomicU64,
     early_failures_inbound: AtomicU64,
@@ -88,6 +90,7 @@ impl Metrics {
         let mut text = String::new();
         self.render_traffic(&mut text);
         self.security.render(&mut text);
+        self.dns.render(&mut text);
         let early = [
             ("reporter=\"destination\"", self.early_failures_inbound.load(Relaxed)),
             ("reporter=\"source\"", self.early_failures_outbound.load(Relaxed)),
