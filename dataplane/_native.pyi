@@ -194,8 +194,9 @@ class Ztunnel:
     """The data plane of one node: its workers, the mesh's state, certificates, and the admin, metrics and readiness
     servers."""
 
-    def __new__(cls, settings: ZtunnelSettings) -> Ztunnel:
-        """Start the threads and servers. Raises InvalidInputError when a port cannot be listened on."""
+    def __new__(cls, settings: ZtunnelSettings, inherited: Sequence[int]) -> Ztunnel:
+        """Start the threads and servers. Takes the sockets over that are `inherited` from a predecessor: those on the
+        servers' ports are used instead of new ones. Raises InvalidInputError when a port cannot be listened on."""
 
     def open_discovery(self, type_urls: Sequence[str]) -> DiscoveryStream:
         """Connect to the controller and subscribe to all resources of `type_urls`, in this order, naming the versions
@@ -210,10 +211,17 @@ class Ztunnel:
         """Begin to fetch a certificate; the outcome comes as an event. Raises InvalidInputError when `identity` is not
         a SPIFFE URI."""
 
-    def add_pod(self, pod: AddWorkload, netns: int) -> None:
-        """Open the listeners in the pod's network namespace and serve them. Takes the descriptor over. A pod that is
-        served from the same namespace already is left as it is. Raises TransientError when the listeners cannot be
-        opened."""
+    def add_pod(self, pod: AddWorkload, netns: int, inherited: Sequence[int]) -> None:
+        """Open the listeners in the pod's network namespace, but for those that are `inherited`, and serve them. Takes
+        the descriptors over. A pod that is served from the same namespace already is left as it is. Raises
+        TransientError when the listeners cannot be opened."""
+
+    def hand_over(self, inode: int, device: int) -> list[int]:
+        """Duplicates of the sockets that are listened on in a network namespace. Those of the process's own servers are
+        among them in its own namespace; the servers then stop."""
+
+    def resume(self) -> None:
+        """Serve again what `hand_over` stopped. Raises TransientError when a port is taken."""
 
     def serve_own(self, namespace: str, name: str, service_account: str) -> None:
         """Take tunnels to ztunnel itself, as the pod of these names. Raises TransientError when something else listens
@@ -229,7 +237,7 @@ class Ztunnel:
         """Tell the metrics how many pods wait for their listeners."""
 
     def set_ready(self, task: str, ready: bool) -> None:
-        """The process is ready when every task that was ever named here is."""
+        """The process is ready when every task that was ever named here is, and the two that each ztunnel has."""
 
     def metrics(self) -> str:
         """All metrics as OpenMetrics text."""

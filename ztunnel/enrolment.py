@@ -25,8 +25,10 @@ RETRY_PENDING_SECONDS = 5.0
 class Enrolment:
     """The pods of this node, as the agent named them on one connection and before."""
 
-    def __init__(self, ztunnel: Ztunnel) -> None:
+    def __init__(self, ztunnel: Ztunnel, inherit: Callable[[int], list[int]] = lambda _netns: []) -> None:
+        """`inherit` gives the listening sockets that a predecessor has in a namespace."""
         self._ztunnel = ztunnel
+        self._inherit = inherit
         self._log = Log("enrolment")
         self._named: set[str] = set()
         self._pending: dict[str, tuple[AddWorkload, int]] = {}
@@ -72,7 +74,7 @@ class Enrolment:
         self._named.add(pod.uid)
         spare = os.dup(netns)
         try:
-            self._ztunnel.add_pod(pod, netns)
+            self._ztunnel.add_pod(pod, netns, self._inherit(netns))
         except AmbitError as error:
             self._keep_pending(pod, spare)
             self._log.warning("pod is not served yet", pod=pod.name, namespace=pod.namespace, uid=pod.uid, error=error)

@@ -8,7 +8,7 @@ from mesh.kit.errors import InvalidInputError
 from mesh.ports import ZTUNNEL_ADMIN_PORT, ZTUNNEL_METRICS_PORT, ZTUNNEL_READINESS_PORT
 from ztunnel.security import read_security_settings
 from ztunnel.traffic import read_traffic_settings
-from ztunnel.values import read_seconds
+from ztunnel.values import read_number, read_seconds
 
 DEFAULT_CONTROLLER = "https://istiod.istio-system.svc:15012"
 DEFAULT_ROOT_CA = "./var/run/secrets/istio/root-cert.pem"
@@ -20,18 +20,20 @@ CORES_PER_WORKER = 4
 class Settings:
     """What `app` needs besides the data plane's own settings."""
 
-    __slots__ = ("dataplane", "drain_seconds", "enrolment_socket", "log_level", "own_pod")
+    __slots__ = ("dataplane", "drain_seconds", "enrolment_socket", "handover_socket", "log_level", "own_pod")
 
     def __init__(
         self,
         dataplane: ZtunnelSettings,
         enrolment_socket: str,
+        handover_socket: str,
         own_pod: tuple[str, str, str] | None,
         drain_seconds: float,
         log_level: str,
     ) -> None:
         self.dataplane = dataplane
         self.enrolment_socket = enrolment_socket
+        self.handover_socket = handover_socket
         self.own_pod = own_pod
         self.drain_seconds = drain_seconds
         self.log_level = log_level
@@ -42,6 +44,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     env = os.environ if environment is None else environment
     cluster_id = env.get("CLUSTER_ID", "Kubernetes")
     workers = _positive(env, "ZTUNNEL_WORKER_THREADS", max(1, (os.cpu_count() or 1) // CORES_PER_WORKER))
+    enrolment_socket = env.get("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock")
     return Settings(
         dataplane=ZtunnelSettings(
             node_name=env.get("NODE_NAME", ""),
@@ -58,11 +61,22 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             stats_port=ZTUNNEL_METRICS_PORT,
             readiness_port=ZTUNNEL_READINESS_PORT,
         ),
-        enrolment_socket=env.get("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
+        enrolment_socket=enrolment_socket,
+        # Beside the other: what all ztunnels of a node share.
+        handover_socket=env.get("AMBIT_HANDOVER_UDS", os.path.join(os.path.dirname(enrolment_socket), "handover.sock")),
         own_pod=read_own_pod(env),
-        drain_seconds=read_seconds(env, "CONNECTION_TERMINATION_DEADLINE", 5.0),
+        drain_seconds=read_drain_seconds(env),
         log_level=env.get("RUST_LOG", "info"),
     )
+
+
+def read_drain_seconds(env: Mapping[str, str]) -> float:
+    """How long connections may go on once the process is told to end; a little less than Kubernetes leaves it when only
+    that is known (ztunnel.md 9.1)."""
+    if "CONNECTION_TERMINATION_DEADLINE" in env or "TERMINATION_GRACE_PERIOD_SECONDS" not in env:
+        return read_seconds(env, "CONNECTION_TERMINATION_DEADLINE", 5.0)
+    grace = read_number(env, "TERMINATION_GRACE_PERIOD_SECONDS", 30, range(1, 1 << 31))
+    return float(max(1, grace - (5 if grace > 10 else 1)))
 
 
 def build_node_id(env: Mapping[str, str]) -> str:

@@ -129,6 +129,10 @@ class Lab:
         """Start a stopped process again (without waiting until it is ready)."""
         self._request("process", action="start", name=name)
 
+    def replace_process(self, name: str) -> None:
+        """Let a new ztunnel (`ztunnel/node-1`) take the place of the running one, which drains; waits until it has."""
+        self._request("process", action="replace", name=name)
+
     def kill_process(self, name: str) -> None:
         """Crash a process (SIGKILL); the lab restarts it."""
         self._request("process", action="kill", name=name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from mesh.kit.errors import TransientError
 
 MAX_ANSWER_BYTES = 16 << 20
 """More than any of our own processes would answer."""
+
+_PROCESS = re.compile(rb"(?i)\r\nx-ambit-process: ([0-9]{1,9})(?:\r\n|$)")
 
 
 class UnreachableError(TransientError):
@@ -28,10 +31,11 @@ class TcpEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response's status and JSON body (None when the body is not JSON)."""
+    """A response's status and JSON body (None when the body is not JSON), and who says that it answered."""
 
     status: int
     body: Json
+    process: int | None = None
 
 
 async def fetch(
@@ -46,12 +50,16 @@ async def fetch(
     return _decode(raw, f"{method} {path} at {_name(endpoint)}")
 
 
-async def is_ready(endpoint: TcpEndpoint | Path) -> bool:
-    """Whether the readiness page, which all our processes have at the same place, answers 200."""
+async def is_ready(endpoint: TcpEndpoint | Path, process: int | None = None) -> bool:
+    """Whether the readiness page, which all our processes have at the same place, answers 200.
+
+    With `process` (its number in the lab's PID namespace), whether it is that process that does.
+    """
     try:
-        return (await fetch(endpoint, "GET", "/healthz/ready", timeout_seconds=1.0)).status == 200
+        answer = await fetch(endpoint, "GET", "/healthz/ready", timeout_seconds=1.0)
     except UnreachableError:
         return False
+    return answer.status == 200 and process in (None, answer.process)
 
 
 async def _exchange(endpoint: TcpEndpoint | Path, request: bytes) -> bytes:
@@ -92,7 +100,8 @@ def _decode(raw: bytes, what: str) -> Answer:
         body: Json = json.loads(content)
     except ValueError:
         body = None
-    return Answer(int(words[1]), body)
+    found = _PROCESS.search(head)
+    return Answer(int(words[1]), body, int(found[1]) if found else None)
 
 
 def _name(endpoint: TcpEndpoint | Path) -> str:

@@ -2,20 +2,22 @@
 
 waiting ─start─▶ running ─exit─▶ restarting ─pause─▶ running ...
                     │ exit, and no restart is wanted ─▶ succeeded | failed
-                    └ stop() ─▶ stopped ─start()─▶ running
+                    ├ stop() ─▶ stopped ─start()─▶ running
+                    └ replace() ─▶ running: a new process beside the old one, which ends in its own time
 """
 
 import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from ambit.lab.children import CannotStartError, Child, Children, Program
 from ambit.lab.kernel import NetworkNamespace
+from mesh.kit.errors import TransientError
 
 FIRST_PAUSE_SECONDS = 0.1
 """After a first crash the next start is nearly immediate: traffic waits for it."""
@@ -25,6 +27,9 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 STEADY_SECONDS = 10.0
 """A program that ran this long starts afresh with short pauses."""
+
+LOOK_AGAIN_SECONDS = 0.02
+"""How often a new process is asked whether it is ready."""
 
 
 class RunState(StrEnum):
@@ -63,6 +68,8 @@ class KeptProcess:
         self._children = children
         self._on_change = on_change
         self._child: Child | None = None
+        self._replaced = asyncio.Event()
+        self._leaving: list[Child] = []
         self._is_wanted = asyncio.Event()
         self._is_wanted.set()
 
@@ -101,6 +108,40 @@ class KeptProcess:
         if self._child is not None:
             await self._child.stop(grace_seconds)
 
+    @property
+    def leaving(self) -> list[int]:
+        """The processes that were replaced and have not ended yet, by their numbers in the lab's PID namespace."""
+        self._leaving = [child for child in self._leaving if child.is_running]
+        return [child.pid for child in self._leaving]
+
+    async def replace(self, is_ready: Callable[[int], Awaitable[bool]], timeout_seconds: float) -> None:
+        """Start the program anew beside itself, and when that is ready, ask the old process to end (SIGTERM).
+
+        `is_ready` is asked about the new process's number in the lab's PID namespace. Raises TransientError, with the
+        old process serving on, when the new one is not ready in time.
+        """
+        old = self._child
+        if old is None or not old.is_running:
+            raise TransientError(f"{self.spec.name} is not running, so there is nothing to replace")
+        new = self._start_child()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while not (new.is_running and await is_ready(new.pid)):
+                    if not new.is_running:
+                        raise TransientError(f"the new {self.spec.name} ended at once; its log says why")
+                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        except (TimeoutError, TransientError, asyncio.CancelledError) as error:
+            new.signal(signal.SIGKILL)
+            if isinstance(error, TimeoutError):
+                raise TransientError(f"the new {self.spec.name} is not ready after {timeout_seconds:.0f} s") from error
+            raise
+        self.starts += 1
+        self._child = new
+        self._leaving.append(old)
+        self._replaced.set()
+        self._on_change()
+        old.signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """End the program as a crash would (SIGKILL); supervision starts it again."""
         if self._child is not None:
@@ -116,13 +157,29 @@ class KeptProcess:
         self.starts += 1
         self._enter(RunState.RUNNING)
         try:
-            status = await self._child.wait()
+            status = await self._wait_for_current()
         except asyncio.CancelledError:
-            self._child.signal(signal.SIGKILL)
+            for child in (self._child, *self._leaving):
+                child.signal(signal.SIGKILL)
             raise
         self.last_failure = f"exited with status {status}"
         self._note(f"{self.spec.name} {self.last_failure}")
         return status
+
+    async def _wait_for_current(self) -> int:
+        """The exit status of the process, or of the one that replaced it."""
+        while True:
+            child = self._child
+            assert child is not None
+            self._replaced.clear()
+            async with asyncio.TaskGroup() as tasks:
+                ended = tasks.create_task(child.wait(), name=f"{self.spec.name} ended")
+                replaced = tasks.create_task(self._replaced.wait(), name=f"{self.spec.name} replaced")
+                await asyncio.wait((ended, replaced), return_when=asyncio.FIRST_COMPLETED)
+                ended.cancel()
+                replaced.cancel()
+            if self._child is child:
+                return ended.result()
 
     def _start_child(self) -> Child:
         log = os.open(self.spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from ambit.lab import http
@@ -11,7 +12,7 @@ from ambit.lab.mesh_processes import CONTROLLER_ADMIN_PORT, ZTUNNEL_READINESS_PO
 from ambit.lab.pods import Pod, listening_tcp_ports
 from ambit.lab.processes import KeptProcess
 from ambit.lab.tasks import run_together
-from mesh.kit.errors import TransientError
+from mesh.kit.errors import RefusedError, TransientError
 
 PROCESS_TIMEOUT_SECONDS = 30.0
 """Starting takes one or two seconds; a loaded machine with many nodes may take some more."""
@@ -55,6 +56,19 @@ async def wait_for_pods(pods: Iterable[Pod]) -> list[str]:
         ports = ", ".join(str(port) for port in sorted(_missing_ports(pod)))
         warnings.append(f"pod {_name(pod)} declares port {ports}, but nothing listens there")
     return warnings
+
+
+async def replace_ztunnel(cluster: Cluster, process: KeptProcess) -> None:
+    """Let a new ztunnel take the place of a node's, as a rolling update does; the old one drains beside it.
+
+    Raises RefusedError for another process, TransientError when the new one does not become ready.
+    """
+    for node in cluster.nodes.values():
+        if node.ztunnel is process:
+            endpoint = TcpEndpoint(str(node.underlay_address), ZTUNNEL_READINESS_PORT)
+            await process.replace(partial(http.is_ready, endpoint), PROCESS_TIMEOUT_SECONDS)
+            return
+    raise RefusedError(f"{process.spec.name} cannot be replaced while it runs; only ztunnels can (stop and start it)")
 
 
 async def _wait_for_processes(cluster: Cluster, progress: Progress) -> None:

@@ -30,5 +30,6 @@ def _process_status(node: str, process: KeptProcess) -> ProcessStatus:
         lab_pid=pid,
         state=str(process.state),
         restarts=process.restarts,
+        draining=len(process.leaving),
         pss_bytes=proportional_memory_bytes(pid) if pid is not None else None,
     )

@@ -55,7 +55,10 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """A process of the mesh. `pid` is the caller's number for it, `lab_pid` the lab's own; None when it is down."""
+    """A process of the mesh. `pid` is the caller's number for it, `lab_pid` the lab's own; None when it is down.
+
+    `draining` counts processes that it has replaced and that serve their last connections.
+    """
 
     name: str
     node: str
@@ -63,6 +66,7 @@ class ProcessStatus:
     lab_pid: int | None
     state: str
     restarts: int
+    draining: int
     pss_bytes: int | None
 
 

@@ -24,7 +24,7 @@ from ambit.lab.manifests import InvalidManifestsError, Manifest, ObjectKey, find
 from ambit.lab.network import UNDERLAY_BRIDGE
 from ambit.lab.planning import Change, Verb
 from ambit.lab.pods import Pod
-from ambit.lab.readiness import wait_for_pods, wait_until_up
+from ambit.lab.readiness import replace_ztunnel, wait_for_pods, wait_until_up
 from ambit.lab.reporting import build_status
 from ambit.lab.sources import Source
 from ambit.lab.status import to_message
@@ -245,13 +245,15 @@ class Supervisor:
 
     async def _change_process(self, cluster: Cluster, fields: Fields) -> Message:
         process = cluster.process(fields.required_text("name"))
-        match fields.choice("action", ("stop", "start", "kill"), ""):
+        match fields.choice("action", ("stop", "start", "kill", "replace"), ""):
             case "stop":
                 await process.stop(grace_seconds=5.0)
             case "start":
                 process.start()
             case "kill":
                 process.kill()
+            case "replace":
+                await replace_ztunnel(cluster, process)
         return {"state": str(process.state)}
 
 

@@ -1,7 +1,7 @@
 //! `ambit_io::ztunnel` for Python.
 
 use std::collections::HashMap;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,6 +10,7 @@ use ambit_core::dns::Resolver;
 use ambit_core::identity::Identity;
 use ambit_io::admin::AdminPorts;
 use ambit_io::certificates::{CertificateEvent, Need};
+use ambit_io::handover::Inherited;
 use ambit_io::logging::Level;
 use ambit_io::netns::Netns;
 use ambit_io::proxy::Pod;
@@ -19,6 +20,13 @@ use pyo3::prelude::*;
 
 use crate::errors::{control, invalid_input, transient};
 use crate::streams::AddWorkload;
+
+/// Take over descriptors that Python received.
+fn inherit(descriptors: Vec<i32>) -> Inherited {
+    // SAFETY: the caller hands over descriptors that it received and uses nowhere else.
+    let take = |descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) };
+    Inherited::new(descriptors.into_iter().map(take).collect())
+}
 
 /// Where the controller is.
 #[pyclass(frozen)]
@@ -335,9 +343,10 @@ pub(crate) struct Ztunnel(ambit_io::ztunnel::Ztunnel);
 #[pymethods]
 impl Ztunnel {
     #[new]
-    fn new(py: Python<'_>, settings: &Bound<'_, ZtunnelSettings>) -> PyResult<Self> {
+    fn new(py: Python<'_>, settings: &Bound<'_, ZtunnelSettings>, inherited: Vec<i32>) -> PyResult<Self> {
         let settings = settings.get().0.clone();
-        let started = py.detach(|| ambit_io::ztunnel::Ztunnel::start(settings));
+        let inherited = inherit(inherited);
+        let started = py.detach(|| ambit_io::ztunnel::Ztunnel::start(settings, inherited));
         started
             .map(Self)
             .map_err(|error| invalid_input(format!("the data plane cannot start: {error}")))
@@ -363,7 +372,8 @@ impl Ztunnel {
         Ok(())
     }
 
-    fn add_pod(&self, py: Python<'_>, pod: &Bound<'_, AddWorkload>, netns: i32) -> PyResult<()> {
+    fn add_pod(&self, py: Python<'_>, pod: &Bound<'_, AddWorkload>, netns: i32, inherited: Vec<i32>) -> PyResult<()> {
+        let inherited = inherit(inherited);
         // SAFETY: the caller hands over a descriptor that it received and uses nowhere else.
         let descriptor = unsafe { OwnedFd::from_raw_fd(netns) };
         let AddWorkload {
@@ -386,7 +396,17 @@ impl Ztunnel {
             netns,
             own_ports: None,
         };
-        py.detach(|| self.0.add_pod(pod)).map_err(failed)
+        py.detach(|| self.0.add_pod(pod, inherited)).map_err(failed)
+    }
+
+    fn hand_over(&self, py: Python<'_>, inode: u64, device: u64) -> Vec<i32> {
+        let sockets = py.detach(|| self.0.hand_over((inode, device)));
+        sockets.into_iter().map(IntoRawFd::into_raw_fd).collect()
+    }
+
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.resume())
+            .map_err(|error| transient(error.to_string()))
     }
 
     fn serve_own(&self, py: Python<'_>, namespace: String, name: String, service_account: String) -> PyResult<()> {

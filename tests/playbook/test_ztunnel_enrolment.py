@@ -21,7 +21,8 @@ class PodsOnly:
         self.ready: dict[str, bool] = {}
         self.pending = 0
 
-    def add_pod(self, pod: AddWorkload, netns: int) -> None:
+    def add_pod(self, pod: AddWorkload, netns: int, inherited: list[int]) -> None:
+        assert not inherited
         os.close(netns)
         if pod.name.startswith("bad"):
             raise TransientError("port 15001 is taken")

@@ -181,6 +181,35 @@ async def hold(order: Order) -> Json:
     return {"echoed": echoed, "outcome": outcome, "ended": time.time()}
 
 
+async def pace(order: Order) -> Json:
+    """Open a connection `count` times a second for `seconds`, ask on each, and close it.
+
+    Returns how many there were, what went wrong with which, and the longest time that one took, in seconds.
+    """
+    failures: list[Json] = []
+    slowest = 0.0
+
+    async def one(number: int, host: str, port: int) -> None:
+        nonlocal slowest
+        started = time.monotonic()
+        answer = await ask(host, port, "paced")
+        slowest = max(slowest, time.monotonic() - started)
+        if not answer.endswith(" paced"):
+            failures.append(f"{number} after {started - begun:.2f} s: {answer}")
+
+    begun = time.monotonic()
+    number = 0
+    say("begun")
+    async with asyncio.TaskGroup() as tasks:
+        while (now := time.monotonic() - begun) < order.seconds:
+            while number < now * order.count:
+                host, port = order.targets[number % len(order.targets)]
+                tasks.create_task(one(number, host, port), name=f"request {number}")
+                number += 1
+            await asyncio.sleep(0.5 / order.count)
+    return {"requests": number, "failures": failures, "slowest": slowest}
+
+
 async def churn(order: Order) -> Json:
     """Open `count` connections at once, use each, close all; `rounds` times. Returns how many worked.
 
@@ -208,7 +237,7 @@ async def churn(order: Order) -> Json:
 
 
 ACTIONS: dict[str, Callable[[Order], Coroutine[None, None, Json]]] = {
-    action.__name__: action for action in (sweep, refused, upload, download, hold, churn)
+    action.__name__: action for action in (sweep, refused, upload, download, hold, pace, churn)
 }
 
 

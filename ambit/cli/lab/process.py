@@ -14,6 +14,7 @@ class Action(StrEnum):
     STOP = "stop"
     START = "start"
     KILL = "kill"
+    REPLACE = "replace"
 
 
 def process(
@@ -23,8 +24,14 @@ def process(
     ],
     lab: LabName = None,
 ) -> None:
-    """Stop, start, or kill (and so restart) a process of the mesh, to see what happens to traffic."""
+    """Stop, start, kill (and so restart) a process of the mesh, or replace a ztunnel as an upgrade does."""
     from ambit.lab.client import Lab
 
     found = Lab.find(lab)
-    {Action.STOP: found.stop_process, Action.START: found.start_process, Action.KILL: found.kill_process}[action](name)
+    perform = {
+        Action.STOP: found.stop_process,
+        Action.START: found.start_process,
+        Action.KILL: found.kill_process,
+        Action.REPLACE: found.replace_process,
+    }
+    perform[action](name)

@@ -7,7 +7,7 @@ from ambit.cli.lab.options import LabName, Output
 from ambit.cli.output import Format
 
 if TYPE_CHECKING:
-    from ambit.lab.status import LabStatus
+    from ambit.lab.status import LabStatus, ProcessStatus
 
 
 def status(output: Output = Format.TABLE, lab: LabName = None) -> None:
@@ -66,8 +66,12 @@ def _show_tables(status: "LabStatus") -> None:
     show_table(
         "Processes",
         ("name", "pid", "state", "restarts", "memory (PSS)"),
-        [(p.name, str(p.pid or "-"), p.state, str(p.restarts), _mebibytes(p.pss_bytes)) for p in status.processes],
+        [(p.name, str(p.pid or "-"), _state(p), str(p.restarts), _mebibytes(p.pss_bytes)) for p in status.processes],
     )
+
+
+def _state(process: "ProcessStatus") -> str:
+    return f"{process.state}, {process.draining} draining" if process.draining else process.state
 
 
 def _join(parts: Iterable[str]) -> str:

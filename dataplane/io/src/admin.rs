@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +17,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
 
 use crate::certificates::CertificateState;
+use crate::handover::Inherited;
 use crate::logging;
 use crate::shared::Shared;
 
@@ -40,18 +43,54 @@ pub struct AdminPorts {
     pub readiness: u16,
 }
 
-/// Listen on all three. Errors name the port that is taken. Must run inside the control runtime.
-pub fn start(shared: &Arc<Shared>, ports: AdminPorts) -> io::Result<()> {
-    serve(listen(Ipv4Addr::LOCALHOST.into(), ports.admin)?, shared, admin);
-    match listen(Ipv6Addr::LOCALHOST.into(), ports.admin) {
-        Ok(listener) => serve(listener, shared, admin),
-        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
-        Err(error) => return Err(error),
+/// One listening socket and the task that accepts on it.
+pub(crate) struct Server {
+    listener: Arc<TcpListener>,
+    accepting: AbortHandle,
+}
+
+impl Server {
+    /// Stop; returns the socket, with whatever waits in its queue.
+    pub(crate) fn hand_over(self) -> Option<OwnedFd> {
+        self.accepting.abort();
+        self.listener.as_fd().try_clone_to_owned().ok()
     }
-    serve(listen_everywhere(ports.stats)?, shared, stats);
-    serve(listen_everywhere(ports.readiness)?, shared, readiness);
-    Ok(())
+}
+
+/// Listen on all three, or take the sockets that a predecessor had. Errors name the port that is taken. Must run inside the
+/// control runtime.
+pub(crate) fn start(shared: &Arc<Shared>, ports: AdminPorts, inherited: &mut Inherited) -> io::Result<Vec<Server>> {
+    let admins = take_or_open(inherited, ports.admin, || {
+        let mut listeners = vec![listen(Ipv4Addr::LOCALHOST.into(), ports.admin)?];
+        match listen(Ipv6Addr::LOCALHOST.into(), ports.admin) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(listeners)
+    })?;
+    let metrics = take_or_open(inherited, ports.stats, || Ok(vec![listen_everywhere(ports.stats)?]))?;
+    let probes = take_or_open(inherited, ports.readiness, || {
+        Ok(vec![listen_everywhere(ports.readiness)?])
+    })?;
+    let admins = admins.into_iter().map(|listener| serve(listener, shared, admin));
+    let metrics = metrics.into_iter().map(|listener| serve(listener, shared, stats));
+    let probes = probes.into_iter().map(|listener| serve(listener, shared, readiness));
+    Ok(admins.chain(metrics).chain(probes).collect())
+}
+
+fn take_or_open(
+    inherited: &mut Inherited,
+    port: u16,
+    open: impl FnOnce() -> io::Result<Vec<TcpListener>>,
+) -> io::Result<Vec<TcpListener>> {
+    let taken = inherited.take_listeners(port);
+    if taken.is_empty() {
+        open()
+    } else {
+        taken.into_iter().map(TcpListener::from_std).collect()
+    }
 }
 
 fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
@@ -85,9 +124,10 @@ struct OsError {
     error: io::Error,
 }
 
-fn serve(listener: TcpListener, shared: &Arc<Shared>, answer: fn(&Shared, &Request<Incoming>) -> Reply) {
-    let shared = Arc::clone(shared);
-    tokio::spawn(async move {
+fn serve(listener: TcpListener, shared: &Arc<Shared>, answer: fn(&Shared, &Request<Incoming>) -> Reply) -> Server {
+    let (shared, listener) = (Arc::clone(shared), Arc::new(listener));
+    let kept = Arc::clone(&listener);
+    let accepting = tokio::spawn(async move {
         loop {
             let Ok((socket, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -107,6 +147,10 @@ fn serve(listener: TcpListener, shared: &Arc<Shared>, answer: fn(&Shared, &Reque
             });
         }
     });
+    Server {
+        listener: kept,
+        accepting: accepting.abort_handle(),
+    }
 }
 
 fn respond(reply: Reply) -> impl Future<Output = Result<Reply, Infallible>> {
@@ -132,12 +176,16 @@ fn readiness(shared: &Shared, request: &Request<Incoming>) -> Reply {
         return text(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET\n");
     }
     let pending = shared.readiness.pending();
-    if pending.is_empty() {
+    let mut reply = if pending.is_empty() {
         text(StatusCode::OK, PLAIN, "ready\n")
     } else {
         let body = format!("not ready, pending: {}\n", pending.join(", "));
         text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, body)
-    }
+    };
+    // While one ztunnel takes another's place, whoever waits for it must know which of the two answers.
+    let process = http::HeaderValue::from(std::process::id());
+    reply.headers_mut().insert("x-ambit-process", process);
+    reply
 }
 
 fn stats(shared: &Shared, request: &Request<Incoming>) -> Reply {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use ambit_core::dns::{Decision, Received, build_failure, build_reply, parse_query, type_label};
 use ambit_core::mesh_state::Workload;
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::logging::{self, Fields, Level};
@@ -32,8 +32,7 @@ pub(crate) const IN_FLIGHT: usize = 256;
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Serve one UDP socket until the pod's listeners are closed.
-pub(crate) async fn serve_udp(proxy: Rc<PodProxy>, socket: UdpSocket) {
-    let socket = Rc::new(socket);
+pub(crate) async fn serve_udp(proxy: Rc<PodProxy>, socket: Rc<UdpSocket>) {
     loop {
         // An error is an ICMP message about an earlier answer, which tells nothing of this socket.
         if socket.readable().await.is_err() {
@@ -160,13 +159,6 @@ fn report(workload: Option<&Workload>, labels: &DnsLabels, received: &Received, 
         .text("result", result)
         .text("endpoints", endpoints);
     logging::write(Level::Debug, "dns", "query complete", &fields);
-}
-
-/// The listeners as tokio has them.
-pub(crate) fn into_async(listeners: Listeners) -> std::io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
-    let udp = listeners.udp.into_iter().map(UdpSocket::from_std);
-    let tcp = listeners.tcp.into_iter().map(TcpListener::from_std);
-    Ok((udp.collect::<Result<_, _>>()?, tcp.collect::<Result<_, _>>()?))
 }
 
 /// Counts the queries that wait.

@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod control;
 mod dns;
 mod gateway;
+pub mod handover;
 mod inbound;
 mod labels;
 mod live;

@@ -1,10 +1,11 @@
 //! One pod's proxy on one worker: three listeners in the pod's namespace, and every connection that came through them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use ambit_core::identity::Identity;
 use ambit_core::mesh_state::{MeshState, Workload};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use crate::handover::{Inherited, Share};
 use crate::live::Live;
 use crate::logging::{self, Fields, Level};
 use crate::netns::Netns;
@@ -72,7 +74,9 @@ pub(crate) struct PodProxy {
     pub(crate) pool: Rc<Pool>,
     /// Its DNS queries that wait.
     pub(crate) dns_places: dns::Places,
-    listeners: RefCell<Vec<AbortHandle>>,
+    listeners: RefCell<Vec<(Rc<dyn AsFd>, AbortHandle)>>,
+    /// No more connections are accepted: what is being accepted still is asked to go elsewhere.
+    draining: Cell<bool>,
     connections: RefCell<JoinSet<()>>,
     /// Inbound connections that a changed policy may end.
     live: RefCell<Vec<Weak<Live>>>,
@@ -87,10 +91,10 @@ pub(crate) struct PodProxy {
 pub(crate) struct Neighbours(RefCell<HashMap<String, Rc<PodProxy>>>);
 
 impl Neighbours {
-    /// Serve a pod, and its DNS if `serves_dns`. Errors as `PodProxy::start`.
-    pub(crate) fn add(self: &Rc<Self>, shared: Arc<Shared>, pod: Arc<Pod>, serves_dns: bool) -> io::Result<()> {
+    /// Serve a pod. Errors as `PodProxy::start`.
+    pub(crate) fn add(self: &Rc<Self>, shared: Arc<Shared>, pod: Arc<Pod>, share: Share) -> io::Result<()> {
         let uid = pod.uid.clone();
-        let proxy = PodProxy::start(shared, pod, Rc::downgrade(self), serves_dns)?;
+        let proxy = PodProxy::start(shared, pod, share, Rc::downgrade(self))?;
         self.0.borrow_mut().insert(uid, proxy);
         Ok(())
     }
@@ -108,6 +112,13 @@ impl Neighbours {
         self.0.borrow_mut().drain().map(|(_, proxy)| proxy).collect()
     }
 
+    /// Duplicates of the sockets that are listened on in a namespace.
+    pub(crate) fn listeners(&self, netns: (u64, u64)) -> Vec<OwnedFd> {
+        let proxies = self.0.borrow();
+        let there = proxies.values().filter(|proxy| proxy.pod.netns.identity() == netns);
+        there.flat_map(|proxy| proxy.duplicate_listeners()).collect()
+    }
+
     /// Do something for each pod that is served.
     pub(crate) fn for_each(&self, act: impl Fn(&PodProxy)) {
         self.0.borrow().values().for_each(|proxy| act(proxy));
@@ -122,19 +133,23 @@ impl Neighbours {
 }
 
 impl PodProxy {
-    /// Open the listeners and serve them; DNS on one worker only. Errors when a port is taken or the namespace cannot be entered.
-    fn start(
-        shared: Arc<Shared>,
-        pod: Arc<Pod>,
-        neighbours: Weak<Neighbours>,
-        serves_dns: bool,
-    ) -> io::Result<Rc<Self>> {
+    /// Open the listeners and serve them. Errors when a port is taken or the namespace cannot be entered.
+    fn start(shared: Arc<Shared>, pod: Arc<Pod>, share: Share, neighbours: Weak<Neighbours>) -> io::Result<Rc<Self>> {
         let settings = &shared.settings.sockets;
+        let socks5 = shared.settings.socks5;
+        let Share {
+            mut inherited,
+            serves_dns,
+        } = share;
         let listeners = pod
             .netns
-            .within(|| Listeners::open(settings, pod.is_own(), shared.settings.socks5))?;
+            .within(|| Listeners::open(settings, pod.is_own(), socks5, &mut inherited))?;
         let dns = shared.settings.dns.as_ref().filter(|_| serves_dns && !pod.is_own());
-        let dns = dns.map(|dns| pod.netns.within(|| dns::Listeners::open(settings, dns.address)));
+        let dns = dns.map(|dns| {
+            let inherited = dns::Listeners::inherited(inherited.take(dns.address.port()));
+            let open = || dns::Listeners::open(settings, dns.address);
+            inherited.map_or_else(|| pod.netns.within(open), Ok)
+        });
         let dns = dns.transpose()?;
         let pool = Pool::new(
             Arc::clone(&shared.certificates),
@@ -147,6 +162,7 @@ impl PodProxy {
             pool,
             dns_places: dns::Places::default(),
             listeners: RefCell::default(),
+            draining: Cell::new(false),
             connections: RefCell::default(),
             live: RefCell::default(),
             tunnels: RefCell::default(),
@@ -158,13 +174,13 @@ impl PodProxy {
             captured,
             socks5,
         } = listeners;
-        proxy.accept_on(TcpListener::from_std(hbone)?, inbound::serve_hbone);
+        proxy.accept_on(hbone, inbound::serve_hbone)?;
         if let Some((outbound, plaintext)) = captured {
-            proxy.accept_on(TcpListener::from_std(outbound)?, outbound::serve);
-            proxy.accept_on(TcpListener::from_std(plaintext)?, inbound::serve_plaintext);
+            proxy.accept_on(outbound, outbound::serve)?;
+            proxy.accept_on(plaintext, inbound::serve_plaintext)?;
         }
         if let Some(socks5) = socks5 {
-            proxy.accept_on(TcpListener::from_std(socks5)?, socks5::serve);
+            proxy.accept_on(socks5, socks5::serve)?;
         }
         if let Some(dns) = dns {
             proxy.serve_dns(dns)?;
@@ -173,22 +189,33 @@ impl PodProxy {
     }
 
     fn serve_dns(self: &Rc<Self>, listeners: dns::Listeners) -> io::Result<()> {
-        let (udp, tcp) = dns::into_async(listeners)?;
-        for socket in udp {
-            let task = tokio::task::spawn_local(dns::serve_udp(Rc::clone(self), socket));
-            self.listeners.borrow_mut().push(task.abort_handle());
+        for socket in listeners.udp {
+            let socket = Rc::new(UdpSocket::from_std(socket)?);
+            let task = tokio::task::spawn_local(dns::serve_udp(Rc::clone(self), Rc::clone(&socket)));
+            self.listeners.borrow_mut().push((socket, task.abort_handle()));
         }
-        for listener in tcp {
-            self.accept_on(listener, dns::serve_tcp);
+        self.accept_on(listeners.tcp, dns::serve_tcp)
+    }
+
+    fn accept_on<F>(
+        self: &Rc<Self>,
+        listeners: Vec<std::net::TcpListener>,
+        serve: fn(Rc<Self>, Accepted) -> F,
+    ) -> io::Result<()>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        for listener in listeners {
+            self.accept_from(Rc::new(TcpListener::from_std(listener)?), serve);
         }
         Ok(())
     }
 
-    fn accept_on<F>(self: &Rc<Self>, listener: TcpListener, serve: fn(Rc<Self>, Accepted) -> F)
+    fn accept_from<F>(self: &Rc<Self>, listener: Rc<TcpListener>, serve: fn(Rc<Self>, Accepted) -> F)
     where
         F: Future<Output = ()> + 'static,
     {
-        let proxy = Rc::clone(self);
+        let (proxy, kept) = (Rc::clone(self), Rc::clone(&listener));
         let task = tokio::task::spawn_local(async move {
             loop {
                 match listener.accept().await.and_then(Accepted::new) {
@@ -203,7 +230,14 @@ impl PodProxy {
                 }
             }
         });
-        self.listeners.borrow_mut().push(task.abort_handle());
+        self.listeners.borrow_mut().push((kept, task.abort_handle()));
+    }
+
+    /// Duplicates of the sockets that are listened on; those that cannot be had are left out.
+    fn duplicate_listeners(&self) -> Vec<OwnedFd> {
+        let listeners = self.listeners.borrow();
+        let duplicate = |(listener, _): &(Rc<dyn AsFd>, AbortHandle)| listener.as_fd().try_clone_to_owned().ok();
+        listeners.iter().filter_map(duplicate).collect()
     }
 
     /// Run a connection's task; it ends with the proxy.
@@ -266,6 +300,10 @@ impl PodProxy {
 
     /// Remember an inbound tunnel, to say goodbye to its client when draining.
     pub(crate) fn track_tunnel(&self, tunnel: &Rc<Tunnel>) {
+        if self.draining.get() {
+            // Its handshake was under way when the listeners closed.
+            tunnel.retire();
+        }
         self.tunnels.borrow_mut().push(Rc::downgrade(tunnel));
     }
 
@@ -288,8 +326,9 @@ impl PodProxy {
 
     /// Close the listeners; ask clients to take new connections elsewhere.
     pub(crate) fn stop_accepting(&self) {
-        for listener in self.listeners.borrow_mut().drain(..) {
-            listener.abort();
+        self.draining.set(true);
+        for (_, accepting) in self.listeners.borrow_mut().drain(..) {
+            accepting.abort();
         }
         for tunnel in self.tunnels.borrow_mut().drain(..) {
             if let Some(tunnel) = tunnel.upgrade() {
@@ -330,24 +369,40 @@ impl PodProxy {
 
 /// What is listened on in a pod.
 struct Listeners {
-    hbone: std::net::TcpListener,
+    hbone: Vec<std::net::TcpListener>,
     /// What the redirect rules lead to: from the pod, and in plaintext to it.
-    captured: Option<(std::net::TcpListener, std::net::TcpListener)>,
-    socks5: Option<std::net::TcpListener>,
+    captured: Option<(Vec<std::net::TcpListener>, Vec<std::net::TcpListener>)>,
+    socks5: Option<Vec<std::net::TcpListener>>,
 }
 
 impl Listeners {
-    /// Open them in the namespace that the thread is in.
-    fn open(settings: &SocketSettings, is_own: bool, socks5: bool) -> io::Result<Self> {
-        let captured = || {
-            let outbound = sockets::listen(settings, OUTBOUND_PORT)?;
-            Ok::<_, io::Error>((outbound, sockets::listen(settings, INBOUND_PLAINTEXT_PORT)?))
+    /// Take what was inherited; open what was not, in the namespace that the thread is in.
+    fn open(settings: &SocketSettings, is_own: bool, socks5: bool, inherited: &mut Inherited) -> io::Result<Self> {
+        let mut take_or_open = |port: u16, open: &dyn Fn() -> io::Result<std::net::TcpListener>| {
+            let taken = inherited.take_listeners(port);
+            if taken.is_empty() {
+                Ok(vec![open()?])
+            } else {
+                Ok::<_, io::Error>(taken)
+            }
         };
-        let socks5 = (socks5 && !is_own).then(|| sockets::listen_at(settings, socks5::ADDRESS));
+        let mut listen = |port| take_or_open(port, &|| sockets::listen(settings, port));
+        let hbone = listen(HBONE_PORT)?;
+        let captured = if is_own {
+            None
+        } else {
+            Some((listen(OUTBOUND_PORT)?, listen(INBOUND_PLAINTEXT_PORT)?))
+        };
+        let socks5 = if socks5 && !is_own {
+            let open = || sockets::listen_at(settings, socks5::ADDRESS);
+            Some(take_or_open(socks5::ADDRESS.port(), &open)?)
+        } else {
+            None
+        };
         Ok(Self {
-            hbone: sockets::listen(settings, HBONE_PORT)?,
-            captured: (!is_own).then(captured).transpose()?,
-            socks5: socks5.transpose()?,
+            hbone,
+            captured,
+            socks5,
         })
     }
 }

@@ -3,10 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+/// What has to be done in every ztunnel: all that discovery knows was received, and all pods of the node are served.
+const TASKS: [&str; 2] = ["state manager", "workload proxy manager"];
+
 /// Named tasks; the process is ready when each of them is.
-#[derive(Default)]
 pub struct Readiness {
     tasks: Mutex<BTreeMap<String, bool>>,
+}
+
+impl Default for Readiness {
+    /// Not ready: whoever asks before the tasks have begun must not believe that there are none.
+    fn default() -> Self {
+        let tasks = TASKS.iter().map(|task| ((*task).to_owned(), false)).collect();
+        Self {
+            tasks: Mutex::new(tasks),
+        }
+    }
 }
 
 impl Readiness {

@@ -57,6 +57,16 @@ pub enum DnsAddress {
     At(SocketAddr),
 }
 
+impl DnsAddress {
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::Localhost(port) => *port,
+            Self::At(address) => address.port(),
+        }
+    }
+}
+
 impl FromStr for DnsAddress {
     type Err = AddrParseError;
 

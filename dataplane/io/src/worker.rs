@@ -1,6 +1,7 @@
 //! A worker: one thread, one current-thread runtime, its own listeners, pools and buffers. Nothing is shared per byte.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::busy_poll;
+use crate::handover::Share;
 use crate::memory::Memory;
 use crate::proxy::{Neighbours, Pod, PodProxy};
 use crate::shared::Shared;
@@ -20,7 +22,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(2);
 const STACK: usize = 1024 * 1024;
 
 enum Command {
-    Add(Arc<Pod>, bool, oneshot::Sender<io::Result<()>>),
+    Add(Arc<Pod>, Share, oneshot::Sender<io::Result<()>>),
+    Listeners((u64, u64), oneshot::Sender<Vec<OwnedFd>>),
     Remove(String, oneshot::Sender<()>),
     Drain(Duration, oneshot::Sender<()>),
 }
@@ -47,10 +50,15 @@ impl WorkerHandle {
         Ok(Self { commands })
     }
 
-    /// Serve a pod, and its DNS if `serves_dns`. Errors when its listeners cannot be opened.
-    pub(crate) fn add(&self, pod: Arc<Pod>, serves_dns: bool) -> io::Result<()> {
-        self.ask(|reply| Command::Add(pod, serves_dns, reply))
+    /// Serve a pod. Errors when its listeners cannot be opened.
+    pub(crate) fn add(&self, pod: Arc<Pod>, share: Share) -> io::Result<()> {
+        self.ask(|reply| Command::Add(pod, share, reply))
             .unwrap_or_else(|| Err(io::Error::other("the worker has ended")))
+    }
+
+    /// Duplicates of the sockets that are listened on in a namespace.
+    pub(crate) fn listeners(&self, netns: (u64, u64)) -> Vec<OwnedFd> {
+        self.ask(|reply| Command::Listeners(netns, reply)).unwrap_or_default()
     }
 
     /// Stop serving a pod, at once.
@@ -86,9 +94,13 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
         tokio::select! {
             command = commands.recv() => match command {
                 None => return,
-                Some(Command::Add(pod, serves_dns, reply)) => {
+                Some(Command::Add(pod, share, reply)) => {
                     // Whoever asked has given up when this fails.
-                    let _ = reply.send(pods.add(Arc::clone(&shared), pod, serves_dns));
+                    let _ = reply.send(pods.add(Arc::clone(&shared), pod, share));
+                }
+                Some(Command::Listeners(netns, reply)) => {
+                    // Whoever asked has given up when this fails.
+                    let _ = reply.send(pods.listeners(netns));
                 }
                 Some(Command::Remove(uid, reply)) => {
                     pods.remove(&uid);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,12 +12,13 @@ use ambit_core::mesh_state::{MeshSettings, Resource, ResourceType};
 use prost_types::{Struct, Value, value::Kind};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, AdminPorts};
+use crate::admin::{self, AdminPorts, Server};
 use crate::certificates::{CertificateEvent, Certificates};
 use crate::control::discovery::{
     self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryStream, Node, RpcStatus,
 };
 use crate::control::{ControlError, ControlPlane, signing};
+use crate::handover::{Inherited, Share};
 use crate::netns::Netns;
 use crate::proxy::Pod;
 use crate::settings::{SecuritySettings, TrafficSettings};
@@ -68,11 +70,14 @@ pub struct Ztunnel {
     control: tokio::runtime::Handle,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<CertificateEvent>>,
     ending: watch::Sender<bool>,
+    servers: Mutex<Vec<Server>>,
+    /// From a predecessor, for our own namespace.
+    inherited: Mutex<Inherited>,
 }
 
 impl Ztunnel {
     /// Start the threads and servers. Errors when a port is taken or a thread cannot be had.
-    pub fn start(settings: Settings) -> io::Result<Self> {
+    pub fn start(settings: Settings, mut inherited: Inherited) -> io::Result<Self> {
         let (certificates, events) = Certificates::new();
         let node_name = (!settings.node_name.is_empty()).then(|| Arc::from(settings.node_name.as_str()));
         let mesh = MeshSettings {
@@ -92,12 +97,12 @@ impl Ztunnel {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let control = runtime.handle().clone();
         let ending = watch::Sender::new(false);
-        {
+        let servers = {
             let _inside = runtime.enter();
-            admin::start(&shared, settings.ports)?;
             let tls = Arc::clone(&shared.tls);
             tokio::spawn(async move { tls.revocations.watch().await });
-        }
+            admin::start(&shared, settings.ports, &mut inherited)?
+        };
         if shared.settings.dns.is_some() {
             // Its sockets are opened with each pod's; nothing else has to come up first.
             shared.readiness.set("dns proxy", true);
@@ -124,6 +129,8 @@ impl Ztunnel {
             control,
             events,
             ending,
+            servers: Mutex::new(servers),
+            inherited: Mutex::new(inherited),
         })
     }
 
@@ -135,7 +142,7 @@ impl Ztunnel {
     // ---- pods
 
     /// Serve a pod on every worker; one that is served from the same namespace is left as it is.
-    pub fn add_pod(&self, pod: Pod) -> io::Result<()> {
+    pub fn add_pod(&self, pod: Pod, inherited: Inherited) -> io::Result<()> {
         let previous = self
             .pods
             .lock()
@@ -149,9 +156,8 @@ impl Ztunnel {
             self.remove_pod(&pod.uid);
         }
         let pod = Arc::new(pod);
-        let dns = self.dns_worker(&pod.uid);
-        for (index, worker) in self.workers.iter().enumerate() {
-            if let Err(error) = worker.add(Arc::clone(&pod), index == dns) {
+        for (worker, share) in self.workers.iter().zip(self.share(inherited, Some(&pod.uid))) {
+            if let Err(error) = worker.add(Arc::clone(&pod), share) {
                 self.workers.iter().for_each(|worker| worker.remove(&pod.uid));
                 return Err(error);
             }
@@ -177,16 +183,44 @@ impl Ztunnel {
             netns: Arc::new(Netns::own()?),
             own_ports: Some([self.settings.ports.stats, self.settings.ports.readiness]),
         });
-        let mut workers = self.workers.iter();
-        workers.try_for_each(|worker| worker.add(Arc::clone(&pod), false))
+        let inherited = std::mem::take(&mut *self.inherited.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut workers = self.workers.iter().zip(self.share(inherited, None));
+        workers.try_for_each(|(worker, share)| worker.add(Arc::clone(&pod), share))
     }
 
-    /// Which worker serves a pod's DNS: one, so that an idle pod stays cheap, and not the same for all pods.
-    fn dns_worker(&self, uid: &str) -> usize {
-        let sum = uid
-            .bytes()
-            .fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        sum % self.workers.len()
+    /// What each worker gets of a pod's sockets; `uid` of one whose DNS is served.
+    fn share(&self, mut inherited: Inherited, uid: Option<&str>) -> Vec<Share> {
+        let count = self.workers.len();
+        let dns_port = self.shared.settings.dns.as_ref().map(|dns| dns.address.port());
+        let dns_sockets = dns_port.map(|port| inherited.take(port)).unwrap_or_default();
+        let dns_worker = uid.map(|uid| dns_worker(uid, count));
+        let mut shares = inherited.deal(count);
+        if let Some(share) = dns_worker.and_then(|index| shares.get_mut(index)) {
+            share.serves_dns = true;
+            share.inherited.put(dns_sockets);
+        }
+        shares
+    }
+
+    /// For a successor: duplicates of the sockets that are listened on in a namespace, given by inode and device. In our
+    /// own those of our servers are among them, which stop: two processes cannot share what each tells of itself.
+    pub fn hand_over(&self, netns: (u64, u64)) -> Vec<OwnedFd> {
+        let mut found: Vec<_> = self.workers.iter().flat_map(|worker| worker.listeners(netns)).collect();
+        if Netns::own().is_ok_and(|own| own.identity() == netns) {
+            let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+            found.extend(servers.drain(..).filter_map(Server::hand_over));
+        }
+        found
+    }
+
+    /// The successor went away before it took our place: be the one that serves again. Errors when a port is taken.
+    pub fn resume(&self) -> io::Result<()> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if servers.is_empty() {
+            let _inside = self.control.enter();
+            *servers = admin::start(&self.shared, self.settings.ports, &mut Inherited::default())?;
+        }
+        Ok(())
     }
 
     /// Stop serving a pod.
@@ -294,8 +328,13 @@ impl Ztunnel {
             // A worker that has ended has nothing left to drain.
             let _ = done.blocking_recv();
         }
-        self.ending.send_replace(true);
     }
+}
+
+/// Which worker serves a pod's DNS: one, so that an idle pod stays cheap, and not the same for all pods.
+fn dns_worker(uid: &str, workers: usize) -> usize {
+    let add = |sum: usize, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
+    uid.bytes().fold(0, add) % workers
 }
 
 fn resource_type(type_url: &str) -> Option<ResourceType> {

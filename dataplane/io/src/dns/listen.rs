@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::settings::{DnsAddress, SocketSettings};
@@ -25,6 +26,17 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
+    /// A predecessor's sockets; `None` when there are none.
+    pub(crate) fn inherited(sockets: Vec<OwnedFd>) -> Option<Self> {
+        let is_udp = |socket: &OwnedFd| SockRef::from(socket).r#type().is_ok_and(|kind| kind == Type::DGRAM);
+        let (udp, tcp): (Vec<_>, Vec<_>) = sockets.into_iter().partition(is_udp);
+        let listeners = Self {
+            udp: udp.into_iter().map(Into::into).collect(),
+            tcp: tcp.into_iter().map(Into::into).collect(),
+        };
+        (!listeners.udp.is_empty() && !listeners.tcp.is_empty()).then_some(listeners)
+    }
+
     /// Open them in the namespace that the thread is in. IPv6 is left out where loopback has none.
     pub(crate) fn open(settings: &SocketSettings, address: DnsAddress) -> io::Result<Self> {
         let mut listeners = Self {

@@ -167,7 +167,7 @@ def test_anything_but_tls_1_3_fails(greeting: bytes) -> None:
 
 def test_memory_has_a_row_for_each_kind_of_process() -> None:
     def process(name: str, pss: int | None) -> ProcessStatus:
-        return ProcessStatus(name, name.partition("/")[2], 1, 1, "running", 0, pss)
+        return ProcessStatus(name, name.partition("/")[2], 1, 1, "running", 0, 0, pss)
 
     rows = checks.judge_memory(
         [process("controller", 1 << 20), process("ztunnel/a", 3 << 19), process("ztunnel/b", None)]
