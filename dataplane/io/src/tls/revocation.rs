@@ -6,7 +6,7 @@
 //! certificate that was taken back stays so.
 //!
 //! Nothing fails open. A file that cannot be read at the start refuses every handshake until it can, where stock ztunnel goes
-//! on without (docs/decisions/0009). One that is there and becomes unreadable, or vanishes, leaves what was read before in
+//! on without (docs/decisions/0007). One that is there and becomes unreadable, or vanishes, leaves what was read before in
 //! force. A file that is not there yet revokes nothing, because that is how the setting is shipped.
 
 use std::collections::HashSet;
