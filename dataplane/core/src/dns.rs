@@ -7,10 +7,12 @@
 //! Read `message` (bytes), `names` (what a name may mean in a namespace), `answer` (who answers, and with what).
 
 mod answer;
+mod lookup;
 mod message;
 mod names;
 
 pub use answer::{Answer, Decision, Resolver};
+pub use lookup::{Found, LookupError, build_lookup, read_addresses};
 pub use message::{
     ADDRESS_LIMIT, HEADER_BYTES, Query, QueryType, Received, build_failure, build_reply, id_of, is_answer_to,
     parse_query, type_label, with_id,

@@ -7,6 +7,7 @@
 
 mod forward;
 mod listen;
+mod resolve;
 mod servers;
 
 use std::rc::Rc;
@@ -24,6 +25,7 @@ use crate::proxy::{Accepted, PodProxy};
 use crate::tcp_relay::write_all;
 use crate::telemetry::{DnsLabels, DnsProtocol};
 pub(crate) use listen::Listeners;
+pub(crate) use resolve::resolve;
 pub(crate) use servers::NameServers;
 
 /// Queries of one pod that may wait for their answers. More are refused at once: each holds a socket.

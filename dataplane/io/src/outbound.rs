@@ -15,6 +15,7 @@ use ambit_core::upstream::{Dial, Upstream, decide_another, decide_upstream};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
+use crate::dns;
 use crate::gateway::{self, FarEnd, GatewayError, InnerTunnel};
 use crate::inbound::Refused;
 use crate::labels;
@@ -143,7 +144,7 @@ pub(crate) async fn serve_to(proxy: &Rc<PodProxy>, application: &Application, di
             return report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
         }
     };
-    let mut way = match Way::decide(proxy, &source, dialled) {
+    let mut way = match Way::decide(proxy, &source, dialled).await {
         Ok(way) => way,
         Err(error) => {
             application.refuse(Reply::HostUnreachable);
@@ -165,29 +166,41 @@ struct Way {
 
 impl Way {
     /// Decide by the mesh as it is now, which a long connection does not hold on to.
-    fn decide(proxy: &PodProxy, source: &Workload, dialled: SocketAddr) -> Result<Self, String> {
+    async fn decide(proxy: &PodProxy, source: &Workload, dialled: SocketAddr) -> Result<Self, String> {
         let decided = decide_upstream(&proxy.shared.mesh(), source, dialled, &mut || fastrand::u64(..));
-        decided.map_err(|error| error.to_string()).and_then(Self::new)
+        Self::resolve(proxy, source, decided.map_err(|error| error.to_string())?).await
     }
 
     /// Another way for a connection to `dialled` that could not be connected by this one.
-    fn another(&self, proxy: &PodProxy, source: &Workload, dialled: SocketAddr) -> Option<Self> {
+    async fn another(&self, proxy: &PodProxy, source: &Workload, dialled: SocketAddr) -> Option<Self> {
         let mesh = proxy.shared.mesh();
         let another = decide_another(&mesh, source, dialled, &self.upstream, &mut || fastrand::u64(..))?;
-        Self::new(another).ok()
+        Self::resolve(proxy, source, another).await.ok()
     }
 
-    /// Errors, as text for the log, for ways that are not supported (docs/limits.md).
-    fn new(upstream: Upstream) -> Result<Self, String> {
-        let target = match upstream.dial() {
-            Dial::Address(target) => target,
-            Dial::Name { hostname, .. } => {
-                return Err(format!(
-                    "the endpoint {hostname} has a name instead of an address; this is not supported yet"
-                ));
+    /// Find the address of an endpoint that has a name instead. Errors are texts for the log.
+    async fn resolve(proxy: &PodProxy, source: &Workload, upstream: Upstream) -> Result<Self, String> {
+        match upstream.dial() {
+            Dial::Address(target) => Ok(Self { upstream, target }),
+            Dial::Name {
+                hostname,
+                port,
+                prefers_ipv6,
+            } => {
+                proxy
+                    .shared
+                    .metrics
+                    .dns
+                    .count_on_demand(labels::peer(Some(source)), &hostname);
+                // Boxed, so that other connections do not carry the room for it.
+                let resolved = Box::pin(dns::resolve(proxy, &hostname, prefers_ipv6)).await;
+                let ip = resolved.map_err(|error| format!("endpoint {hostname} has no address: {error}"))?;
+                Ok(Self {
+                    upstream: upstream.with_ip(ip),
+                    target: SocketAddr::new(ip, port),
+                })
             }
-        };
-        Ok(Self { upstream, target })
+        }
     }
 }
 
@@ -221,9 +234,11 @@ async fn carry(
         report.complete(moved.0, moved.1, None);
         return None;
     };
-    let another = instead
-        .filter(|_| matches!(&error, OutboundError::Dial(error) if error.is_unreachable()))
-        .and_then(|dialled| way.another(proxy, source, dialled));
+    let may_try = matches!(&error, OutboundError::Dial(error) if error.is_unreachable());
+    let another = match instead.filter(|_| may_try) {
+        Some(dialled) => way.another(proxy, source, dialled).await,
+        None => None,
+    };
     let text = match &another {
         Some(another) => format!("{error}; trying {} instead", another.target),
         None => error.to_string(),

@@ -14,19 +14,19 @@ const UDP_BYTES_MAX: usize = 1232;
 /// How long clients may keep what we say (section 7).
 const TTL_SECONDS: u32 = 30;
 /// RFC 1035, 3.1.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 
-const TYPE_A: u16 = 1;
+pub(super) const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
-const TYPE_AAAA: u16 = 28;
+pub(super) const TYPE_AAAA: u16 = 28;
 const TYPE_OPT: u16 = 41;
-const CLASS_IN: u16 = 1;
+pub(super) const CLASS_IN: u16 = 1;
 
 const IS_RESPONSE: u8 = 0x80;
 const OPCODE: u8 = 0x78;
 const AUTHORITATIVE: u8 = 0x04;
-const TRUNCATED: u8 = 0x02;
-const RECURSION_DESIRED: u8 = 0x01;
+pub(super) const TRUNCATED: u8 = 0x02;
+pub(super) const RECURSION_DESIRED: u8 = 0x01;
 const RECURSION_AVAILABLE: u8 = 0x80;
 const SERVER_FAILURE: u8 = 2;
 
@@ -313,7 +313,7 @@ fn append_address(reply: &mut Vec<u8>, owner: usize, address: IpAddr) {
 }
 
 /// `name` is part of one that was read, so each of its labels has 1 to 63 bytes.
-fn append_name(reply: &mut Vec<u8>, name: &str) {
+pub(super) fn append_name(reply: &mut Vec<u8>, name: &str) {
     for label in name.split('.') {
         reply.push(u8::try_from(label.len()).unwrap_or_default());
         reply.extend(label.as_bytes());
@@ -330,7 +330,7 @@ fn append_edns(reply: &mut Vec<u8>, edns: Edns) {
 }
 
 /// How many questions, answers, authorities and additional records the header says there are.
-fn counts(message: &[u8]) -> Option<[u16; 4]> {
+pub(super) fn counts(message: &[u8]) -> Option<[u16; 4]> {
     Some([
         number(message, 4)?,
         number(message, 6)?,
@@ -339,7 +339,7 @@ fn counts(message: &[u8]) -> Option<[u16; 4]> {
     ])
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn number(bytes: &[u8], at: usize) -> Option<u16> {
     let pair = bytes.get(at..at + 2)?;
     Some(u16::from_be_bytes([pair[0], pair[1]]))
 }

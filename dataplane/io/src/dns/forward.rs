@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use ambit_core::dns::{HEADER_BYTES, id_of, is_answer_to, with_id};
@@ -16,13 +17,15 @@ use crate::sockets::Source;
 use crate::tcp_relay::write_all;
 use crate::telemetry::DnsProtocol;
 
+/// Names the servers where the DNS proxy, which may be told of another file, is off.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long one server may take, and how long all together may: clients give up after 5 s (resolv.conf(5)).
 const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_millis(4500);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ForwardError {
+pub(crate) enum ForwardError {
     #[error("no name server; does resolv.conf name one?")]
     NoServer,
     #[error("name server {0}: {1}")]
@@ -41,10 +44,9 @@ pub(super) enum ForwardError {
 
 /// Ask the servers in turn until one answers.
 pub(super) async fn ask(proxy: &PodProxy, message: &[u8], protocol: DnsProtocol) -> Result<Vec<u8>, ForwardError> {
-    let Some(settings) = &proxy.shared.settings.dns else {
-        return Err(ForwardError::NoServer);
-    };
-    let servers = proxy.shared.name_servers.get(&settings.resolv_conf);
+    let settings = proxy.shared.settings.dns.as_ref();
+    let resolv_conf = settings.map_or(Path::new(RESOLV_CONF), |settings| &settings.resolv_conf);
+    let servers = proxy.shared.name_servers.get(resolv_conf);
     let all = async {
         let mut last = ForwardError::NoServer;
         for &server in servers.iter() {

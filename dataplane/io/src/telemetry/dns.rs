@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ambit_core::mesh_state::Workload;
 
-use super::metrics::{family, line, pair};
+use super::metrics::{family, line, pair, render_peer};
+use super::{Peer, SecurityPolicy};
 
 /// Upper bounds in seconds, and how the text names them.
 const BUCKETS: [(f64, &str); 6] = [
@@ -95,6 +96,8 @@ impl Durations {
 #[derive(Default)]
 pub struct DnsMetrics {
     series: Mutex<HashMap<DnsLabels, Arc<DnsSeries>>>,
+    /// Connections to endpoints that have a name instead of an address, by client and name.
+    on_demand: Mutex<HashMap<(Peer, Arc<str>), u64>>,
 }
 
 impl DnsMetrics {
@@ -106,7 +109,34 @@ impl DnsMetrics {
         Arc::clone(all.entry(labels.clone()).or_default())
     }
 
+    /// Count a connection of `source` to the endpoint of this name.
+    pub(crate) fn count_on_demand(&self, source: Peer, hostname: &Arc<str>) {
+        let source = Peer {
+            pod: Arc::from(""),
+            ..source
+        };
+        let mut all = self.on_demand.lock().unwrap_or_else(PoisonError::into_inner);
+        *all.entry((source, Arc::clone(hostname))).or_default() += 1;
+    }
+
+    fn render_on_demand(&self, text: &mut String) {
+        let name = "istio_on_demand_dns";
+        family(
+            text,
+            name,
+            "counter",
+            "Connections to endpoints whose name was resolved for them",
+        );
+        for ((source, hostname), count) in &*self.on_demand.lock().unwrap_or_else(PoisonError::into_inner) {
+            let mut labels = String::new();
+            render_peer(&mut labels, "source", source, true, SecurityPolicy::NodeLocal);
+            pair(&mut labels, "hostname", hostname);
+            line(text, &format!("{name}_total"), &labels, *count);
+        }
+    }
+
     pub(super) fn render(&self, text: &mut String) {
+        self.render_on_demand(text);
         let all: Vec<_> = {
             let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
             series.iter().map(|(l, s)| (l.render(), Arc::clone(s))).collect()

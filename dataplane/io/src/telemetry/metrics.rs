@@ -263,7 +263,7 @@ fn render_labels(labels: &TrafficLabels, flag: Flag) -> String {
     text
 }
 
-fn render_peer(text: &mut String, side: &str, peer: &Peer, proved_only: bool, security: SecurityPolicy) {
+pub(super) fn render_peer(text: &mut String, side: &str, peer: &Peer, proved_only: bool, security: SecurityPolicy) {
     let principal = if proved_only && security == SecurityPolicy::Unknown {
         ""
     } else {
