@@ -9,6 +9,7 @@ What goes wrong here costs a successor a second at most; it then opens sockets o
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 from dataplane import Ztunnel
@@ -19,7 +20,7 @@ from ztunnel.log import Log
 MAX_DESCRIPTORS = 253
 # A request is two numbers; the answer one.
 MAX_PACKET = 64
-# How long a predecessor may take for all answers together, and how often a server looks whether it is to end.
+# How long a predecessor may take for all of its answers together, and how often a server looks whether it is to end.
 PATIENCE_SECONDS = 1.0
 # pid, uid, gid (unix(7), SO_PEERCRED).
 _CREDENTIALS = struct.Struct("=iII")
@@ -31,6 +32,7 @@ class Predecessor:
     def __init__(self, path: str) -> None:
         self._log = Log("handover")
         self._connection: socket.socket | None = None
+        self._patience = PATIENCE_SECONDS
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.settimeout(PATIENCE_SECONDS)
         try:
@@ -47,7 +49,9 @@ class Predecessor:
         if self._connection is None:
             return []
         status = os.fstat(netns)
+        started = time.monotonic()
         try:
+            self._connection.settimeout(max(self._patience, 0.001))
             self._connection.sendall(f"{status.st_ino} {status.st_dev}".encode())
             packet, descriptors, flags, _ = socket.recv_fds(
                 self._connection, MAX_PACKET, MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
@@ -55,6 +59,7 @@ class Predecessor:
         except OSError as error:
             self._give_up(error)
             return []
+        self._patience -= time.monotonic() - started
         if not packet or flags & socket.MSG_CTRUNC:
             for descriptor in descriptors:
                 os.close(descriptor)

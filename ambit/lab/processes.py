@@ -69,6 +69,7 @@ class KeptProcess:
         self._on_change = on_change
         self._child: Child | None = None
         self._replaced = asyncio.Event()
+        self._replacing = asyncio.Lock()
         self._leaving: list[Child] = []
         self._is_wanted = asyncio.Event()
         self._is_wanted.set()
@@ -120,6 +121,12 @@ class KeptProcess:
         `is_ready` is asked about the new process's number in the lab's PID namespace. Raises TransientError, with the
         old process serving on, when the new one is not ready in time.
         """
+        if self._replacing.locked():
+            raise TransientError(f"{self.spec.name} is being replaced already; try again when that is done")
+        async with self._replacing:
+            await self._replace(is_ready, timeout_seconds)
+
+    async def _replace(self, is_ready: Callable[[int], Awaitable[bool]], timeout_seconds: float) -> None:
         old = self._child
         if old is None or not old.is_running:
             raise TransientError(f"{self.spec.name} is not running, so there is nothing to replace")
@@ -130,6 +137,8 @@ class KeptProcess:
                     if not new.is_running:
                         raise TransientError(f"the new {self.spec.name} ended at once; its log says why")
                     await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            if self._child is not old or not old.is_running:
+                raise TransientError(f"{self.spec.name} ended meanwhile, and was started again; nothing was replaced")
         except (TimeoutError, TransientError, asyncio.CancelledError) as error:
             new.signal(signal.SIGKILL)
             if isinstance(error, TimeoutError):

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from ambit.lab.client import LabError
+from tests.support import mesh as build
 from tests.support.mesh import PATIENCE_SECONDS, PORT, Mesh, eventually, total
 
 RATE = 200
@@ -82,6 +83,23 @@ def test_an_open_connection_goes_on_until_the_drain_deadline(
     assert echoed > 50
     mesh.wait_for_line(node, lambda line: bool(line.error), lines)
     eventually(lambda: mesh.lab.status().process(name).draining == 0, PATIENCE_SECONDS)
+
+
+def test_a_policy_ends_connections_of_a_ztunnel_that_drains(mesh: Mesh, background: ThreadPoolExecutor) -> None:
+    before = opened(mesh, "node-2")
+    server = mesh.address("east/server")
+    holding = background.submit(mesh.act, "east/client", "hold", 60.0, host=server, port=PORT, seconds=40.0)
+    eventually(lambda: opened(mesh, "node-2") > before)
+    mesh.lab.replace_process("ztunnel/node-2")
+    client: build.Document = {"principals": ["cluster.local/ns/east/sa/client"]}
+    with mesh.applied(build.policy("no-client", "east", "DENY", build.rule(client))):
+        denied = time.time()
+        result = result_of(holding)
+    ended = result["ended"]
+    assert isinstance(ended, float)
+    assert ended - denied < 2.0
+    mesh.wait_for_line("node-2", lambda line: "closed due to policy change" in line.error)
+    eventually(lambda: mesh.reaches("east/client", "east/server"))
 
 
 def test_a_ztunnel_with_nobody_left_ends_at_once(mesh: Mesh) -> None:

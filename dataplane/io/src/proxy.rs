@@ -88,46 +88,55 @@ pub(crate) struct PodProxy {
 
 /// The pods that one worker serves.
 #[derive(Default)]
-pub(crate) struct Neighbours(RefCell<HashMap<String, Rc<PodProxy>>>);
+pub(crate) struct Neighbours {
+    serving: RefCell<HashMap<String, Rc<PodProxy>>>,
+    /// They take no more connections; those that they have are still judged.
+    draining: RefCell<HashMap<String, Rc<PodProxy>>>,
+}
 
 impl Neighbours {
     /// Serve a pod. Errors as `PodProxy::start`.
     pub(crate) fn add(self: &Rc<Self>, shared: Arc<Shared>, pod: Arc<Pod>, share: Share) -> io::Result<()> {
         let uid = pod.uid.clone();
         let proxy = PodProxy::start(shared, pod, share, Rc::downgrade(self))?;
-        self.0.borrow_mut().insert(uid, proxy);
+        self.serving.borrow_mut().insert(uid, proxy);
         Ok(())
     }
 
     /// Stop serving the pod, at once.
     pub(crate) fn remove(&self, uid: &str) {
-        let removed = self.0.borrow_mut().remove(uid);
-        if let Some(proxy) = removed {
-            proxy.stop();
+        for pods in [&self.serving, &self.draining] {
+            let removed = pods.borrow_mut().remove(uid);
+            if let Some(proxy) = removed {
+                proxy.stop();
+            }
         }
     }
 
-    /// Give up all pods, whose connections go on.
-    pub(crate) fn take_all(&self) -> Vec<Rc<PodProxy>> {
-        self.0.borrow_mut().drain().map(|(_, proxy)| proxy).collect()
+    /// Serve no pod any more; the connections that there are go on.
+    pub(crate) fn start_draining(&self) -> Vec<Rc<PodProxy>> {
+        self.draining.borrow_mut().extend(self.serving.borrow_mut().drain());
+        self.draining.borrow().values().map(Rc::clone).collect()
     }
 
     /// Duplicates of the sockets that are listened on in a namespace.
     pub(crate) fn listeners(&self, netns: (u64, u64)) -> Vec<OwnedFd> {
-        let proxies = self.0.borrow();
+        let proxies = self.serving.borrow();
         let there = proxies.values().filter(|proxy| proxy.pod.netns.identity() == netns);
         there.flat_map(|proxy| proxy.duplicate_listeners()).collect()
     }
 
-    /// Do something for each pod that is served.
+    /// Do something for each pod that has connections, or may have.
     pub(crate) fn for_each(&self, act: impl Fn(&PodProxy)) {
-        self.0.borrow().values().for_each(|proxy| act(proxy));
+        for pods in [&self.serving, &self.draining] {
+            pods.borrow().values().for_each(|proxy| act(proxy));
+        }
     }
 
     /// The pod that `workload` is, if it is served here. Nodes have some hundred pods: they are looked through.
     fn find(&self, workload: &Workload) -> Option<Rc<PodProxy>> {
         let is_it = |pod: &Pod| pod.name == workload.name() && pod.namespace == workload.namespace() && !pod.is_own();
-        let proxies = self.0.borrow();
+        let proxies = self.serving.borrow();
         proxies.values().find(|proxy| is_it(&proxy.pod)).map(Rc::clone)
     }
 }

@@ -39,6 +39,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A peer that does not answer a PING this long is gone (ztunnel.md 1.7).
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The PING that follows a GOAWAY, and how long its answer is waited for: round trips inside a region are far shorter.
+const FAREWELL: [u8; 8] = *b"ambitbye";
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why a tunnel ended.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TunnelEnd {
@@ -69,6 +73,8 @@ pub(crate) struct Tunnel {
     /// There is something for the tunnel's task to do: pending bytes, or an end.
     attention: Signal,
     closing: Cell<bool>,
+    /// Until when the peer may answer our farewell, if it has not.
+    farewell_until: Cell<Option<Instant>>,
 }
 
 struct State {
@@ -108,6 +114,7 @@ impl Tunnel {
             state: RefCell::new(state),
             attention: Signal::default(),
             closing: Cell::new(false),
+            farewell_until: Cell::new(None),
         };
         (Rc::new(tunnel), early)
     }
@@ -129,10 +136,24 @@ impl Tunnel {
     }
 
     /// End the tunnel when its last stream has ended; no new ones are opened.
+    ///
+    /// The peer may be opening one at this moment. So a server first learns from the answer to a PING, which comes behind
+    /// whatever was on its way, that the peer knows.
     pub(crate) fn retire(&self) {
-        self.closing.set(true);
-        self.state.borrow_mut().framer.drain();
+        if !self.closing.replace(true) {
+            let mut state = self.state.borrow_mut();
+            state.framer.drain();
+            if state.framer.is_server() {
+                state.framer.ping(FAREWELL);
+                self.farewell_until.set(Some(Instant::now() + FAREWELL_TIMEOUT));
+            }
+        }
         self.attention.raise();
+    }
+
+    /// The peer answered the farewell, or does not any more.
+    fn may_leave(&self) -> bool {
+        self.farewell_until.get().is_none_or(|until| Instant::now() >= until)
     }
 
     /// End the tunnel now, and all of its streams.
@@ -184,7 +205,8 @@ impl Tunnel {
     }
 
     async fn step(self: &Rc<Self>, accept: &dyn Fn(Request)) {
-        if self.closing.get() && self.state.borrow().streams.is_empty() {
+        let is_leaving = self.closing.get() && self.state.borrow().streams.is_empty();
+        if is_leaving && self.may_leave() {
             self.say_goodbye();
             return;
         }
@@ -195,7 +217,8 @@ impl Tunnel {
             } else {
                 PING_INTERVAL
             };
-            let deadline = state.pinged_at + patience;
+            let farewell = self.farewell_until.get().filter(|_| is_leaving);
+            let deadline = (state.pinged_at + patience).min(farewell.unwrap_or(state.pinged_at + patience));
             (!state.pending.is_empty(), deadline)
         };
         tokio::select! {

@@ -107,7 +107,7 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
                     let _ = reply.send(());
                 }
                 Some(Command::Drain(deadline, reply)) => {
-                    let all = pods.take_all();
+                    let all = pods.start_draining();
                     tokio::task::spawn_local(async move {
                         drain(all, deadline).await;
                         let _ = reply.send(());

@@ -318,6 +318,11 @@ impl Connection {
         self.outgoing.frame(kind::PING, 0, 0, &payload);
     }
 
+    /// Whether this is the end that takes streams.
+    pub fn is_server(&self) -> bool {
+        self.role == Role::Server
+    }
+
     /// Announce the end: the peer should open no more streams, but those under way are taken (GOAWAY with the largest
     /// id). Follow with [`Self::go_away`] a round trip later, for instance when a ping was answered.
     pub fn drain(&mut self) {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use ambit_core::framing::{ErrorCode, Event, StreamId};
 
 use super::buffers::{INBOX, INBOX_SIZE};
-use super::{Request, Stream, Tunnel, TunnelEnd, tls_end};
+use super::{FAREWELL, Request, Stream, Tunnel, TunnelEnd, tls_end};
 use crate::tls::records::Opened;
 use crate::{busy_poll, sockets};
 
@@ -162,7 +162,13 @@ impl Tunnel {
                     self.closing.set(true);
                     self.attention.raise();
                 }
-                Event::PingAck { .. } | Event::SettingsReceived => {}
+                Event::PingAck { payload } => {
+                    if payload == FAREWELL {
+                        self.farewell_until.set(None);
+                        self.attention.raise();
+                    }
+                }
+                Event::SettingsReceived => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ambit_core::framing::{ConnectHead, Connection, Settings};
+use ambit_core::framing::{ConnectHead, Connection, ErrorCode, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
@@ -367,5 +367,48 @@ fn an_unanswered_request_ends_after_the_patience() {
         let outcome = near.open_and_relay(Rc::new(socket), Duration::from_millis(20)).await;
         assert!(matches!(outcome, Err(RelayEnd::NoAnswer(_))));
         assert!(application.read_u8().await.is_err());
+    });
+}
+
+#[test]
+fn a_stream_that_is_on_its_way_when_the_server_retires_is_served() {
+    local(async {
+        let ends = connect().await;
+        let head = ConnectHead {
+            authority: "192.0.2.1:80",
+            ..ConnectHead::default()
+        };
+        let near = ends.client.open(&head).expect("opened");
+        ends.server.retire();
+        let request = eventually(|| ends.requests.borrow_mut().pop()).await;
+        request.stream.respond(&[]);
+        assert_eq!(near.response().await.expect("answered").status, 200);
+        eventually(|| (!ends.client.can_open()).then_some(())).await;
+        request.stream.reset(ErrorCode::NO_ERROR);
+        eventually(|| ends.server.state.borrow().end.is_some().then_some(())).await;
+    });
+}
+
+#[test]
+fn a_retired_server_whose_peer_is_silent_leaves_even_so() {
+    local(async {
+        let authority = Authority::new();
+        let ours = authority.certify(CLIENT, &[CLIENT]).expect("certified");
+        let theirs = authority.certify(SERVER, &[SERVER]).expect("certified");
+        let (dialled, accepted) = pair().await;
+        let config = Arc::new(ours.client_config(vec![identity(SERVER)]).expect("a configuration"));
+        let (client, server) = tokio::join!(
+            handshake::connect(&dialled, config),
+            handshake::accept(&accepted, Arc::clone(&theirs.server))
+        );
+        client.expect("connected");
+        let (server, early) = Tunnel::new(
+            accepted,
+            server.expect("accepted"),
+            Connection::server(Settings::server()),
+        );
+        server.retire();
+        let end = tokio::time::timeout(Duration::from_secs(5), server.drive(early, &|_| {})).await;
+        assert!(end.is_ok(), "it ended by itself");
     });
 }
