@@ -23,7 +23,7 @@ use crate::settings::{ApplicationTunnelAddress, Baggage as BaggageSetting, Origi
 use crate::sockets::{self, Source};
 use crate::tcp_relay;
 use crate::telemetry::{
-    Addresses, ConnectionReport, Direction, Flag, SecurityPolicy, TrafficLabels, report_early_failure,
+    Addresses, ConnectionReport, Direction, Flag, Pods, SecurityPolicy, TrafficLabels, report_early_failure,
 };
 use crate::tls::{handshake, verify};
 use crate::tunnel::{Request, Stream, Tunnel, TunnelEnd, revocable};
@@ -230,7 +230,11 @@ fn report_opened(
         },
     };
     let authority = head.map(|head| head.authority.clone());
-    ConnectionReport::opened(&proxy.shared.metrics, labels, addresses, authority, started)
+    let pods = Pods {
+        source: source.cloned(),
+        destination: Some(Arc::clone(&live.workload)),
+    };
+    ConnectionReport::opened(&proxy.shared.metrics, &labels, pods, addresses, authority, started)
 }
 
 async fn admit_and_relay(

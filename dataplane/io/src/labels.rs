@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ambit_core::hbone::Baggage;
 use ambit_core::identity::Identity;
-use ambit_core::mesh_state::{Service, Workload, WorkloadType};
+use ambit_core::mesh_state::{Service, ServiceKey, Workload, WorkloadType};
 use ambit_core::wire::workload::WorkloadType as WireType;
 
-use crate::telemetry::{Peer, ServiceLabels};
+use crate::telemetry::Peer;
 
 /// An end as discovery knows it; unknown when it knows none.
 pub(crate) fn peer(workload: Option<&Workload>) -> Peer {
@@ -16,16 +16,12 @@ pub(crate) fn peer(workload: Option<&Workload>) -> Peer {
     };
     let profile = &workload.profile;
     Peer {
-        pod: Arc::from(workload.name()),
         workload: Arc::clone(&profile.workload_name),
         canonical_name: Arc::clone(&profile.canonical_name),
         canonical_revision: Arc::clone(&profile.canonical_revision),
         namespace: Arc::clone(&profile.namespace),
         cluster: Arc::clone(&workload.place.cluster),
-        principal: workload
-            .identity()
-            .map(|identity| Arc::from(identity.uri()))
-            .unwrap_or_default(),
+        principal: workload.identity().cloned(),
     }
 }
 
@@ -37,7 +33,7 @@ pub(crate) fn client(workload: Option<&Workload>, baggage: Option<&Baggage>, pro
         (None, Some(baggage)) => from_baggage(baggage),
         (None, None) => Peer::default(),
     };
-    labels.principal = proved.map(|identity| Arc::from(identity.uri())).unwrap_or_default();
+    labels.principal = proved.cloned();
     labels
 }
 
@@ -62,16 +58,9 @@ fn from_baggage(baggage: &Baggage) -> Peer {
     }
 }
 
-/// The service that was asked for; unknown when it was none.
-pub(crate) fn service(service: Option<&Service>) -> ServiceLabels {
-    let Some(service) = service else {
-        return ServiceLabels::default();
-    };
-    ServiceLabels {
-        host: Arc::from(service.hostname()),
-        name: Arc::from(&*service.name),
-        namespace: Arc::from(service.namespace()),
-    }
+/// The service that was asked for; nothing when it was none.
+pub(crate) fn service(service: Option<&Service>) -> Option<(ServiceKey, Arc<str>)> {
+    service.map(|service| (service.key.clone(), Arc::clone(&service.name)))
 }
 
 /// What a workload's agent tells of it (facts/ztunnel.md 1.5).

@@ -20,7 +20,7 @@ use crate::live::Live;
 use crate::outbound::{Application, OutboundError};
 use crate::proxy::PodProxy;
 use crate::tcp_relay::{self, Moved};
-use crate::telemetry::{Addresses, ConnectionReport, Direction, Flag, SecurityPolicy, TrafficLabels};
+use crate::telemetry::{Addresses, ConnectionReport, Direction, Flag, Pods, SecurityPolicy, TrafficLabels};
 
 /// The other end of a connection that needs no tunnel.
 pub(crate) struct Near {
@@ -114,6 +114,17 @@ impl Near {
             source: client,
             destination: self.target,
         };
-        ConnectionReport::opened(&self.server_proxy.shared.metrics, labels, addresses, None, started)
+        let pods = Pods {
+            source: Some(Arc::clone(&self.client)),
+            destination: Some(Arc::clone(&self.server)),
+        };
+        ConnectionReport::opened(
+            &self.server_proxy.shared.metrics,
+            &labels,
+            pods,
+            addresses,
+            None,
+            started,
+        )
     }
 }

@@ -25,7 +25,7 @@ use crate::proxy::{Accepted, PodProxy};
 use crate::sockets::{self, Source};
 use crate::tcp_relay;
 use crate::telemetry::{
-    Addresses, ConnectionReport, Direction, Flag, SecurityPolicy, TrafficLabels, report_early_failure,
+    Addresses, ConnectionReport, Direction, Flag, Pods, SecurityPolicy, TrafficLabels, report_early_failure,
 };
 use crate::tunnel::{RelayEnd, Stream};
 
@@ -283,7 +283,11 @@ fn report_opened(
     } else {
         ConnectionReport::pending
     };
-    open(&proxy.shared.metrics, labels, addresses, authority, started)
+    let pods = Pods {
+        source: Some(Arc::clone(source)),
+        destination: upstream.workload().cloned(),
+    };
+    open(&proxy.shared.metrics, &labels, pods, addresses, authority, started)
 }
 
 async fn plainly(

@@ -9,9 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ambit_core::identity::Identity;
+use ambit_core::mesh_state::{ServiceKey, Workload};
+
 pub use dns::DnsMetrics;
 pub(crate) use dns::{DnsLabels, DnsProtocol};
 pub use metrics::Metrics;
+use metrics::Series;
 pub use security::SecurityCounters;
 
 use crate::logging::{self, Fields, Level};
@@ -68,6 +72,18 @@ pub enum Flag {
 }
 
 impl Flag {
+    /// Each of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::None,
+        Self::Denied,
+        Self::Connect,
+        Self::TlsFailure,
+        Self::IdentityError,
+        Self::Http2Failure,
+        Self::NetworkPolicy,
+        Self::CertificateRevoked,
+    ];
+
     fn label(self) -> &'static str {
         match self {
             Self::None => "-",
@@ -85,8 +101,6 @@ impl Flag {
 /// One end of a connection, as labels. Empty means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Peer {
-    /// The pod's name; in the log only.
-    pub pod: Arc<str>,
     /// The owner's name.
     pub workload: Arc<str>,
     /// Canonical service.
@@ -97,19 +111,17 @@ pub struct Peer {
     pub namespace: Arc<str>,
     /// Cluster.
     pub cluster: Arc<str>,
-    /// SPIFFE URI: proved, or for a destination's metric label, known from discovery.
-    pub principal: Arc<str>,
+    /// Proved, or for a destination's metric label, known from discovery.
+    pub principal: Option<Identity>,
 }
 
-/// The service that the client meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ServiceLabels {
-    /// Fully qualified.
-    pub host: Arc<str>,
-    /// Name.
-    pub name: Arc<str>,
-    /// Namespace.
-    pub namespace: Arc<str>,
+/// The pods at both ends, where they are known: their names are in the log and in no metric.
+#[derive(Clone, Debug, Default)]
+pub struct Pods {
+    /// The client.
+    pub source: Option<Arc<Workload>>,
+    /// The server.
+    pub destination: Option<Arc<Workload>>,
 }
 
 /// What identifies a series.
@@ -121,8 +133,8 @@ pub struct TrafficLabels {
     pub source: Peer,
     /// The server.
     pub destination: Peer,
-    /// The service that was asked for.
-    pub service: ServiceLabels,
+    /// Key and name of the service that was asked for.
+    pub service: Option<(ServiceKey, Arc<str>)>,
     /// How bytes were protected.
     pub security: SecurityPolicy,
 }
@@ -137,12 +149,15 @@ pub struct Addresses {
 }
 
 /// A connection that is being told about. Dropping it without `complete` reports an abort.
+///
+/// There are as many of these as open connections: what they have in common stands once, in the series.
 pub struct ConnectionReport {
     metrics: Arc<Metrics>,
-    labels: TrafficLabels,
+    series: Arc<Series>,
+    pods: Pods,
     addresses: Addresses,
     /// CONNECT's authority, when there is a tunnel.
-    authority: Option<String>,
+    authority: Option<Box<str>>,
     started: Instant,
     /// It was counted as opened.
     counted: bool,
@@ -153,12 +168,13 @@ impl ConnectionReport {
     /// Count the connection as opened.
     pub fn opened(
         metrics: &Arc<Metrics>,
-        labels: TrafficLabels,
+        labels: &TrafficLabels,
+        pods: Pods,
         addresses: Addresses,
         authority: Option<String>,
         started: Instant,
     ) -> Self {
-        let mut report = Self::pending(metrics, labels, addresses, authority, started);
+        let mut report = Self::pending(metrics, labels, pods, addresses, authority, started);
         report.count();
         report
     }
@@ -166,16 +182,18 @@ impl ConnectionReport {
     /// A connection whose destination is still to be learnt; until then it is not counted.
     pub fn pending(
         metrics: &Arc<Metrics>,
-        labels: TrafficLabels,
+        labels: &TrafficLabels,
+        pods: Pods,
         addresses: Addresses,
         authority: Option<String>,
         started: Instant,
     ) -> Self {
         Self {
             metrics: Arc::clone(metrics),
-            labels,
+            series: metrics.series(labels),
+            pods,
             addresses,
-            authority,
+            authority: authority.map(String::into_boxed_str),
             started,
             counted: false,
             completed: false,
@@ -184,13 +202,16 @@ impl ConnectionReport {
 
     /// The destination of a pending connection said who it is: count it as opened.
     pub fn learn_destination(&mut self, destination: Peer) {
-        self.labels.destination = destination;
+        let mut labels = self.series.labels.clone();
+        labels.destination = destination;
+        self.series = self.metrics.series(&labels);
+        self.pods.destination = None;
         self.count();
     }
 
     fn count(&mut self) {
         if !std::mem::replace(&mut self.counted, true) {
-            self.metrics.opened(&self.labels);
+            self.series.opened();
         }
     }
 
@@ -203,7 +224,8 @@ impl ConnectionReport {
         self.completed = true;
         self.count();
         let flag = failure.map_or(Flag::None, |(flag, _)| flag);
-        self.metrics.closed(&self.labels, flag, failure.is_some(), forth, back);
+        self.series.closed(flag, failure.is_some(), forth, back);
+        self.metrics.count_closed();
         let level = if failure.is_some() { Level::Error } else { Level::Info };
         if logging::is_enabled(level) {
             let error = failure.map_or("", |(_, error)| error);
@@ -218,10 +240,14 @@ impl ConnectionReport {
             destination,
             service,
             security,
-        } = &self.labels;
-        let proved = |peer: &Peer| match security {
-            SecurityPolicy::MutualTls | SecurityPolicy::NodeLocal => peer.principal.to_string(),
-            SecurityPolicy::Unknown => String::new(),
+        } = &self.series.labels;
+        let proved = |peer: &'_ Peer| match (security, &peer.principal) {
+            (SecurityPolicy::MutualTls | SecurityPolicy::NodeLocal, Some(identity)) => identity.uri().to_owned(),
+            _ => String::new(),
+        };
+        let name_of = |pod: &Option<Arc<Workload>>, peer: &Peer| match pod {
+            Some(pod) if !pod.name().is_empty() => pod.name().to_owned(),
+            _ => peer.canonical_name.to_string(),
         };
         // Each side's `sent` is what it sent: the client's agent towards the server, the server's agent back.
         let (name, sent, received) = match direction {
@@ -230,17 +256,14 @@ impl ConnectionReport {
         };
         Fields::default()
             .plain("src.addr", self.addresses.source)
-            .text("src.workload", first_known(&source.pod, &source.canonical_name))
+            .text("src.workload", &name_of(&self.pods.source, source))
             .text("src.namespace", &source.namespace)
             .text("src.identity", &proved(source))
             .text("src.cluster", &source.cluster)
             .plain("dst.addr", self.addresses.destination)
             .text("dst.hbone_addr", self.authority.as_deref().unwrap_or_default())
-            .text("dst.service", &service.host)
-            .text(
-                "dst.workload",
-                first_known(&destination.pod, &destination.canonical_name),
-            )
+            .text("dst.service", service.as_ref().map_or("", |(key, _)| key.hostname()))
+            .text("dst.workload", &name_of(&self.pods.destination, destination))
             .text("dst.namespace", &destination.namespace)
             .text("dst.identity", &proved(destination))
             .text("dst.cluster", &destination.cluster)
@@ -262,10 +285,6 @@ impl Drop for ConnectionReport {
             );
         }
     }
-}
-
-fn first_known<'a>(first: &'a str, second: &'a str) -> &'a str {
-    if first.is_empty() { second } else { first }
 }
 
 /// Tell about a connection that failed before anything was known of its ends (ztunnel.md 8.4).

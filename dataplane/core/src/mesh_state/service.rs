@@ -13,7 +13,7 @@ pub struct Service {
     /// Namespace and hostname.
     pub key: ServiceKey,
     /// The Kubernetes name.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Exact virtual addresses.
     pub vips: Box<[NetworkIp]>,
     /// Virtual address ranges.

@@ -111,10 +111,6 @@ impl DnsMetrics {
 
     /// Count a connection of `source` to the endpoint of this name.
     pub(crate) fn count_on_demand(&self, source: Peer, hostname: &Arc<str>) {
-        let source = Peer {
-            pod: Arc::from(""),
-            ..source
-        };
         let mut all = self.on_demand.lock().unwrap_or_else(PoisonError::into_inner);
         *all.entry((source, Arc::clone(hostname))).or_default() += 1;
     }

@@ -5,23 +5,47 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ambit_core::mesh_state::ServiceKey;
+
 use super::{Direction, Flag, Peer, SecurityCounters, SecurityPolicy, TrafficLabels};
 use crate::logging;
 
-/// Counters of one set of labels.
-#[derive(Default)]
-struct Series {
+/// So many sets of labels are kept; past that, those without an open connection are forgotten.
+const SERIES_KEPT: usize = 20_000;
+
+/// Counters of one set of labels, each split by how connections ended.
+pub(super) struct Series {
+    pub(super) labels: TrafficLabels,
     opened: AtomicU64,
+    ended: [Ended; Flag::ALL.len()],
+}
+
+#[derive(Default)]
+struct Ended {
     closed: AtomicU64,
     failed: AtomicU64,
     received: AtomicU64,
     sent: AtomicU64,
 }
 
-/// All metrics of this process. Locked once when a connection opens and once when it closes, never for its bytes.
+impl Series {
+    pub(super) fn opened(&self) {
+        self.opened.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn closed(&self, flag: Flag, failed: bool, forth: u64, back: u64) {
+        let ended = &self.ended[flag as usize];
+        ended.closed.fetch_add(1, Relaxed);
+        ended.failed.fetch_add(u64::from(failed), Relaxed);
+        ended.received.fetch_add(forth, Relaxed);
+        ended.sent.fetch_add(back, Relaxed);
+    }
+}
+
+/// All metrics of this process. Locked once when a connection opens, never for its bytes or when it closes.
 #[derive(Default)]
 pub struct Metrics {
-    series: Mutex<HashMap<(TrafficLabels, Flag), Arc<Series>>>,
+    series: Mutex<HashMap<TrafficLabels, Arc<Series>>>,
     /// Of DNS.
     pub dns: super::DnsMetrics,
     /// Of all series.
@@ -53,23 +77,25 @@ impl Metrics {
         }
     }
 
-    fn series(&self, labels: &TrafficLabels, flag: Flag) -> Arc<Series> {
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (labels.clone(), flag);
-        Arc::clone(series.entry(key).or_default())
+    pub(super) fn series(&self, labels: &TrafficLabels) -> Arc<Series> {
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(series) = all.get(labels) {
+            return Arc::clone(series);
+        }
+        if all.len() >= SERIES_KEPT {
+            all.retain(|_, series| Arc::strong_count(series) > 1);
+        }
+        let series = Arc::new(Series {
+            labels: labels.clone(),
+            opened: AtomicU64::new(0),
+            ended: Default::default(),
+        });
+        all.insert(labels.clone(), Arc::clone(&series));
+        series
     }
 
-    pub(super) fn opened(&self, labels: &TrafficLabels) {
-        self.series(labels, Flag::None).opened.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn closed(&self, labels: &TrafficLabels, flag: Flag, failed: bool, forth: u64, back: u64) {
+    pub(super) fn count_closed(&self) {
         self.closed.fetch_add(1, Relaxed);
-        let series = self.series(labels, flag);
-        series.closed.fetch_add(1, Relaxed);
-        series.failed.fetch_add(u64::from(failed), Relaxed);
-        series.received.fetch_add(forth, Relaxed);
-        series.sent.fetch_add(back, Relaxed);
     }
 
     pub(super) fn failed_early(&self, direction: Direction) {
@@ -164,41 +190,48 @@ impl Metrics {
     }
 
     fn render_traffic(&self, text: &mut String) {
-        let series: Vec<_> = {
-            let all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-            all.iter()
-                .map(|((labels, flag), series)| (render_labels(labels, *flag), Arc::clone(series)))
-                .collect()
+        let all: Vec<_> = {
+            let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+            series.values().map(Arc::clone).collect()
         };
-        type Counter = fn(&Series) -> &AtomicU64;
-        let families: [(&str, &str, Counter); 5] = [
-            ("istio_tcp_connections_opened", "Connections opened", |series| {
-                &series.opened
-            }),
-            ("istio_tcp_connections_closed", "Connections closed", |series| {
-                &series.closed
-            }),
+        let name = "istio_tcp_connections_opened";
+        family(text, name, "counter", "Connections opened");
+        for series in &all {
+            let labels = render_labels(&series.labels, Flag::None);
+            line(
+                text,
+                &sample_name(name, "counter"),
+                &labels,
+                series.opened.load(Relaxed),
+            );
+        }
+        type Counter = fn(&Ended) -> &AtomicU64;
+        let families: [(&str, &str, Counter); 4] = [
+            ("istio_tcp_connections_closed", "Connections closed", |e| &e.closed),
             (
                 "istio_tcp_connections_failed",
                 "Connections that ended with an error",
-                |series| &series.failed,
+                |e| &e.failed,
             ),
-            ("istio_tcp_received_bytes", "Bytes from client to server", |series| {
-                &series.received
+            ("istio_tcp_received_bytes", "Bytes from client to server", |e| {
+                &e.received
             }),
-            ("istio_tcp_sent_bytes", "Bytes from server to client", |series| {
-                &series.sent
-            }),
+            ("istio_tcp_sent_bytes", "Bytes from server to client", |e| &e.sent),
         ];
         for (name, help, counter) in families {
             family(text, name, "counter", help);
-            for (labels, series) in &series {
-                line(
-                    text,
-                    &sample_name(name, "counter"),
-                    labels,
-                    counter(series).load(Relaxed),
-                );
+            let name = sample_name(name, "counter");
+            for series in &all {
+                for (flag, ended) in Flag::ALL.into_iter().zip(&series.ended) {
+                    if flag == Flag::None || ended.closed.load(Relaxed) > 0 {
+                        line(
+                            text,
+                            &name,
+                            &render_labels(&series.labels, flag),
+                            counter(ended).load(Relaxed),
+                        );
+                    }
+                }
             }
         }
     }
@@ -249,13 +282,14 @@ fn render_labels(labels: &TrafficLabels, flag: Flag) -> String {
         },
     );
     render_peer(&mut text, "source", source, true, *security);
-    for (name, value) in [
-        ("destination_service", &service.host),
-        ("destination_service_namespace", &service.namespace),
-        ("destination_service_name", &service.name),
-    ] {
-        pair(&mut text, name, value);
-    }
+    let part = |of: fn(&(ServiceKey, Arc<str>)) -> &str| service.as_ref().map_or("", of);
+    pair(&mut text, "destination_service", part(|(key, _)| key.hostname()));
+    pair(
+        &mut text,
+        "destination_service_namespace",
+        part(|(key, _)| key.namespace()),
+    );
+    pair(&mut text, "destination_service_name", part(|(_, name)| name));
     render_peer(&mut text, "destination", destination, false, *security);
     pair(&mut text, "request_protocol", "tcp");
     pair(&mut text, "response_flags", flag.label());
@@ -264,11 +298,12 @@ fn render_labels(labels: &TrafficLabels, flag: Flag) -> String {
 }
 
 pub(super) fn render_peer(text: &mut String, side: &str, peer: &Peer, proved_only: bool, security: SecurityPolicy) {
-    let principal = if proved_only && security == SecurityPolicy::Unknown {
-        ""
-    } else {
-        &peer.principal
-    };
+    let is_hidden = proved_only && security == SecurityPolicy::Unknown;
+    let principal = peer
+        .principal
+        .as_ref()
+        .filter(|_| !is_hidden)
+        .map_or("", |identity| identity.uri());
     for (name, value) in [
         ("workload", &*peer.workload),
         ("canonical_service", &*peer.canonical_name),
