@@ -258,18 +258,30 @@ impl PodProxy {
 
     /// The pod as discovery knows it. Waits a little for a pod that is new.
     pub(crate) async fn workload(&self) -> Result<Arc<Workload>, String> {
+        match self.known_workload() {
+            Some(workload) => Ok(workload),
+            None => Box::pin(self.wait_for_workload()).await,
+        }
+    }
+
+    fn known_workload(&self) -> Option<Arc<Workload>> {
+        let Pod {
+            name,
+            namespace,
+            service_account,
+            ..
+        } = &*self.pod;
+        let mesh = self.shared.mesh();
+        mesh.local_workload(namespace, name, service_account).map(Arc::clone)
+    }
+
+    async fn wait_for_workload(&self) -> Result<Arc<Workload>, String> {
         let mut changes = self.shared.changes();
         let found = timeout(WORKLOAD_WAIT, async {
             loop {
                 changes.borrow_and_update();
-                let Pod {
-                    name,
-                    namespace,
-                    service_account,
-                    ..
-                } = &*self.pod;
-                if let Some(workload) = self.shared.mesh().local_workload(namespace, name, service_account) {
-                    return Some(Arc::clone(workload));
+                if let Some(workload) = self.known_workload() {
+                    return Some(workload);
                 }
                 if changes.changed().await.is_err() {
                     return None;
@@ -294,7 +306,14 @@ impl PodProxy {
 
     /// Connect to `target` from inside the pod.
     pub(crate) async fn connect(&self, target: SocketAddr, source: Source) -> Result<TcpStream, DialError> {
-        pool::connect(&self.shared.settings.sockets, &self.pod.netns, target, source).await
+        // Boxed: a connection that stands keeps no room for how it came about.
+        Box::pin(pool::connect(
+            &self.shared.settings.sockets,
+            &self.pod.netns,
+            target,
+            source,
+        ))
+        .await
     }
 
     /// The pod of this node that `workload` is, if this worker serves it.

@@ -3,6 +3,7 @@
 //! Every socket carries the mark, so that the pod's redirect rules let it pass (cni.md 6). All functions are called with the
 //! thread inside the pod's network namespace (`Netns::within`) and return at once.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -149,6 +150,17 @@ pub(crate) fn original_destination(socket: &impl AsFd, local: SocketAddr) -> Soc
 /// The IPv4 address inside a mapped IPv6 one; others as they are.
 pub(crate) fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
+}
+
+/// Wait until `socket` may have something to read. One task at a time may wait for this: tokio's own `readable` lets any
+/// number wait, and each such wait takes 200 bytes of its connection, as long as that lasts.
+pub(crate) async fn readable(socket: &TcpStream) -> io::Result<()> {
+    poll_fn(|context| socket.poll_read_ready(context)).await
+}
+
+/// Wait until `socket` may take something to write. One task at a time, as with `readable`.
+pub(crate) async fn writable(socket: &TcpStream) -> io::Result<()> {
+    poll_fn(|context| socket.poll_write_ready(context)).await
 }
 
 /// Take note that a read got less than it asked for: the socket is empty, and the next wait is for new bytes.

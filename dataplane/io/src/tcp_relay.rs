@@ -39,7 +39,7 @@ pub(crate) async fn relay(first: &TcpStream, second: &TcpStream, moved: &Moved) 
 
 async fn copy(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
     loop {
-        from.readable().await?;
+        sockets::readable(from).await?;
         let step = BUFFER.with_borrow_mut(|buffer| move_batch(from, to, buffer));
         match step {
             Ok(Step::End) => {
@@ -89,7 +89,7 @@ fn move_batch(from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result
 /// Write all of `bytes`, waiting as long as the peer makes us.
 pub(crate) async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        to.writable().await?;
+        sockets::writable(to).await?;
         match to.try_write(bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

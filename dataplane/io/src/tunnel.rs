@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::signal::Signal;
+use crate::sockets;
 use crate::tls::handshake::Established;
 use crate::tls::records::{RecordError, RecordLayer};
 use buffers::{OUTBOX, Pending};
@@ -223,11 +224,11 @@ impl Tunnel {
         };
         tokio::select! {
             biased;
-            ready = self.socket.readable() => match ready {
+            ready = sockets::readable(&self.socket) => match ready {
                 Ok(()) => self.receive(accept),
                 Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
             },
-            ready = self.socket.writable(), if blocked => match ready {
+            ready = sockets::writable(&self.socket), if blocked => match ready {
                 Ok(()) => self.flush(),
                 Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
             },

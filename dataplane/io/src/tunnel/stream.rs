@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ambit_core::framing::{ErrorCode, MalformedRequest, REFUSAL_HEADER, RequestHead, StreamId};
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -299,7 +299,8 @@ impl Stream {
         patience: Duration,
         heard: impl FnOnce(Option<&str>),
     ) -> Result<(), RelayEnd> {
-        let answer = async {
+        // Pinned here and below: a future that is moved into another is room for it twice, as long as the connection lasts.
+        let answer = pin!(async {
             match timeout(patience, self.response()).await {
                 Ok(Ok(Answer { status: 200, told })) => {
                     heard(told.as_deref());
@@ -309,7 +310,7 @@ impl Stream {
                 Ok(Err(end)) => Err(end),
                 Err(_) => Err(RelayEnd::NoAnswer(patience)),
             }
-        };
+        });
         self.relay_once(application, answer).await
     }
 
@@ -323,12 +324,13 @@ impl Stream {
             application: &application,
             done: false,
         };
-        let hand_on = async {
+        let hand_on = pin!(async {
             opened.await?;
             *self.application.borrow_mut() = Some(Rc::clone(&application));
             self.hand_on(&application).await
-        };
-        let result = tokio::try_join!(hand_on, self.send(&application)).map(|((), ())| ());
+        });
+        let send = pin!(self.send(&application));
+        let result = tokio::try_join!(hand_on, send).map(|((), ())| ());
         match &result {
             Ok(()) => cut.done = true,
             // The peer's agent ends a connection whose application vanished with CANCEL or NO_ERROR (ztunnel.md 1.9).
@@ -343,7 +345,7 @@ impl Stream {
     /// From the application into the tunnel.
     async fn send(&self, application: &TcpStream) -> Result<(), RelayEnd> {
         loop {
-            application.readable().await.map_err(RelayEnd::Application)?;
+            sockets::readable(application).await.map_err(RelayEnd::Application)?;
             match self.send_batch(application)? {
                 Sent::Some => {}
                 Sent::Blocked => self.sendable.wait().await,
@@ -443,10 +445,7 @@ impl Stream {
                 }
                 self.received.wait().await;
             } else {
-                application
-                    .ready(Interest::WRITABLE)
-                    .await
-                    .map_err(RelayEnd::Application)?;
+                sockets::writable(application).await.map_err(RelayEnd::Application)?;
             }
         }
     }
