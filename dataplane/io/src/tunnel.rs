@@ -44,6 +44,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const FAREWELL: [u8; 8] = *b"ambitbye";
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A batch up to so many bytes may wait for others, and so many bytes in all: a larger one is worth its own write.
+const GATHER_BATCH: usize = 4 * 1024;
+const GATHER_MOST: usize = 64 * 1024;
+
 /// Why a tunnel ended.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TunnelEnd {
@@ -82,6 +86,8 @@ struct State {
     records: RecordLayer,
     framer: Connection,
     pending: Pending,
+    /// Small batches of several streams, to be sent with one write. Empty whenever `pending` is not.
+    gathered: Vec<u8>,
     /// The beginning of a record whose end has not arrived.
     undecrypted: Vec<u8>,
     streams: HashMap<StreamId, Rc<Stream>>,
@@ -104,6 +110,7 @@ impl Tunnel {
             records,
             framer,
             pending: Pending::default(),
+            gathered: Vec::new(),
             undecrypted,
             streams: HashMap::new(),
             pinged_at: Instant::now(),
@@ -309,6 +316,10 @@ impl Tunnel {
                 return Ok(());
             }
         }
+        self.flush_gathered(&mut state)?;
+        if !state.pending.is_empty() {
+            return Ok(());
+        }
         let sealed = state.seal_control(outbox, 0).map_err(|error| tls_end(&error))?;
         if sealed > 0 {
             self.write_or_keep(&mut state, &outbox[..sealed])?;
@@ -317,6 +328,36 @@ impl Tunnel {
             state.wake_senders();
         }
         Ok(())
+    }
+
+    /// Send a stream's batch: at once, or when other streams that have something to say now have said it.
+    ///
+    /// A small batch of one of several streams waits for the tunnel's task, which runs after every stream that is ready: their
+    /// batches then leave with one write, as one packet, and wake the other end once.
+    fn send_batch(&self, state: &mut State, sealed: &[u8]) -> Result<(), TunnelEnd> {
+        if sealed.len() <= GATHER_BATCH && state.streams.len() > 1 {
+            state.gathered.extend_from_slice(sealed);
+            if state.gathered.len() < GATHER_MOST {
+                self.attention.raise();
+                return Ok(());
+            }
+            return self.flush_gathered(state);
+        }
+        self.flush_gathered(state)?;
+        if state.pending.is_empty() {
+            self.write_or_keep(state, sealed)
+        } else {
+            state.pending.keep(sealed);
+            Ok(())
+        }
+    }
+
+    fn flush_gathered(&self, state: &mut State) -> Result<(), TunnelEnd> {
+        if state.gathered.is_empty() {
+            return Ok(());
+        }
+        let gathered = std::mem::take(&mut state.gathered);
+        self.write_or_keep(state, &gathered)
     }
 
     fn write_or_keep(&self, state: &mut State, sealed: &[u8]) -> Result<(), TunnelEnd> {

@@ -423,7 +423,7 @@ impl Stream {
         }
         self.moved.into_tunnel.set(self.moved.into_tunnel.get() + moved as u64);
         if position > 0 {
-            self.tunnel.write_or_keep(&mut state, &outbox[..position])?;
+            self.tunnel.send_batch(&mut state, &outbox[..position])?;
         }
         Ok(Ok(sent))
     }
