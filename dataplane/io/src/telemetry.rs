@@ -3,6 +3,7 @@
 
 mod dns;
 mod metrics;
+mod process;
 mod security;
 
 use std::net::SocketAddr;

@@ -117,6 +117,7 @@ impl Metrics {
         self.render_traffic(&mut text);
         self.security.render(&mut text);
         self.dns.render(&mut text);
+        super::process::render(&mut text);
         let early = [
             ("reporter=\"destination\"", self.early_failures_inbound.load(Relaxed)),
             ("reporter=\"source\"", self.early_failures_outbound.load(Relaxed)),
