@@ -41,6 +41,10 @@ class Samples:
         """The median over the rounds; raises KeyError when it was not measured."""
         return statistics.median(self.values[measure, setup])
 
+    def highest(self, measure: Measure, setup: Setup) -> float:
+        """The highest of the rounds; raises KeyError when it was not measured."""
+        return max(self.values[measure, setup])
+
     def has(self, measure: Measure) -> bool:
         return any(found == measure for found, _ in self.values)
 

@@ -1,12 +1,23 @@
 from bench import connections, l4, memory
 from bench.connections import Trace, Usage
-from bench.loads import CLOSED_FAILURES, CLOSED_REQUESTS, CONNECTIONS, KEPT_REQUESTS, LATENCY_P50
+from bench.loads import (
+    CLOSED_FAILURES,
+    CLOSED_REQUESTS,
+    CONNECTIONS,
+    KEPT_REQUESTS,
+    LATENCY_P50,
+    LATENCY_P99,
+    THROUGHPUT_1,
+    THROUGHPUT_8,
+)
 from bench.pods import Memory
 from bench.report import Row
 from bench.samples import Measure, Samples, collect
 from bench.setups import AMBIENT_ACROSS, AMBIENT_SAME_NODE, ENVOY_PAIR, NO_MESH, NO_MESH_SAME_NODE, Setup
 
 BASE = {NO_MESH: 50.0, NO_MESH_SAME_NODE: 40.0, AMBIENT_SAME_NODE: 60.0, AMBIENT_ACROSS: 90.0, ENVOY_PAIR: 130.0}
+
+WITHOUT_HTTP = (THROUGHPUT_1, THROUGHPUT_8, LATENCY_P50, LATENCY_P99, CONNECTIONS)
 
 
 def sample(*measures: Measure) -> Samples:
@@ -41,18 +52,47 @@ def test_one_disturbed_round_does_not_move_the_median() -> None:
     assert samples.median(CONNECTIONS, NO_MESH) == 100.0
 
 
-def test_aims_across_nodes_follow_which_way_a_measure_is_good() -> None:
-    rows = l4.build_rows(sample(*l4.REPORTED))
+ACROSS, SAME = "ambient, across nodes", "ambient, same node"
+PAIR, PLAIN, PLAIN_SAME = "Envoy pair, across nodes", "no mesh, across nodes", "no mesh, same node"
 
-    aims = {row.measure.partition(":")[0]: (str(row.aim), row.is_met) for row in rows if row.aim is not None}
 
-    assert len(aims) == len(l4.AIMED_AT)
-    assert aims[LATENCY_P50.title] == ("ratio <= 1", True)
-    assert aims[CONNECTIONS.title] == ("ratio >= 1", False)
+def test_each_measure_has_its_aim() -> None:
+    rows = l4.build_rows(sample(*l4.AGAINST_PEER, CLOSED_FAILURES))
+
+    assert {row.measure: str(row.aim) for row in rows if row.aim is not None} == {
+        f"{THROUGHPUT_1.title}: {ACROSS} vs {PAIR}": "ratio >= 1.15",
+        f"{THROUGHPUT_8.title}: {ACROSS} vs {PAIR}": "ratio >= 1.15",
+        f"{THROUGHPUT_1.title}: {SAME} vs {PLAIN_SAME}": "ratio >= 0.55",
+        f"{LATENCY_P50.title}: {ACROSS} vs {PAIR}": "ratio <= 1",
+        f"{LATENCY_P99.title}: {ACROSS} vs {PAIR}": "ratio <= 1",
+        f"added latency p50: {ACROSS} vs {PAIR}": "ratio <= 0.65",
+        f"added latency p50: {SAME}": "ours <= 25",
+        f"{KEPT_REQUESTS.title}: {ACROSS} vs {PAIR}": "ratio >= 1.5",
+        f"{CONNECTIONS.title}: {ACROSS} vs {PAIR}": "ratio >= 3",
+        f"{CONNECTIONS.title}: {ACROSS} vs {PLAIN}": "ratio >= 0.6",
+        f"{CLOSED_REQUESTS.title}: {ACROSS} vs {PAIR}": "ratio >= 5",
+        f"{CLOSED_FAILURES.title}, worst round: {ACROSS} vs {PAIR}": "ours <= 0",
+    }
+
+
+def test_rows_with_an_aim_come_first() -> None:
+    aimless = [row.aim is None for row in l4.build_rows(sample(*l4.AGAINST_PEER, CLOSED_FAILURES))]
+    assert aimless == sorted(aimless)
+
+
+def test_one_round_with_a_failure_misses_the_aim() -> None:
+    samples = sample(*l4.AGAINST_PEER)
+    for failures in (0.0, 1.0, 0.0):
+        for setup in BASE:
+            samples.add(CLOSED_FAILURES, setup, failures)
+
+    row = row_named(l4.build_rows(samples), CLOSED_FAILURES.title)
+
+    assert (row.ours, row.is_met) == (1.0, False)
 
 
 def test_added_latency_is_over_the_same_way_without_a_mesh() -> None:
-    rows = l4.build_rows(sample(LATENCY_P50, *l4.AIMED_AT))
+    rows = l4.build_rows(sample(*WITHOUT_HTTP))
 
     across = row_named(rows, "added latency p50: ambient, across nodes")
     same = row_named(rows, "added latency p50: ambient, same node")
@@ -62,7 +102,7 @@ def test_added_latency_is_over_the_same_way_without_a_mesh() -> None:
 
 
 def test_loads_that_were_not_run_have_no_rows() -> None:
-    measures = {row.measure.partition(":")[0] for row in l4.build_rows(sample(*l4.AIMED_AT))}
+    measures = {row.measure.partition(":")[0] for row in l4.build_rows(sample(*WITHOUT_HTTP))}
     assert not measures & {KEPT_REQUESTS.title, CLOSED_REQUESTS.title, CLOSED_FAILURES.title}
 
 
