@@ -14,7 +14,7 @@ from bench.report import BenchError
 from bench.samples import Better, Measure, Probe
 from bench.setups import CLIENT, ECHO_PORT, HTTP_PORT, IPERF_PORT, Setup
 
-CONNECT_LIMIT = 3000
+CONNECT_LIMIT = 1_500
 """Connections of one run. Each holds its local port for a minute, of which Linux gives 28,000 for one destination."""
 
 HTTP_CONNECTIONS = 32
