@@ -44,7 +44,12 @@ pub fn decide_node_local(state: &MeshState, source: &Workload, upstream: &Upstre
         && !profile.is_host_network
         && profile.application_tunnel.is_none()
         && state.is_local(workload);
-    let is_welcome = !profile.demands_tunnel && !source.profile.demands_tunnel;
+    // A tunnel's server refuses clients of another trust domain (facts/ztunnel.md section 1.3): one is made, and does.
+    let is_trusted = match (source.identity(), workload.identity()) {
+        (Some(client), Some(server)) => client.trust_domain() == server.trust_domain(),
+        _ => false,
+    };
+    let is_welcome = is_trusted && !profile.demands_tunnel && !source.profile.demands_tunnel;
     (is_possible && is_welcome).then_some(NodeLocal {
         destination: Arc::clone(workload),
         address: upstream.target()?.ip(),
@@ -108,6 +113,12 @@ mod tests {
                 client(),
                 with(|w| w.extensions = node_local(Some(true))),
                 true,
+            ),
+            (
+                "another trust domain",
+                client(),
+                with(|w| w.trust_domain = "elsewhere.example".to_owned()),
+                false,
             ),
             (
                 "client demands it",
