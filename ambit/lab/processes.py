@@ -68,6 +68,9 @@ class KeptProcess:
         self._children = children
         self._on_change = on_change
         self._child: Child | None = None
+        # Nothing runs, and `state` says so.
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
         self._replaced = asyncio.Event()
         self._replacing = asyncio.Lock()
         self._leaving: list[Child] = []
@@ -81,6 +84,12 @@ class KeptProcess:
 
     async def run(self) -> None:
         """Keep the program running until it has ended for good; on cancellation it is killed."""
+        try:
+            await self._keep_running()
+        finally:
+            self._at_rest.set()
+
+    async def _keep_running(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while True:
             await self._is_wanted.wait()
@@ -104,10 +113,11 @@ class KeptProcess:
         self._is_wanted.set()
 
     async def stop(self, grace_seconds: float) -> None:
-        """End the program and do not restart it: SIGTERM, after `grace_seconds` SIGKILL."""
+        """End the program and do not restart it: SIGTERM, after `grace_seconds` SIGKILL. Then `state` says so."""
         self._is_wanted.clear()
         if self._child is not None:
             await self._child.stop(grace_seconds)
+            await self._at_rest.wait()
 
     @property
     def leaving(self) -> list[int]:
@@ -164,6 +174,7 @@ class KeptProcess:
             self._note(str(error))
             return error.exit_status
         self.starts += 1
+        self._at_rest.clear()
         self._enter(RunState.RUNNING)
         try:
             status = await self._wait_for_current()
@@ -209,6 +220,8 @@ class KeptProcess:
 
     def _enter(self, state: RunState) -> None:
         self.state = state
+        if state is not RunState.RUNNING:
+            self._at_rest.set()
         self._on_change()
 
     def _note(self, text: str) -> None:

@@ -81,6 +81,7 @@ def test_killed_process_is_restarted_and_its_pods_work_again(lab: Lab, name: str
 
 
 def test_traffic_goes_on_without_the_controller(lab: Lab) -> None:
+    assert eventually(lambda: fetch(lab, "far"))
     lab.stop_process("controller")
     assert lab.status().process("controller").state == "stopped"
     assert fetch(lab, "far")
