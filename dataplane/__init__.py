@@ -23,7 +23,7 @@ from dataplane._native import (
     flush_log,
     log,
     parse_workload_request,
-    set_log_level,
+    start_log,
     zds_acknowledgement,
     zds_hello,
 )
@@ -49,7 +49,7 @@ __all__ = [
     "flush_log",
     "log",
     "parse_workload_request",
-    "set_log_level",
+    "start_log",
     "zds_acknowledgement",
     "zds_hello",
 ]

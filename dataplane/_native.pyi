@@ -186,8 +186,9 @@ def log(level: str, scope: str, message: str, fields: Mapping[str, str]) -> None
 def flush_log() -> None:
     """Wait until every line so far has been written, at most a second. For a process that is about to end."""
 
-def set_log_level(level: str) -> None:
-    """Drop lines below `level`. Raises InvalidInputError for an unknown one."""
+def start_log(filter: str, format: str) -> None:
+    """Log the lines that `filter` allows, a level or one by scope (`info,access=debug`), in `format`: plain or json.
+    Raises InvalidInputError for another format, and for a filter that makes no sense."""
 
 @final
 class Ztunnel:
@@ -264,7 +265,7 @@ __all__ = [
     "flush_log",
     "log",
     "parse_workload_request",
-    "set_log_level",
+    "start_log",
     "zds_acknowledgement",
     "zds_hello",
 ]

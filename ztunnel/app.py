@@ -38,7 +38,7 @@ class App:
         self._ended = threading.Event()
         self._synchronised = threading.Event()
         self._log = Log("app")
-        dataplane.set_log_level(settings.log_level)
+        dataplane.start_log(*settings.log)
         self._predecessor = handover.Predecessor(settings.handover_socket)
         self._ztunnel = dataplane.Ztunnel(settings.dataplane, self._predecessor.own_listeners())
 

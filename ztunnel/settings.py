@@ -20,7 +20,7 @@ CORES_PER_WORKER = 4
 class Settings:
     """What `app` needs besides the data plane's own settings."""
 
-    __slots__ = ("dataplane", "drain_seconds", "enrolment_socket", "handover_socket", "log_level", "own_pod")
+    __slots__ = ("dataplane", "drain_seconds", "enrolment_socket", "handover_socket", "log", "own_pod")
 
     def __init__(
         self,
@@ -29,14 +29,14 @@ class Settings:
         handover_socket: str,
         own_pod: tuple[str, str, str] | None,
         drain_seconds: float,
-        log_level: str,
+        log: tuple[str, str],
     ) -> None:
         self.dataplane = dataplane
         self.enrolment_socket = enrolment_socket
         self.handover_socket = handover_socket
         self.own_pod = own_pod
         self.drain_seconds = drain_seconds
-        self.log_level = log_level
+        self.log = log
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -66,7 +66,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         handover_socket=env.get("AMBIT_HANDOVER_UDS", os.path.join(os.path.dirname(enrolment_socket), "handover.sock")),
         own_pod=read_own_pod(env),
         drain_seconds=read_drain_seconds(env),
-        log_level=env.get("RUST_LOG", "info"),
+        # The native module says what is wrong with them.
+        log=(env.get("RUST_LOG", "info"), env.get("LOG_FORMAT", "plain")),
     )
 
 

@@ -12,6 +12,8 @@ import typer
 from ambit import __version__
 from ambit.cli import lab, output
 from ambit.cli.demo import demo
+from ambit.cli.ztunnel_config import ztunnel_config
+from ambit.cli.ztunnel_log import ztunnel_log
 from mesh.kit.errors import AmbitError
 
 app = typer.Typer(
@@ -21,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command("ztunnel-config")(ztunnel_config)
+app.command("ztunnel-log")(ztunnel_log)
 app.add_typer(lab.app, name="lab")
 
 

@@ -121,6 +121,10 @@ class Lab:
         """The redirect rules in a pod, as its node's agent shows them."""
         return self._request("rules", pod=pod, namespace=namespace).text("rules")
 
+    def ztunnel_page(self, node: str, path: str, method: str = "GET") -> str:
+        """A page of a node's ztunnel's admin server. Raises LabError when it does not answer, or with an error."""
+        return self._request("ztunnel page", node=node, path=path, method=method).text("text")
+
     def stop_process(self, name: str) -> None:
         """End a process of the mesh (`controller`, `ztunnel/node-1`, `cni/node-1`) and keep it down."""
         self._request("process", action="stop", name=name)

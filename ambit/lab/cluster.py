@@ -108,6 +108,12 @@ class Cluster:
             raise InvalidInputError(f"there is no pod {name!r} in namespace {namespace!r}{hint}")
         return pod
 
+    def node(self, name: str) -> Node:
+        """A node by name; raises InvalidInputError that lists them."""
+        if name not in self.nodes:
+            raise InvalidInputError(f"there is no node {name!r}; there are {', '.join(self.nodes)}")
+        return self.nodes[name]
+
     def selected_pods(self, service: Service) -> list[Pod]:
         """The ready pods behind a service."""
         namespace, selector = service.value.namespace, service.value.spec.selector

@@ -3,10 +3,13 @@
 import asyncio
 import json
 import re
+import socket
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ambit.lab.control import Json, Message
+from ambit.lab.kernel import NetworkNamespace
 from mesh.kit.errors import TransientError
 
 MAX_ANSWER_BYTES = 16 << 20
@@ -23,18 +26,20 @@ class UnreachableError(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpoint:
-    """A host and port, reached from the supervisor's own namespace."""
+    """A host and port, reached from a network namespace: the supervisor's own when None."""
 
     host: str
     port: int
+    namespace: NetworkNamespace | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response's status and JSON body (None when the body is not JSON), and who says that it answered."""
+    """A response's status, its body as JSON (None when it is not) and as text, and who says that it answered."""
 
     status: int
     body: Json
+    text: str = ""
     process: int | None = None
 
 
@@ -66,7 +71,7 @@ async def _exchange(endpoint: TcpEndpoint | Path, request: bytes) -> bytes:
     if isinstance(endpoint, Path):
         reader, writer = await asyncio.open_unix_connection(endpoint)
     else:
-        reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+        reader, writer = await asyncio.open_connection(sock=await _connect(endpoint))
     try:
         writer.write(request)
         await writer.drain()
@@ -80,6 +85,18 @@ async def _exchange(endpoint: TcpEndpoint | Path, request: bytes) -> bytes:
         return b"".join(parts)
     finally:
         writer.close()
+
+
+async def _connect(endpoint: TcpEndpoint) -> socket.socket:
+    with endpoint.namespace.entered() if endpoint.namespace else nullcontext():
+        connection = socket.socket(socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET)
+    connection.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, (endpoint.host, endpoint.port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _encode(method: str, path: str, body: Message | None) -> bytes:
@@ -101,7 +118,8 @@ def _decode(raw: bytes, what: str) -> Answer:
     except ValueError:
         body = None
     found = _PROCESS.search(head)
-    return Answer(int(words[1]), body, int(found[1]) if found else None)
+    text = content.decode(errors="replace")
+    return Answer(int(words[1]), body, text, int(found[1]) if found else None)
 
 
 def _name(endpoint: TcpEndpoint | Path) -> str:

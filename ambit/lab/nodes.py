@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ambit.lab import addresses, mesh_processes
+from ambit.lab import addresses, http, mesh_processes
 from ambit.lab.addresses import NumberPool
 from ambit.lab.children import Children
 from ambit.lab.control import Json
@@ -15,6 +15,8 @@ from ambit.lab.manifests import Manifest, build_manifest
 from ambit.lab.network import NodeNetwork
 from ambit.lab.processes import KeptProcess
 from ambit.lab.status import NodeStatus
+from mesh.kit.errors import InvalidInputError
+from mesh.ports import ZTUNNEL_ADMIN_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,14 @@ class Node:
     def underlay_address(self) -> addresses.Address:
         """The node's first address on the underlay."""
         return addresses.node_underlay_addresses(self.network.number)[0]
+
+    async def ask_ztunnel(self, method: str, path: str) -> str:
+        """A page of the ztunnel's admin server; raises UnreachableError, and InvalidInputError with what it refuses."""
+        endpoint = http.TcpEndpoint("127.0.0.1", ZTUNNEL_ADMIN_PORT, self.network.namespace)
+        answer = await http.fetch(endpoint, method, path)
+        if answer.status != 200:
+            raise InvalidInputError(f"the ztunnel of {self.spec.name} answers {answer.status}: {answer.text.strip()}")
+        return answer.text
 
     def status(self) -> NodeStatus:
         """The node as `ambit lab status` shows it."""

@@ -154,6 +154,10 @@ class Supervisor:
             case "rules":
                 pod = cluster.pod(fields.text("namespace", "default"), fields.required_text("pod"))
                 return {"rules": await cluster.nodes[pod.sandbox.node].enrolment.fetch_rules(pod.uid)}
+            case "ztunnel page":
+                node = cluster.node(fields.required_text("node"))
+                page = await node.ask_ztunnel(fields.text("method", "GET"), fields.required_text("path"))
+                return {"text": page}
             case "process":
                 return await self._change_process(cluster, fields)
             case "down":

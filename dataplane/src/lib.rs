@@ -26,7 +26,7 @@ mod _native {
         DiscoveryResponse, DiscoveryStream, SecuritySettings, TrafficSettings, Ztunnel, ZtunnelSettings,
     };
     #[pymodule_export]
-    use super::{flush_log, log, set_log_level};
+    use super::{flush_log, log, start_log};
 }
 
 fn parse_level(level: &str) -> PyResult<Level> {
@@ -52,11 +52,13 @@ fn log(py: Python<'_>, level: &str, scope: &str, message: &str, fields: HashMap<
     Ok(())
 }
 
-/// Drop lines below `level`.
+/// Write what `filter` allows (`info,access=debug`), as `plain` lines or as `json` objects.
 #[pyfunction]
-fn set_log_level(level: &str) -> PyResult<()> {
-    logging::set_level(parse_level(level)?);
-    Ok(())
+fn start_log(filter: &str, format: &str) -> PyResult<()> {
+    let filter = filter
+        .parse()
+        .map_err(|error| invalid_input(format!("RUST_LOG: {error}")))?;
+    logging::start(filter, format).map_err(|error| invalid_input(format!("LOG_FORMAT: {error}")))
 }
 
 /// Wait until the log is written.

@@ -1,5 +1,7 @@
 """The lab's part in the mesh: enrolment before the first instruction, supervision, nothing readable between nodes."""
 
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +70,44 @@ def test_pod_of_the_mesh_waits_while_its_agent_is_down(lab: Lab) -> None:
     assert eventually(lambda: lab.status().pod("late").enrolled)
     assert fetch(lab, "late")
     lab.delete(as_source(LATE_POD), as_source(OUTSIDE_POD))
+
+
+def command(lab: Lab, *arguments: str) -> str:
+    """What the command line prints."""
+    environment = labs.environment_of(lab.settings)
+    words = [*labs.COMMAND, *arguments]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def open_connections(lab: Lab) -> set[tuple[str, str, str]]:
+    """Node, pod and direction of each open connection."""
+    dumps = json.loads(command(lab, "ztunnel-config", "connections", "-o", "json"))
+    return {
+        (node, state["info"]["name"], direction)
+        for node, states in dumps.items()
+        for state in states.values()
+        for direction, connections in state["connections"].items()
+        if connections
+    }
+
+
+def test_an_open_connection_is_shown_by_both_ztunnels(lab: Lab) -> None:
+    server = lab.status().pod("server").addresses[0]
+    wait = f"import socket; s = socket.create_connection(('{server}', 8080)); s.sendall(b'G'); s.recv(1)"
+    expected = {("node-2", "far", "outbound"), ("node-1", "server", "inbound")}
+    with lab.start("far", "python3", "-c", wait):
+        assert eventually(lambda: open_connections(lab) == expected)
+        assert "HBONE" in command(lab, "ztunnel-config", "connections", "--node", "node-2")
+    assert eventually(lambda: not open_connections(lab))
+
+
+def test_log_levels_of_one_node_change_and_are_put_back(lab: Lab) -> None:
+    changed = command(lab, "ztunnel-log", "--node", "node-1", "--level", "access=debug")
+    assert changed == "node-1: current log level is info,access=debug\n"
+    assert "node-2: current log level is info\n" in command(lab, "ztunnel-log")
+    assert "node-1: current log level is info\n" in command(lab, "ztunnel-log", "--reset")
 
 
 @pytest.mark.parametrize("name", ["ztunnel/node-1", "cni/node-1"])

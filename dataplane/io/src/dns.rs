@@ -135,7 +135,7 @@ fn answer_of_mesh(
     } else {
         "success"
     };
-    if logging::is_enabled(Level::Debug) {
+    if logging::is_enabled(Level::Debug, "dns") {
         let addresses: Vec<_> = found.addresses.iter().map(ToString::to_string).collect();
         report(Some(workload), labels, received, result, &addresses.join(","));
     }
@@ -146,7 +146,7 @@ fn answer_of_mesh(
 
 /// The log's line of one query (ztunnel.md 7).
 fn report(workload: Option<&Workload>, labels: &DnsLabels, received: &Received, result: &str, endpoints: &str) {
-    if !logging::is_enabled(Level::Debug) {
+    if !logging::is_enabled(Level::Debug, "dns") {
         return;
     }
     let domain = match received {

@@ -6,7 +6,6 @@
 //! other for its connection. An inner tunnel carries one stream and ends with it: shared, it would pin all connections to the
 //! one endpoint that the gateway chose for the first.
 
-use std::cell::OnceCell;
 use std::io;
 use std::net::TcpStream as StdTcpStream;
 use std::pin::Pin;
@@ -23,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::pool::HANDSHAKE_TIMEOUT;
-use crate::telemetry::Flag;
+use crate::telemetry::{Flag, Moved};
 use crate::tls::TlsRules;
 use crate::tls::handshake::{self, Established, HandshakeError};
 use crate::tls::verify;
@@ -94,26 +93,27 @@ pub(crate) struct InnerTunnel<'a> {
     pub patience: Duration,
 }
 
-/// Relay `application` through `outer`, a stream to the gateway that is not answered yet. `heard` is told who answered.
-/// `spawn` runs what is left to do for the outer stream when the connection has ended.
+/// Who is told when a stream is opened, where its bytes are counted; and when it is answered, by whom.
+pub(crate) struct Reports<O, H> {
+    pub(crate) opened: O,
+    pub(crate) heard: H,
+}
+
+/// Relay `application` through `outer`, a stream to the gateway that is not answered yet. `report` is told what comes
+/// about. `spawn` runs what is left to do for the outer stream when the connection has ended.
 ///
-/// Returns the bytes from the application and to it, also of a connection that failed.
 pub(crate) async fn relay(
     outer: Rc<Stream>,
     application: Rc<TcpStream>,
     inner: InnerTunnel<'_>,
-    heard: impl FnOnce(FarEnd),
+    report: Reports<impl FnOnce(&Rc<Moved>), impl FnOnce(FarEnd)>,
     spawn: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>),
-) -> ((u64, u64), Result<(), GatewayError>) {
-    let (near, far) = match socket_pair() {
-        Ok(pair) => pair,
-        Err(error) => return ((0, 0), Err(error.into())),
-    };
+) -> Result<(), GatewayError> {
+    let (near, far) = socket_pair()?;
     let patience = inner.patience;
     let mut outer = Box::pin(async move { outer.open_and_relay(Rc::new(near), patience).await });
-    let stream = OnceCell::new();
-    let mut carried = Box::pin(carry(far, application, inner, heard, &stream));
-    let result = tokio::select! {
+    let mut carried = Box::pin(carry(far, application, inner, report));
+    tokio::select! {
         biased;
         ended = &mut outer => match ended {
             Err(end) => Err(GatewayError::Outer(end)),
@@ -130,18 +130,14 @@ pub(crate) async fn relay(
             }));
             result
         }
-    };
-    let moved = stream.get().map(|stream| &stream.moved);
-    let moved = moved.map(|moved| (moved.into_tunnel.get(), moved.from_tunnel.get()));
-    (moved.unwrap_or_default(), result)
+    }
 }
 
 async fn carry(
     socket: TcpStream,
     application: Rc<TcpStream>,
     inner: InnerTunnel<'_>,
-    heard: impl FnOnce(FarEnd),
-    opened: &OnceCell<Rc<Stream>>,
+    report: Reports<impl FnOnce(&Rc<Moved>), impl FnOnce(FarEnd)>,
 ) -> Result<(), GatewayError> {
     let refused = |why: String| GatewayError::Handshake(why);
     let established: Established = timeout(HANDSHAKE_TIMEOUT, handshake::connect(&socket, Arc::new(inner.tls)))
@@ -157,9 +153,9 @@ async fn carry(
     revocable::track(&tunnel, links, &inner.rules.revocations);
     let work = async {
         let stream = tunnel.open(&inner.head).map_err(GatewayError::Open)?;
-        let stream = opened.get_or_init(|| stream);
+        (report.opened)(&stream.moved);
         let heard = |baggage: Option<&str>| {
-            heard(FarEnd {
+            (report.heard)(FarEnd {
                 identity,
                 baggage: baggage.map(Baggage::parse),
             });

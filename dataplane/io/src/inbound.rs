@@ -23,7 +23,7 @@ use crate::settings::{ApplicationTunnelAddress, Baggage as BaggageSetting, Origi
 use crate::sockets::{self, Source};
 use crate::tcp_relay;
 use crate::telemetry::{
-    Addresses, ConnectionReport, Direction, Flag, Pods, SecurityPolicy, TrafficLabels, report_early_failure,
+    Addresses, ConnectionReport, Direction, Flag, Moved, Pods, SecurityPolicy, TrafficLabels, report_early_failure,
 };
 use crate::tls::{handshake, verify};
 use crate::tunnel::{Request, Stream, Tunnel, TunnelEnd, revocable};
@@ -41,10 +41,14 @@ struct Client {
 
 /// Serve one tunnel.
 pub(crate) async fn serve_hbone(proxy: Rc<PodProxy>, accepted: Accepted) {
-    let Accepted { socket, peer, local } = accepted;
-    let addresses = Addresses {
-        source: peer,
-        destination: local,
+    let Accepted {
+        socket,
+        peer,
+        local,
+        open: _open,
+    } = accepted;
+    let fail_early = |error: &str| {
+        report_early_failure(&proxy.shared.metrics, Direction::Inbound, peer, local, error);
     };
     match accept_tunnel(&proxy, &socket, peer, local).await {
         Ok((client, established)) => {
@@ -60,10 +64,10 @@ pub(crate) async fn serve_hbone(proxy: Rc<PodProxy>, accepted: Accepted) {
             };
             let end = tunnel.drive(early, &accept).await;
             if let TunnelEnd::Tls(_) | TunnelEnd::Http2(_) | TunnelEnd::Unresponsive = end {
-                report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &end.to_string());
+                fail_early(&end.to_string());
             }
         }
-        Err(error) => report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &error),
+        Err(error) => fail_early(&error),
     }
 }
 
@@ -122,10 +126,10 @@ async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) 
         return;
     };
     proxy.track(&live);
-    let (forth, back) = (|| stream.moved.from_tunnel.get(), || stream.moved.into_tunnel.get());
+    report.count_in(&stream.moved);
     match admit_and_relay(proxy, client, &live, &stream, header).await {
-        Ok(()) => report.complete(forth(), back(), None),
-        Err(refused) => report.complete(forth(), back(), Some((refused.flag, &refused.text))),
+        Ok(()) => report.complete(None),
+        Err(refused) => report.complete(Some((refused.flag, &refused.text))),
     }
 }
 
@@ -138,20 +142,22 @@ fn open_report(
     head: Result<RequestHead, MalformedRequest>,
     started: Instant,
 ) -> Option<(Rc<Live>, ConnectionReport, Option<Vec<u8>>)> {
-    let addresses = Addresses {
-        source: client.address,
-        destination: client.local,
-    };
     match find_target(proxy, client, head) {
         Ok((head, target, header)) => {
             let peer = Some(client.identity.clone());
             let live = Live::new(Arc::clone(&client.workload), peer, client.address.ip(), target);
+            let addresses = Addresses {
+                source: client.address,
+                destination: client.local,
+                asked: target,
+            };
             let report = report_opened(proxy, &live, Some(&head), addresses, started);
             Some((Rc::new(live), report, header))
         }
         Err(refused) => {
             stream.refuse(refused.status, None);
-            report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &refused.text);
+            let metrics = &proxy.shared.metrics;
+            report_early_failure(metrics, Direction::Inbound, client.address, client.local, &refused.text);
             None
         }
     }
@@ -234,7 +240,7 @@ fn report_opened(
         source: source.cloned(),
         destination: Some(Arc::clone(&live.workload)),
     };
-    ConnectionReport::opened(&proxy.shared.metrics, &labels, pods, addresses, authority, started)
+    ConnectionReport::opened(&proxy.open, &labels, pods, addresses, authority, started)
 }
 
 async fn admit_and_relay(
@@ -325,28 +331,29 @@ fn unreachable(why: impl Display) -> Refused {
 pub(crate) async fn serve_plaintext(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
     let target = sockets::original_destination(&accepted.socket, accepted.local);
-    let addresses = Addresses {
-        source: accepted.peer,
-        destination: target,
-    };
     let workload = match find_plaintext_workload(&proxy, target).await {
         Ok(workload) => workload,
         Err(error) => {
             sockets::reset_on_close(&accepted.socket);
-            return report_early_failure(&proxy.shared.metrics, Direction::Inbound, addresses, &error);
+            let metrics = &proxy.shared.metrics;
+            return report_early_failure(metrics, Direction::Inbound, accepted.peer, target, &error);
         }
     };
     let live = Rc::new(Live::new(workload, None, accepted.peer.ip(), target));
+    let addresses = Addresses {
+        source: accepted.peer,
+        destination: target,
+        asked: target,
+    };
     let report = report_opened(&proxy, &live, None, addresses, started);
     proxy.track(&live);
-    let moved = tcp_relay::Moved::default();
-    let result = relay_plaintext(&proxy, &accepted, &live, &moved).await;
-    let (forth, back) = (moved.forth.get(), moved.back.get());
-    match result {
-        Ok(()) => report.complete(forth, back, None),
+    let moved = Rc::new(Moved::default());
+    report.count_in(&moved);
+    match relay_plaintext(&proxy, &accepted, &live, &moved).await {
+        Ok(()) => report.complete(None),
         Err(refused) => {
             sockets::reset_on_close(&accepted.socket);
-            report.complete(forth, back, Some((refused.flag, &refused.text)));
+            report.complete(Some((refused.flag, &refused.text)));
         }
     }
 }
@@ -356,12 +363,7 @@ async fn find_plaintext_workload(proxy: &PodProxy, target: SocketAddr) -> Result
     proxy.workload().await
 }
 
-async fn relay_plaintext(
-    proxy: &PodProxy,
-    accepted: &Accepted,
-    live: &Rc<Live>,
-    moved: &tcp_relay::Moved,
-) -> Result<(), Refused> {
+async fn relay_plaintext(proxy: &PodProxy, accepted: &Accepted, live: &Rc<Live>, moved: &Moved) -> Result<(), Refused> {
     live.admit(&proxy.shared)
         .map_err(|text| Refused::new(401, Flag::Denied, text))?;
     let application = connect_application(proxy, accepted.peer, live.destination).await?;

@@ -21,6 +21,8 @@ pub(crate) fn peer(workload: Option<&Workload>) -> Peer {
         canonical_revision: Arc::clone(&profile.canonical_revision),
         namespace: Arc::clone(&profile.namespace),
         cluster: Arc::clone(&workload.place.cluster),
+        region: Arc::clone(&workload.place.region),
+        zone: Arc::clone(&workload.place.zone),
         principal: workload.identity().cloned(),
     }
 }
@@ -54,6 +56,8 @@ fn from_baggage(baggage: &Baggage) -> Peer {
         canonical_revision: text(&baggage.version),
         namespace: text(&baggage.namespace),
         cluster: text(&baggage.cluster),
+        region: text(&baggage.region),
+        zone: text(&baggage.zone),
         ..Peer::default()
     }
 }

@@ -56,7 +56,7 @@ impl Live {
     fn tell(&self, outcome: &DryRun, shared: &Shared) {
         let policy = outcome.policy().map_or("", PolicyKey::as_str);
         shared.metrics.security.dry_run(policy, outcome.reason());
-        if !logging::is_enabled(shared.dry_run_level) {
+        if !logging::is_enabled(shared.dry_run_level, "policy") {
             return;
         }
         let peer = self.peer.as_ref().map(ToString::to_string);

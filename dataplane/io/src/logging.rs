@@ -1,11 +1,19 @@
 //! Log lines: made by whoever has something to say, written by one thread, so that a slow reader stalls no connection.
 
-use std::fmt::Write as _;
+mod filter;
+mod line;
+
 use std::io::Write as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
+
+pub use filter::{BadDirective, Change, Filter, Level};
+use line::Format;
+pub use line::{Fields, UnknownFormat};
+
+use crate::rfc3339;
 
 /// Lines that wait to be written; past it lines are dropped and counted, never waited for.
 const QUEUE: usize = 8 * 1024;
@@ -16,42 +24,6 @@ const BATCH: usize = 64;
 const GATHER: Duration = Duration::from_millis(10);
 /// How long an ending process waits for its last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How much a line matters.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub enum Level {
-    /// We failed.
-    Error,
-    /// Someone must act.
-    Warn,
-    /// An operator wants it.
-    Info,
-    /// We want it.
-    Debug,
-}
-
-impl Level {
-    /// The level of that name, in any case; `None` for other words.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "error" => Some(Self::Error),
-            "warn" | "warning" => Some(Self::Warn),
-            "info" => Some(Self::Info),
-            "debug" | "trace" => Some(Self::Debug),
-            _ => None,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-        }
-    }
-}
 
 enum Message {
     Line(String),
@@ -64,7 +36,21 @@ struct Log {
     dropped: AtomicU64,
 }
 
-static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+/// The number of the most that any scope writes: most lines that nobody wants end here.
+static MOST: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// What is written, and what the process started with.
+#[derive(Default)]
+struct Filters {
+    current: Filter,
+    initial: Filter,
+}
+
+fn filters() -> MutexGuard<'static, Filters> {
+    static FILTERS: OnceLock<Mutex<Filters>> = OnceLock::new();
+    let filters = FILTERS.get_or_init(Mutex::default);
+    filters.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn log() -> &'static Log {
     static LOG: OnceLock<Log> = OnceLock::new();
@@ -124,14 +110,32 @@ pub fn flush() {
     }
 }
 
-/// Log lines above this level are not written.
-pub fn set_level(level: Level) {
-    LEVEL.store(level as u8, Ordering::Relaxed);
+/// Begin with `filter` (as `RUST_LOG` has it), written in `format` (as `LOG_FORMAT` has it: `plain` or `json`).
+pub fn start(filter: Filter, format: &str) -> Result<(), UnknownFormat> {
+    format.parse::<Format>()?.choose();
+    let mut filters = filters();
+    MOST.store(filter.most(), Ordering::Relaxed);
+    filters.initial = filter.clone();
+    filters.current = filter;
+    Ok(())
 }
 
-/// Whether a line of this level would be written.
-pub fn is_enabled(level: Level) -> bool {
-    level as u8 <= LEVEL.load(Ordering::Relaxed)
+/// Write what `change` says besides; first go back to the start when `reset`. Returns the filter as it is then.
+pub fn change_filter(change: Option<Change>, reset: bool) -> Filter {
+    let mut filters = filters();
+    if reset {
+        filters.current = filters.initial.clone();
+    }
+    if let Some(change) = change {
+        filters.current.add(change);
+    }
+    MOST.store(filters.current.most(), Ordering::Relaxed);
+    filters.current.clone()
+}
+
+/// Whether a line of this level and scope would be written.
+pub fn is_enabled(level: Level, scope: &str) -> bool {
+    level as u8 <= MOST.load(Ordering::Relaxed) && filters().current.allows(level, scope)
 }
 
 /// Lines dropped so far because the reader was too slow.
@@ -139,86 +143,13 @@ pub fn dropped() -> u64 {
     log().dropped.load(Ordering::Relaxed)
 }
 
-/// Write one line: time, level, scope, message and `fields`, separated by tabs (ztunnel.md 8.5).
+/// Write one line (ztunnel.md 8.5).
 pub fn write(level: Level, scope: &str, message: &str, fields: &Fields) {
-    if !is_enabled(level) {
+    if !is_enabled(level, scope) {
         return;
     }
-    let mut line = timestamp();
-    // Writing to a String cannot fail.
-    let _ = writeln!(line, "\t{}\t{scope}\t{message}\t{}", level.name(), fields.0.trim_end());
+    let line = fields.finish(&rfc3339::microseconds(SystemTime::now()), level, scope, message);
     if log().messages.try_send(Message::Line(line)).is_err() {
         log().dropped.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// `key=value` pairs; strings are quoted and escaped, so that a line stays one line.
-#[derive(Default)]
-pub struct Fields(String);
-
-impl Fields {
-    /// Add a text; an empty one is left out.
-    pub fn text(mut self, key: &str, value: &str) -> Self {
-        if !value.is_empty() {
-            let _ = write!(self.0, "{key}={value:?} ");
-        }
-        self
-    }
-
-    /// Add something whose display needs no quotes: a number, an address.
-    pub fn plain(mut self, key: &str, value: impl std::fmt::Display) -> Self {
-        let _ = write!(self.0, "{key}={value} ");
-        self
-    }
-}
-
-/// Now, as RFC 3339 with microseconds in UTC.
-fn timestamp() -> String {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let (days, seconds) = (now.as_secs() / 86_400, now.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60,
-        now.subsec_micros()
-    )
-}
-
-/// Year, month and day of a count of days since 1970-01-01 in the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Count in eras of 400 years that begin on 1 March, so that leap days come last.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Fields, civil};
-
-    #[test]
-    fn days_become_dates() {
-        assert_eq!(civil(0), (1970, 1, 1));
-        assert_eq!(civil(11_016), (2000, 2, 29));
-        assert_eq!(civil(20_778), (2026, 11, 21));
-    }
-
-    #[test]
-    fn a_value_cannot_break_its_line() {
-        let fields = Fields::default().text("error", "a\nb\"c").plain("bytes", 3);
-        assert_eq!(fields.0, "error=\"a\\nb\\\"c\" bytes=3 ");
     }
 }

@@ -19,8 +19,8 @@ use crate::labels;
 use crate::live::Live;
 use crate::outbound::{Application, OutboundError};
 use crate::proxy::PodProxy;
-use crate::tcp_relay::{self, Moved};
-use crate::telemetry::{Addresses, ConnectionReport, Direction, Flag, Pods, SecurityPolicy, TrafficLabels};
+use crate::tcp_relay;
+use crate::telemetry::{Addresses, ConnectionReport, Direction, Flag, Moved, Pods, SecurityPolicy, TrafficLabels};
 
 /// The other end of a connection that needs no tunnel.
 pub(crate) struct Near {
@@ -62,7 +62,7 @@ impl Near {
         application: &Application,
         upstream: &Upstream,
         started: Instant,
-        moved: &mut (u64, u64),
+        outbound: &ConnectionReport,
     ) -> Result<(), OutboundError> {
         let live = Rc::new(Live::new(
             Arc::clone(&self.server),
@@ -72,30 +72,25 @@ impl Near {
         ));
         let report = self.report_opened(application.peer, upstream, started);
         self.server_proxy.track(&live);
-        let counters = Moved::default();
-        let result = self.admit_and_relay(application, &live, &counters).await;
-        let (forth, back) = (counters.forth.get(), counters.back.get());
-        *moved = (forth, back);
+        let moved = Rc::new(Moved::default());
+        report.count_in(&moved);
+        outbound.count_in(&moved);
+        let result = self.admit_and_relay(application, &live, &moved).await;
         let failure = result
             .as_ref()
             .err()
             .map(|refused| (refused.flag, refused.text.as_str()));
-        report.complete(forth, back, failure);
+        report.complete(failure);
         result.map_err(OutboundError::NodeLocal)
     }
 
-    async fn admit_and_relay(
-        &self,
-        application: &Application,
-        live: &Rc<Live>,
-        counters: &Moved,
-    ) -> Result<(), Refused> {
+    async fn admit_and_relay(&self, application: &Application, live: &Rc<Live>, moved: &Moved) -> Result<(), Refused> {
         let denied = |text| Refused::new(401, Flag::Denied, text);
         live.admit(&self.server_proxy.shared).map_err(denied)?;
         let server = inbound::connect_application(&self.server_proxy, application.peer, self.target).await?;
         application.stands();
         tokio::select! {
-            ended = tcp_relay::relay(&application.socket, &server, counters) => {
+            ended = tcp_relay::relay(&application.socket, &server, moved) => {
                 ended.map_err(|error| Refused::new(503, Flag::None, error.to_string()))
             }
             (flag, why) = live.ended() => Err(Refused::new(401, flag, why)),
@@ -113,18 +108,12 @@ impl Near {
         let addresses = Addresses {
             source: client,
             destination: self.target,
+            asked: self.target,
         };
         let pods = Pods {
             source: Some(Arc::clone(&self.client)),
             destination: Some(Arc::clone(&self.server)),
         };
-        ConnectionReport::opened(
-            &self.server_proxy.shared.metrics,
-            &labels,
-            pods,
-            addresses,
-            None,
-            started,
-        )
+        ConnectionReport::opened(&self.server_proxy.open, &labels, pods, addresses, None, started)
     }
 }

@@ -25,7 +25,8 @@ use crate::proxy::{Accepted, PodProxy};
 use crate::sockets::{self, Source};
 use crate::tcp_relay;
 use crate::telemetry::{
-    Addresses, ConnectionReport, Direction, Flag, Pods, SecurityPolicy, TrafficLabels, report_early_failure,
+    Addresses, ConnectionReport, Direction, Flag, Moved, OpenSocket, Pods, SecurityPolicy, TrafficLabels,
+    report_early_failure,
 };
 use crate::tunnel::{RelayEnd, Stream};
 
@@ -81,6 +82,7 @@ pub(crate) struct Application {
     pub(crate) peer: SocketAddr,
     /// It asked by SOCKS5 and has no answer yet.
     awaits_reply: Cell<bool>,
+    _open: OpenSocket,
 }
 
 impl Application {
@@ -90,6 +92,7 @@ impl Application {
             socket: Rc::new(accepted.socket),
             peer: accepted.peer,
             awaits_reply: Cell::new(false),
+            _open: accepted.open,
         }
     }
 
@@ -133,28 +136,29 @@ pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
 
 /// Serve a connection that is meant for `dialled`.
 pub(crate) async fn serve_to(proxy: &Rc<PodProxy>, application: &Application, dialled: SocketAddr, started: Instant) {
-    let early = Addresses {
-        source: application.peer,
-        destination: dialled,
+    let fail_early = |error: &str| {
+        let metrics = &proxy.shared.metrics;
+        report_early_failure(metrics, Direction::Outbound, application.peer, dialled, error);
     };
     let source = match proxy.workload().await {
         Ok(source) => source,
         Err(error) => {
             application.refuse(Reply::Failed);
-            return report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
+            return fail_early(&error);
         }
     };
     let mut way = match Way::decide(proxy, &source, dialled).await {
         Ok(way) => way,
         Err(error) => {
             application.refuse(Reply::HostUnreachable);
-            return report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, &error);
+            return fail_early(&error);
         }
     };
     // One other endpoint is tried: more would let a dead service cost its clients minutes.
-    let mut instead = Some(dialled);
-    while let Some(another) = carry(proxy, application, &source, &way, instead.take(), started).await {
+    let mut may_try_another = true;
+    while let Some(another) = carry(proxy, application, &source, &way, dialled, may_try_another, started).await {
         way = another;
+        may_try_another = false;
     }
 }
 
@@ -204,48 +208,52 @@ impl Way {
     }
 }
 
-/// Report the connection, move its bytes, report how it went. Returns another way when nothing could be connected by this
-/// one; `instead` is where that would lead, if another may be tried.
+/// Report the connection, move its bytes, report how it went. Returns another way to `dialled` when nothing could be
+/// connected by this one and another may be tried.
 async fn carry(
     proxy: &Rc<PodProxy>,
     application: &Application,
     source: &Arc<Workload>,
     way: &Way,
-    instead: Option<SocketAddr>,
+    dialled: SocketAddr,
+    may_try_another: bool,
     started: Instant,
 ) -> Option<Way> {
     let near = node_local::find(proxy, source, &way.upstream);
-    let mut report = report_opened(proxy, application.peer, source, way, near.as_ref(), started);
-    let mut moved = (0, 0);
+    let addresses = Addresses {
+        source: application.peer,
+        destination: near.as_ref().map_or(way.target, Near::target),
+        asked: dialled,
+    };
+    let report = report_opened(proxy, addresses, source, way, near.is_some(), started);
     let result = if let Some(near) = &near {
         // Boxed, so that other connections do not carry the room for it.
-        Box::pin(near.carry(application, &way.upstream, started, &mut moved)).await
+        Box::pin(near.carry(application, &way.upstream, started, &report)).await
     } else if let Upstream::DoubleHbone { .. } = &way.upstream {
         // Boxed, so that other connections do not carry the room for it.
-        let through = through_gateway(proxy, application, source, way, &mut report);
-        let (through, result) = Box::pin(through).await;
-        moved = through;
-        result
+        Box::pin(through_gateway(proxy, application, source, way, &report)).await
     } else if way.upstream.authority().is_some() {
-        through_tunnel(proxy, application, source, way, &mut moved).await
+        through_tunnel(proxy, application, source, way, &report).await
     } else {
-        plainly(proxy, application, way.target, &mut moved).await
+        plainly(proxy, application, way.target, &report).await
     };
     let Err(error) = result else {
-        report.complete(moved.0, moved.1, None);
+        report.complete(None);
         return None;
     };
-    let may_try = matches!(&error, OutboundError::Dial(error) if error.is_unreachable());
-    let another = match instead.filter(|_| may_try) {
-        Some(dialled) => way.another(proxy, source, dialled).await,
-        None => None,
+    let is_unreachable = matches!(&error, OutboundError::Dial(error) if error.is_unreachable());
+    let another = if may_try_another && is_unreachable {
+        way.another(proxy, source, dialled).await
+    } else {
+        None
     };
     let text = match &another {
         Some(another) => format!("{error}; trying {} instead", another.target),
         None => error.to_string(),
     };
-    report.complete(moved.0, moved.1, Some((error.flag(), &text)));
-    if another.is_none() && moved.1 == 0 {
+    let is_answered = report.is_answered();
+    report.complete(Some((error.flag(), &text)));
+    if another.is_none() && !is_answered {
         // The application heard nothing yet: a reset says that the connection never came about.
         application.refuse(error.reply());
     }
@@ -254,17 +262,17 @@ async fn carry(
 
 fn report_opened(
     proxy: &PodProxy,
-    client: SocketAddr,
+    addresses: Addresses,
     source: &Arc<Workload>,
     way: &Way,
-    near: Option<&Near>,
+    is_near: bool,
     started: Instant,
 ) -> ConnectionReport {
-    let Way { upstream, target } = way;
-    let security = match (near, upstream.authority()) {
-        (Some(_), _) => SecurityPolicy::NodeLocal,
-        (None, Some(_)) => SecurityPolicy::MutualTls,
-        (None, None) => SecurityPolicy::Unknown,
+    let upstream = &way.upstream;
+    let security = match upstream.authority() {
+        _ if is_near => SecurityPolicy::NodeLocal,
+        Some(_) => SecurityPolicy::MutualTls,
+        None => SecurityPolicy::Unknown,
     };
     let labels = TrafficLabels {
         direction: Direction::Outbound,
@@ -273,11 +281,7 @@ fn report_opened(
         service: labels::service(upstream.service().map(|service| &**service)),
         security,
     };
-    let addresses = Addresses {
-        source: client,
-        destination: near.map_or(*target, Near::target),
-    };
-    let authority = upstream.authority().filter(|_| near.is_none()).map(ToString::to_string);
+    let authority = upstream.authority().filter(|_| !is_near).map(ToString::to_string);
     let is_known = !matches!(upstream, Upstream::DoubleHbone { .. });
     let open = if is_known {
         ConnectionReport::opened
@@ -288,20 +292,20 @@ fn report_opened(
         source: Some(Arc::clone(source)),
         destination: upstream.workload().cloned(),
     };
-    open(&proxy.shared.metrics, &labels, pods, addresses, authority, started)
+    open(&proxy.open, &labels, pods, addresses, authority, started)
 }
 
 async fn plainly(
     proxy: &PodProxy,
     application: &Application,
     target: SocketAddr,
-    moved: &mut (u64, u64),
+    report: &ConnectionReport,
 ) -> Result<(), OutboundError> {
     let server = proxy.connect(target, Source::Own).await?;
     application.stands();
-    let counters = tcp_relay::Moved::default();
-    let result = tcp_relay::relay(&application.socket, &server, &counters).await;
-    *moved = (counters.forth.get(), counters.back.get());
+    let moved = Rc::new(Moved::default());
+    report.count_in(&moved);
+    let result = tcp_relay::relay(&application.socket, &server, &moved).await;
     result.map_err(OutboundError::Plain)
 }
 
@@ -310,15 +314,14 @@ async fn through_tunnel(
     application: &Application,
     source: &Arc<Workload>,
     way: &Way,
-    moved: &mut (u64, u64),
+    report: &ConnectionReport,
 ) -> Result<(), OutboundError> {
     // Boxed, as are the other steps before bytes move: an idle connection keeps no room for what it did to get there.
     let stream = Box::pin(ask(proxy, application, source, way)).await?;
     let socket = Rc::clone(&application.socket);
     let heard = |_: Option<&str>| application.stands();
-    let result = stream.open_and_relay_with(socket, RESPONSE_TIMEOUT, heard).await;
-    *moved = (stream.moved.into_tunnel.get(), stream.moved.from_tunnel.get());
-    Ok(result?)
+    report.count_in(&stream.moved);
+    Ok(stream.open_and_relay_with(socket, RESPONSE_TIMEOUT, heard).await?)
 }
 
 /// A stream that asks for the destination.
@@ -339,20 +342,13 @@ async fn through_gateway(
     application: &Application,
     source: &Arc<Workload>,
     way: &Way,
-    report: &mut ConnectionReport,
-) -> ((u64, u64), Result<(), OutboundError>) {
+    report: &ConnectionReport,
+) -> Result<(), OutboundError> {
     let head = HeadText::new(application.peer, source, &way.upstream);
     let network = Arc::clone(&proxy.shared.mesh().settings().network);
-    let prepared = async {
-        let key = pool_key(proxy, source, way)?;
-        let tls = inner_tls(proxy, &key.source, &way.upstream).await?;
-        let outer = open_stream(proxy, &key, &head.connect_head(None)).await?;
-        Ok((outer, tls))
-    };
-    let (outer, tls) = match prepared.await {
-        Ok(prepared) => prepared,
-        Err(error) => return ((0, 0), Err(error)),
-    };
+    let key = pool_key(proxy, source, way)?;
+    let tls = inner_tls(proxy, &key.source, &way.upstream).await?;
+    let outer = open_stream(proxy, &key, &head.connect_head(None)).await?;
     let inner = InnerTunnel {
         tls,
         rules: Arc::clone(&proxy.shared.tls),
@@ -360,13 +356,15 @@ async fn through_gateway(
         head: head.connect_head(Some(&network)),
         patience: RESPONSE_TIMEOUT,
     };
-    let heard = |far: FarEnd| {
-        report.learn_destination(labels::far_end(far.baggage.as_ref(), &far.identity));
-        application.stands();
+    let reports = gateway::Reports {
+        opened: |moved: &Rc<Moved>| report.count_in(moved),
+        heard: |far: FarEnd| {
+            report.learn_destination(labels::far_end(far.baggage.as_ref(), &far.identity));
+            application.stands();
+        },
     };
     let spawn = |rest| proxy.spawn(rest);
-    let (moved, result) = gateway::relay(outer, Rc::clone(&application.socket), inner, heard, spawn).await;
-    (moved, result.map_err(OutboundError::Gateway))
+    Ok(gateway::relay(outer, Rc::clone(&application.socket), inner, reports, spawn).await?)
 }
 
 /// How to prove `identity` to whoever serves behind the gateway, and whom to believe there.

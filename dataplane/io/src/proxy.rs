@@ -26,8 +26,9 @@ use crate::settings::SocketSettings;
 use crate::shared::Shared;
 use crate::signal::Signal;
 use crate::sockets::Source;
-use crate::telemetry::Flag;
+use crate::telemetry::{Direction, Flag, OpenConnections, OpenSocket};
 use crate::tunnel::Tunnel;
+use crate::worker::PodConnections;
 use crate::{dns, inbound, outbound, sockets, socks5};
 
 /// Where redirected connections of the pod's applications arrive (ztunnel.md 1.1).
@@ -78,6 +79,8 @@ pub(crate) struct PodProxy {
     /// No more connections are accepted: what is being accepted still is asked to go elsewhere.
     draining: Cell<bool>,
     connections: RefCell<JoinSet<()>>,
+    /// What is told of its connections.
+    pub(crate) open: Rc<OpenConnections>,
     /// Inbound connections that a changed policy may end.
     live: RefCell<Vec<Weak<Live>>>,
     /// Inbound tunnels.
@@ -126,6 +129,15 @@ impl Neighbours {
         there.flat_map(|proxy| proxy.duplicate_listeners()).collect()
     }
 
+    /// The open connections of each pod, for the configuration dump.
+    pub(crate) fn connections(&self) -> Vec<PodConnections> {
+        let pods = [self.serving.borrow(), self.draining.borrow()];
+        let proxies = pods.iter().flat_map(|pods| pods.values());
+        proxies
+            .map(|proxy| (proxy.pod.uid.clone(), proxy.open.dump()))
+            .collect()
+    }
+
     /// Do something for each pod that has connections, or may have.
     pub(crate) fn for_each(&self, act: impl Fn(&PodProxy)) {
         for pods in [&self.serving, &self.draining] {
@@ -165,6 +177,7 @@ impl PodProxy {
             Arc::clone(&shared.settings),
             Arc::clone(&pod.netns),
         );
+        let open = OpenConnections::new(&shared.metrics);
         let proxy = Rc::new(Self {
             shared,
             pod,
@@ -173,6 +186,7 @@ impl PodProxy {
             listeners: RefCell::default(),
             draining: Cell::new(false),
             connections: RefCell::default(),
+            open,
             live: RefCell::default(),
             tunnels: RefCell::default(),
             ended: Signal::default(),
@@ -183,13 +197,13 @@ impl PodProxy {
             captured,
             socks5,
         } = listeners;
-        proxy.accept_on(hbone, inbound::serve_hbone)?;
+        proxy.accept_on(hbone, Direction::Inbound, inbound::serve_hbone)?;
         if let Some((outbound, plaintext)) = captured {
-            proxy.accept_on(outbound, outbound::serve)?;
-            proxy.accept_on(plaintext, inbound::serve_plaintext)?;
+            proxy.accept_on(outbound, Direction::Outbound, outbound::serve)?;
+            proxy.accept_on(plaintext, Direction::Inbound, inbound::serve_plaintext)?;
         }
         if let Some(socks5) = socks5 {
-            proxy.accept_on(socks5, socks5::serve)?;
+            proxy.accept_on(socks5, Direction::Outbound, socks5::serve)?;
         }
         if let Some(dns) = dns {
             proxy.serve_dns(dns)?;
@@ -203,31 +217,38 @@ impl PodProxy {
             let task = tokio::task::spawn_local(dns::serve_udp(Rc::clone(self), Rc::clone(&socket)));
             self.listeners.borrow_mut().push((socket, task.abort_handle()));
         }
-        self.accept_on(listeners.tcp, dns::serve_tcp)
+        self.accept_on(listeners.tcp, Direction::Outbound, dns::serve_tcp)
     }
 
     fn accept_on<F>(
         self: &Rc<Self>,
         listeners: Vec<std::net::TcpListener>,
+        direction: Direction,
         serve: fn(Rc<Self>, Accepted) -> F,
     ) -> io::Result<()>
     where
         F: Future<Output = ()> + 'static,
     {
         for listener in listeners {
-            self.accept_from(Rc::new(TcpListener::from_std(listener)?), serve);
+            self.accept_from(Rc::new(TcpListener::from_std(listener)?), direction, serve);
         }
         Ok(())
     }
 
-    fn accept_from<F>(self: &Rc<Self>, listener: Rc<TcpListener>, serve: fn(Rc<Self>, Accepted) -> F)
-    where
+    fn accept_from<F>(
+        self: &Rc<Self>,
+        listener: Rc<TcpListener>,
+        direction: Direction,
+        serve: fn(Rc<Self>, Accepted) -> F,
+    ) where
         F: Future<Output = ()> + 'static,
     {
         let (proxy, kept) = (Rc::clone(self), Rc::clone(&listener));
         let task = tokio::task::spawn_local(async move {
             loop {
-                match listener.accept().await.and_then(Accepted::new) {
+                let accepted = listener.accept().await;
+                let open = || OpenSocket::count(&proxy.shared.metrics, direction);
+                match accepted.and_then(|accepted| Accepted::new(accepted, open())) {
                     Ok(accepted) => proxy.spawn(serve(Rc::clone(&proxy), accepted)),
                     Err(error) => {
                         let fields = Fields::default()
@@ -345,6 +366,7 @@ impl PodProxy {
 
     /// Close tunnels that nobody needs, and forget what has ended. Called every few seconds.
     pub(crate) fn release_unused(&self) {
+        self.open.count_progress();
         self.pool.release_unused();
         forget_ended(&mut self.live.borrow_mut());
         forget_ended(&mut self.tunnels.borrow_mut());
@@ -443,16 +465,19 @@ pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
     /// To which address of ours.
     pub(crate) local: SocketAddr,
+    /// Counts it while it is open.
+    pub(crate) open: OpenSocket,
 }
 
 impl Accepted {
-    fn new((socket, peer): (TcpStream, SocketAddr)) -> io::Result<Self> {
+    fn new((socket, peer): (TcpStream, SocketAddr), open: OpenSocket) -> io::Result<Self> {
         let local = socket.local_addr()?;
         socket.set_nodelay(true)?;
         Ok(Self {
             socket,
             peer: canonical(peer),
             local: canonical(local),
+            open,
         })
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::outbound::{self, Application};
 use crate::proxy::{Accepted, PodProxy};
 use crate::tcp_relay::write_all;
-use crate::telemetry::{Addresses, Direction, report_early_failure};
+use crate::telemetry::{Direction, report_early_failure};
 
 /// Where it is spoken: loopback, so that it is for the pod's own applications.
 pub(crate) const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), SOCKS5_PORT);
@@ -36,11 +36,8 @@ enum Failure {
 /// Serve one connection.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
-    let early = Addresses {
-        source: accepted.peer,
-        destination: accepted.local,
-    };
-    let fail = |error: &str| report_early_failure(&proxy.shared.metrics, Direction::Outbound, early, error);
+    let (peer, local) = (accepted.peer, accepted.local);
+    let fail = |error: &str| report_early_failure(&proxy.shared.metrics, Direction::Outbound, peer, local, error);
     let destination = match timeout(PATIENCE, negotiate(&accepted.socket)).await {
         Ok(Ok(destination)) => destination,
         Ok(Err(failure)) => return fail(&format!("socks5: {failure}")),

@@ -5,6 +5,7 @@ use std::io;
 
 use tokio::net::TcpStream;
 
+use crate::telemetry::Moved;
 use crate::{busy_poll, sockets};
 
 /// One read. Shared by a worker's connections, so that idle ones own no buffer.
@@ -14,25 +15,16 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
 }
 
-/// Bytes moved so far, seen from the first connection.
-#[derive(Default)]
-pub(crate) struct Moved {
-    /// From the first to the second.
-    pub forth: Cell<u64>,
-    /// From the second to the first.
-    pub back: Cell<u64>,
-}
-
 /// Move bytes both ways until both directions have ended; an end of one is passed on while the other goes on.
 ///
 /// When it fails or is cancelled, both connections are reset, so that a cut transfer never looks complete.
-pub(crate) async fn relay(first: &TcpStream, second: &TcpStream, moved: &Moved) -> io::Result<()> {
+pub(crate) async fn relay(client: &TcpStream, server: &TcpStream, moved: &Moved) -> io::Result<()> {
     let mut cut = CutOnDrop {
-        first,
-        second,
+        client,
+        server,
         done: false,
     };
-    tokio::try_join!(copy(first, second, &moved.forth), copy(second, first, &moved.back))?;
+    tokio::try_join!(copy(client, server, &moved.forth), copy(server, client, &moved.back))?;
     cut.done = true;
     Ok(())
 }
@@ -100,16 +92,16 @@ pub(crate) async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()
 }
 
 struct CutOnDrop<'a> {
-    first: &'a TcpStream,
-    second: &'a TcpStream,
+    client: &'a TcpStream,
+    server: &'a TcpStream,
     done: bool,
 }
 
 impl Drop for CutOnDrop<'_> {
     fn drop(&mut self) {
         if !self.done {
-            sockets::reset_on_close(self.first);
-            sockets::reset_on_close(self.second);
+            sockets::reset_on_close(self.client);
+            sockets::reset_on_close(self.server);
         }
     }
 }

@@ -1,23 +1,26 @@
 //! What is told about each connection: one access-log line and the same facts as metrics, with Istio's names and labels
 //! (ztunnel.md 8.3 and 8.4).
 
+mod connections;
 mod dns;
 mod metrics;
 mod process;
 mod security;
+mod sockets;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ambit_core::identity::Identity;
 use ambit_core::mesh_state::{ServiceKey, Workload};
 
+pub(crate) use connections::{ConnectionReport, Moved, OpenConnections};
 pub use dns::DnsMetrics;
 pub(crate) use dns::{DnsLabels, DnsProtocol};
 pub use metrics::Metrics;
-use metrics::Series;
 pub use security::SecurityCounters;
+pub(crate) use sockets::OpenSocket;
+pub use sockets::SocketCounts;
 
 use crate::logging::{self, Fields, Level};
 
@@ -28,6 +31,24 @@ pub enum Direction {
     Inbound,
     /// The client's side.
     Outbound,
+}
+
+impl Direction {
+    /// In the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+
+    /// The `reporter` of metrics.
+    fn reporter(self) -> &'static str {
+        match self {
+            Self::Inbound => "destination",
+            Self::Outbound => "source",
+        }
+    }
 }
 
 /// How the bytes were protected on their way to or from here.
@@ -112,6 +133,10 @@ pub struct Peer {
     pub namespace: Arc<str>,
     /// Cluster.
     pub cluster: Arc<str>,
+    /// Widest part of its locality.
+    pub region: Arc<str>,
+    /// Part of the region.
+    pub zone: Arc<str>,
     /// Proved, or for a destination's metric label, known from discovery.
     pub principal: Option<Identity>,
 }
@@ -140,168 +165,30 @@ pub struct TrafficLabels {
     pub security: SecurityPolicy,
 }
 
-/// Addresses in the access log.
+/// Addresses of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
     /// The client's.
     pub source: SocketAddr,
     /// Outbound: the next hop; inbound: what the tunnel's or the client's connection was made to.
     pub destination: SocketAddr,
-}
-
-/// A connection that is being told about. Dropping it without `complete` reports an abort.
-///
-/// There are as many of these as open connections: what they have in common stands once, in the series.
-pub struct ConnectionReport {
-    metrics: Arc<Metrics>,
-    series: Arc<Series>,
-    pods: Pods,
-    addresses: Addresses,
-    /// CONNECT's authority, when there is a tunnel.
-    authority: Option<Box<str>>,
-    started: Instant,
-    /// It was counted as opened.
-    counted: bool,
-    completed: bool,
-}
-
-impl ConnectionReport {
-    /// Count the connection as opened.
-    pub fn opened(
-        metrics: &Arc<Metrics>,
-        labels: &TrafficLabels,
-        pods: Pods,
-        addresses: Addresses,
-        authority: Option<String>,
-        started: Instant,
-    ) -> Self {
-        let mut report = Self::pending(metrics, labels, pods, addresses, authority, started);
-        report.count();
-        report
-    }
-
-    /// A connection whose destination is still to be learnt; until then it is not counted.
-    pub fn pending(
-        metrics: &Arc<Metrics>,
-        labels: &TrafficLabels,
-        pods: Pods,
-        addresses: Addresses,
-        authority: Option<String>,
-        started: Instant,
-    ) -> Self {
-        Self {
-            metrics: Arc::clone(metrics),
-            series: metrics.series(labels),
-            pods,
-            addresses,
-            authority: authority.map(String::into_boxed_str),
-            started,
-            counted: false,
-            completed: false,
-        }
-    }
-
-    /// The destination of a pending connection said who it is: count it as opened.
-    pub fn learn_destination(&mut self, destination: Peer) {
-        let mut labels = self.series.labels.clone();
-        labels.destination = destination;
-        self.series = self.metrics.series(&labels);
-        self.pods.destination = None;
-        self.count();
-    }
-
-    fn count(&mut self) {
-        if !std::mem::replace(&mut self.counted, true) {
-            self.series.opened();
-        }
-    }
-
-    /// Write the log line and count the connection as closed. `forth` are bytes from client to server, `back` the other way.
-    pub fn complete(mut self, forth: u64, back: u64, failure: Option<(Flag, &str)>) {
-        self.finish(forth, back, failure);
-    }
-
-    fn finish(&mut self, forth: u64, back: u64, failure: Option<(Flag, &str)>) {
-        self.completed = true;
-        self.count();
-        let flag = failure.map_or(Flag::None, |(flag, _)| flag);
-        self.series.closed(flag, failure.is_some(), forth, back);
-        self.metrics.count_closed();
-        let level = if failure.is_some() { Level::Error } else { Level::Info };
-        if logging::is_enabled(level) {
-            let error = failure.map_or("", |(_, error)| error);
-            logging::write(level, "access", "connection complete", &self.fields(forth, back, error));
-        }
-    }
-
-    fn fields(&self, forth: u64, back: u64, error: &str) -> Fields {
-        let TrafficLabels {
-            direction,
-            source,
-            destination,
-            service,
-            security,
-        } = &self.series.labels;
-        let proved = |peer: &'_ Peer| match (security, &peer.principal) {
-            (SecurityPolicy::MutualTls | SecurityPolicy::NodeLocal, Some(identity)) => identity.uri().to_owned(),
-            _ => String::new(),
-        };
-        let name_of = |pod: &Option<Arc<Workload>>, peer: &Peer| match pod {
-            Some(pod) if !pod.name().is_empty() => pod.name().to_owned(),
-            _ => peer.canonical_name.to_string(),
-        };
-        // Each side's `sent` is what it sent: the client's agent towards the server, the server's agent back.
-        let (name, sent, received) = match direction {
-            Direction::Outbound => ("outbound", forth, back),
-            Direction::Inbound => ("inbound", back, forth),
-        };
-        Fields::default()
-            .plain("src.addr", self.addresses.source)
-            .text("src.workload", &name_of(&self.pods.source, source))
-            .text("src.namespace", &source.namespace)
-            .text("src.identity", &proved(source))
-            .text("src.cluster", &source.cluster)
-            .plain("dst.addr", self.addresses.destination)
-            .text("dst.hbone_addr", self.authority.as_deref().unwrap_or_default())
-            .text("dst.service", service.as_ref().map_or("", |(key, _)| key.hostname()))
-            .text("dst.workload", &name_of(&self.pods.destination, destination))
-            .text("dst.namespace", &destination.namespace)
-            .text("dst.identity", &proved(destination))
-            .text("dst.cluster", &destination.cluster)
-            .text("direction", name)
-            .plain("bytes_sent", sent)
-            .plain("bytes_recv", received)
-            .text("duration", &format!("{}ms", self.started.elapsed().as_millis()))
-            .text("error", error)
-    }
-}
-
-impl Drop for ConnectionReport {
-    fn drop(&mut self) {
-        if !self.completed {
-            self.finish(
-                0,
-                0,
-                Some((Flag::None, "the pod was removed from the mesh, or the proxy is ending")),
-            );
-        }
-    }
+    /// Outbound: what the application dialled; inbound: the application's address.
+    pub asked: SocketAddr,
 }
 
 /// Tell about a connection that failed before anything was known of its ends (ztunnel.md 8.4).
-pub fn report_early_failure(metrics: &Metrics, direction: Direction, addresses: Addresses, error: &str) {
+pub fn report_early_failure(
+    metrics: &Metrics,
+    direction: Direction,
+    source: SocketAddr,
+    destination: SocketAddr,
+    error: &str,
+) {
     metrics.failed_early(direction);
     let fields = Fields::default()
-        .plain("src.addr", addresses.source)
-        .plain("dst.addr", addresses.destination)
-        .text(
-            "direction",
-            if direction == Direction::Inbound {
-                "inbound"
-            } else {
-                "outbound"
-            },
-        )
+        .plain("src.addr", source)
+        .plain("dst.addr", destination)
+        .text("direction", direction.name())
         .text("error", error);
     logging::write(Level::Warn, "access", "connection failed", &fields);
 }

@@ -33,6 +33,7 @@ use crate::sockets;
 use crate::tls::handshake::Established;
 use crate::tls::records::{RecordError, RecordLayer};
 use buffers::{OUTBOX, Pending};
+use stream::Side;
 pub(crate) use stream::{RelayEnd, Request, Stream};
 
 /// A PING goes out this often, busy or not (ztunnel.md 1.7): it also restores what the framer lets a peer waste.
@@ -183,7 +184,7 @@ impl Tunnel {
         let stream = {
             let mut state = self.state.borrow_mut();
             let id = state.framer.open(head)?;
-            let stream = Rc::new(Stream::new(id, Rc::clone(self)));
+            let stream = Rc::new(Stream::new(id, Rc::clone(self), Side::Client));
             state.streams.insert(id, Rc::clone(&stream));
             stream
         };

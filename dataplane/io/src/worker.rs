@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
@@ -21,9 +22,13 @@ const HOUSEKEEPING: Duration = Duration::from_secs(2);
 /// A worker's stack: connections live on the heap, and the deepest call is a handshake.
 const STACK: usize = 1024 * 1024;
 
+/// A pod's uid, and its open connections in both directions, for the configuration dump.
+pub(crate) type PodConnections = (String, (Vec<Value>, Vec<Value>));
+
 enum Command {
     Add(Arc<Pod>, Share, oneshot::Sender<io::Result<()>>),
     Listeners((u64, u64), oneshot::Sender<Vec<OwnedFd>>),
+    Connections(oneshot::Sender<Vec<PodConnections>>),
     Remove(String, oneshot::Sender<()>),
     Drain(Duration, oneshot::Sender<()>),
 }
@@ -59,6 +64,14 @@ impl WorkerHandle {
     /// Duplicates of the sockets that are listened on in a namespace.
     pub(crate) fn listeners(&self, netns: (u64, u64)) -> Vec<OwnedFd> {
         self.ask(|reply| Command::Listeners(netns, reply)).unwrap_or_default()
+    }
+
+    /// The open connections of each pod.
+    pub(crate) async fn connections(&self) -> Vec<PodConnections> {
+        let (reply, answer) = oneshot::channel();
+        // A worker that has ended has none.
+        let _ = self.commands.send(Command::Connections(reply));
+        answer.await.unwrap_or_default()
     }
 
     /// Stop serving a pod, at once.
@@ -101,6 +114,10 @@ async fn serve(shared: Arc<Shared>, mut commands: mpsc::UnboundedReceiver<Comman
                 Some(Command::Listeners(netns, reply)) => {
                     // Whoever asked has given up when this fails.
                     let _ = reply.send(pods.listeners(netns));
+                }
+                Some(Command::Connections(reply)) => {
+                    // Whoever asked has given up when this fails.
+                    let _ = reply.send(pods.connections());
                 }
                 Some(Command::Remove(uid, reply)) => {
                     pods.remove(&uid);

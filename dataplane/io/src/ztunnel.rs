@@ -14,12 +14,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, AdminPorts, Server};
 use crate::certificates::{CertificateEvent, Certificates};
-use crate::control::discovery::{
-    self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryStream, Node, RpcStatus,
-};
+use crate::control::discovery::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryStream, RpcStatus};
 use crate::control::{ControlError, ControlPlane, signing};
 use crate::handover::{Inherited, Share};
 use crate::netns::Netns;
+use crate::node::Node;
 use crate::proxy::Pod;
 use crate::settings::{SecuritySettings, TrafficSettings};
 use crate::shared::Shared;
@@ -64,9 +63,7 @@ pub struct Settings {
 /// One node's data plane.
 pub struct Ztunnel {
     settings: Settings,
-    shared: Arc<Shared>,
-    workers: Vec<WorkerHandle>,
-    pods: Mutex<HashMap<String, Arc<Pod>>>,
+    node: Arc<Node>,
     control: tokio::runtime::Handle,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<CertificateEvent>>,
     ending: watch::Sender<bool>,
@@ -94,6 +91,10 @@ impl Ztunnel {
             certificates,
             tls,
         );
+        let workers = (0..settings.workers.max(1))
+            .map(|index| WorkerHandle::start(index, Arc::clone(&shared)))
+            .collect::<io::Result<_>>()?;
+        let node = Arc::new(Node::new(Arc::clone(&shared), workers));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let control = runtime.handle().clone();
         let ending = watch::Sender::new(false);
@@ -101,7 +102,7 @@ impl Ztunnel {
             let _inside = runtime.enter();
             let tls = Arc::clone(&shared.tls);
             tokio::spawn(async move { tls.revocations.watch().await });
-            admin::start(&shared, settings.ports, &mut inherited)?
+            admin::start(&node, settings.ports, &mut inherited)?
         };
         if shared.settings.dns.is_some() {
             // Its sockets are opened with each pod's; nothing else has to come up first.
@@ -117,15 +118,10 @@ impl Ztunnel {
                     let _ = ended.wait_for(|ending| *ending).await;
                 });
             })?;
-        let workers = (0..settings.workers.max(1))
-            .map(|index| WorkerHandle::start(index, Arc::clone(&shared)))
-            .collect::<io::Result<_>>()?;
         let events = tokio::sync::Mutex::new(events);
         Ok(Self {
             settings,
-            shared,
-            workers,
-            pods: Mutex::default(),
+            node,
             control,
             events,
             ending,
@@ -136,19 +132,14 @@ impl Ztunnel {
 
     /// State and counters.
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        &self.node.shared
     }
 
     // ---- pods
 
     /// Serve a pod on every worker; one that is served from the same namespace is left as it is.
     pub fn add_pod(&self, pod: Pod, inherited: Inherited) -> io::Result<()> {
-        let previous = self
-            .pods
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&pod.uid)
-            .cloned();
+        let previous = self.node.pods().get(&pod.uid).cloned();
         if let Some(previous) = previous {
             if previous.netns.identity() == pod.netns.identity() {
                 return Ok(());
@@ -156,16 +147,17 @@ impl Ztunnel {
             self.remove_pod(&pod.uid);
         }
         let pod = Arc::new(pod);
-        for (worker, share) in self.workers.iter().zip(self.share(inherited, Some(&pod.uid))) {
+        for (worker, share) in self.node.workers.iter().zip(self.share(inherited, Some(&pod.uid))) {
             if let Err(error) = worker.add(Arc::clone(&pod), share) {
-                self.workers.iter().for_each(|worker| worker.remove(&pod.uid));
+                self.node.workers.iter().for_each(|worker| worker.remove(&pod.uid));
                 return Err(error);
             }
         }
-        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pods = self.node.pods();
         pods.insert(pod.uid.clone(), pod);
-        self.shared.metrics.proxies_started.fetch_add(1, Relaxed);
-        self.shared
+        self.node.shared.metrics.proxies_started.fetch_add(1, Relaxed);
+        self.node
+            .shared
             .metrics
             .active_proxies
             .store(i64::try_from(pods.len()).unwrap_or(i64::MAX), Relaxed);
@@ -184,14 +176,14 @@ impl Ztunnel {
             own_ports: Some([self.settings.ports.stats, self.settings.ports.readiness]),
         });
         let inherited = std::mem::take(&mut *self.inherited.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut workers = self.workers.iter().zip(self.share(inherited, None));
+        let mut workers = self.node.workers.iter().zip(self.share(inherited, None));
         workers.try_for_each(|(worker, share)| worker.add(Arc::clone(&pod), share))
     }
 
     /// What each worker gets of a pod's sockets; `uid` of one whose DNS is served.
     fn share(&self, mut inherited: Inherited, uid: Option<&str>) -> Vec<Share> {
-        let count = self.workers.len();
-        let dns_port = self.shared.settings.dns.as_ref().map(|dns| dns.address.port());
+        let count = self.node.workers.len();
+        let dns_port = self.node.shared.settings.dns.as_ref().map(|dns| dns.address.port());
         let dns_sockets = dns_port.map(|port| inherited.take(port)).unwrap_or_default();
         let dns_worker = uid.map(|uid| dns_worker(uid, count));
         let mut shares = inherited.deal(count);
@@ -205,7 +197,12 @@ impl Ztunnel {
     /// For a successor: duplicates of the sockets that are listened on in a namespace, given by inode and device. In our
     /// own those of our servers are among them, which stop: two processes cannot share what each tells of itself.
     pub fn hand_over(&self, netns: (u64, u64)) -> Vec<OwnedFd> {
-        let mut found: Vec<_> = self.workers.iter().flat_map(|worker| worker.listeners(netns)).collect();
+        let mut found: Vec<_> = self
+            .node
+            .workers
+            .iter()
+            .flat_map(|worker| worker.listeners(netns))
+            .collect();
         if Netns::own().is_ok_and(|own| own.identity() == netns) {
             let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
             found.extend(servers.drain(..).filter_map(Server::hand_over));
@@ -218,7 +215,7 @@ impl Ztunnel {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if servers.is_empty() {
             let _inside = self.control.enter();
-            *servers = admin::start(&self.shared, self.settings.ports, &mut Inherited::default())?;
+            *servers = admin::start(&self.node, self.settings.ports, &mut Inherited::default())?;
         }
         Ok(())
     }
@@ -226,26 +223,22 @@ impl Ztunnel {
     /// Stop serving a pod.
     pub fn remove_pod(&self, uid: &str) {
         {
-            let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pods = self.node.pods();
             pods.remove(uid);
-            self.shared
+            self.node
+                .shared
                 .metrics
                 .active_proxies
                 .store(i64::try_from(pods.len()).unwrap_or(i64::MAX), Relaxed);
         }
-        for worker in &self.workers {
+        for worker in &self.node.workers {
             worker.remove(uid);
         }
     }
 
     /// The uids of all pods that are served.
     pub fn pods(&self) -> Vec<String> {
-        self.pods
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .cloned()
-            .collect()
+        self.node.pods().keys().cloned().collect()
     }
 
     // ---- certificates
@@ -260,10 +253,13 @@ impl Ztunnel {
 
     /// Begin to fetch a certificate; the outcome is an event. Nothing happens for an identity that left this node.
     pub fn fetch_certificate(&self, identity: Identity) {
-        let (authority, certificates) = (self.settings.authority.clone(), Arc::clone(&self.shared.certificates));
+        let (authority, certificates) = (
+            self.settings.authority.clone(),
+            Arc::clone(&self.node.shared.certificates),
+        );
         let (lifetime, rules) = (
             self.settings.security.certificate_lifetime,
-            Arc::clone(&self.shared.tls),
+            Arc::clone(&self.node.shared.tls),
         );
         if !certificates.is_wanted(&identity) {
             return;
@@ -285,7 +281,7 @@ impl Ztunnel {
             stream: tokio::sync::Mutex::new(stream),
             requests: self.ending.subscribe(),
             closed: watch::Sender::new(false),
-            shared: Arc::clone(&self.shared),
+            shared: Arc::clone(&self.node.shared),
             control: self.control.clone(),
             address: self.settings.discovery.address.clone(),
         })
@@ -301,13 +297,14 @@ impl Ztunnel {
             .iter()
             .map(|(key, value)| (key.clone(), text(value)))
             .collect();
-        let node = Node {
+        let node = discovery::Node {
             id: self.settings.node_id.clone(),
             metadata: Some(Struct { fields }),
         };
         let versions = resource_type(type_url).map(|resource_type| {
             let owned = |(name, version): (&str, &str)| (name.to_owned(), version.to_owned());
-            self.shared
+            self.node
+                .shared
                 .with_writer(|writer| writer.versions(resource_type).map(owned).collect())
         });
         DeltaDiscoveryRequest {
@@ -322,8 +319,8 @@ impl Ztunnel {
 
     /// Stop accepting; let connections end by themselves until the deadline, then end them.
     pub fn drain(&self, deadline: Duration) {
-        self.shared.start_draining();
-        let drained: Vec<_> = self.workers.iter().map(|worker| worker.drain(deadline)).collect();
+        self.node.shared.start_draining();
+        let drained: Vec<_> = self.node.workers.iter().map(|worker| worker.drain(deadline)).collect();
         for done in drained {
             // A worker that has ended has nothing left to drain.
             let _ = done.blocking_recv();

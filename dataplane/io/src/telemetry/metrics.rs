@@ -33,12 +33,17 @@ impl Series {
         self.opened.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn closed(&self, flag: Flag, failed: bool, forth: u64, back: u64) {
+    /// So many bytes more. While a connection lasts nobody knows how it will end: they count under no flag.
+    pub(super) fn moved(&self, flag: Flag, forth: u64, back: u64) {
+        let ended = &self.ended[flag as usize];
+        ended.received.fetch_add(forth, Relaxed);
+        ended.sent.fetch_add(back, Relaxed);
+    }
+
+    pub(super) fn closed(&self, flag: Flag, failed: bool) {
         let ended = &self.ended[flag as usize];
         ended.closed.fetch_add(1, Relaxed);
         ended.failed.fetch_add(u64::from(failed), Relaxed);
-        ended.received.fetch_add(forth, Relaxed);
-        ended.sent.fetch_add(back, Relaxed);
     }
 }
 
@@ -52,6 +57,8 @@ pub struct Metrics {
     closed: AtomicU64,
     early_failures_inbound: AtomicU64,
     early_failures_outbound: AtomicU64,
+    /// Accepted and not closed.
+    pub sockets: super::SocketCounts,
     /// Of handshakes and policies.
     pub security: Arc<SecurityCounters>,
     /// Pods whose traffic is served.
@@ -115,6 +122,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = String::new();
         self.render_traffic(&mut text);
+        self.sockets.render(&mut text);
         self.security.render(&mut text);
         self.dns.render(&mut text);
         super::process::render(&mut text);
@@ -273,15 +281,7 @@ fn render_labels(labels: &TrafficLabels, flag: Flag) -> String {
         security,
     } = labels;
     let mut text = String::with_capacity(1024);
-    pair(
-        &mut text,
-        "reporter",
-        if *direction == Direction::Inbound {
-            "destination"
-        } else {
-            "source"
-        },
-    );
+    pair(&mut text, "reporter", direction.reporter());
     render_peer(&mut text, "source", source, true, *security);
     let part = |of: fn(&(ServiceKey, Arc<str>)) -> &str| service.as_ref().map_or("", of);
     pair(&mut text, "destination_service", part(|(key, _)| key.hostname()));
@@ -295,6 +295,15 @@ fn render_labels(labels: &TrafficLabels, flag: Flag) -> String {
     pair(&mut text, "request_protocol", "tcp");
     pair(&mut text, "response_flags", flag.label());
     pair(&mut text, "connection_security_policy", security.label());
+    let places = [
+        ("source_region", &source.region),
+        ("source_zone", &source.zone),
+        ("destination_region", &destination.region),
+        ("destination_zone", &destination.zone),
+    ];
+    if places.iter().any(|(_, place)| !place.is_empty()) {
+        places.iter().for_each(|(name, place)| pair(&mut text, name, place));
+    }
     text
 }
 

@@ -95,12 +95,12 @@ pub struct WorkloadCertificate {
     pub not_before: SystemTime,
     /// Valid until.
     pub not_after: SystemTime,
-    /// Serial number, decimal.
-    pub serial: String,
     /// For inbound handshakes.
     pub server: Arc<ServerConfig>,
     /// Leaf and intermediates in DER, for the configuration dump.
     pub chain: Vec<CertificateDer<'static>>,
+    /// Whose certificates it trusts, in DER, for the configuration dump.
+    pub root_certificates: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
     certified: Arc<CertifiedKey>,
     /// What its handshakes go by.
@@ -127,11 +127,12 @@ impl WorkloadCertificate {
         if got != identity.to_string() {
             return Err(CertificateRejected::WrongIdentity { asked: identity, got });
         }
-        let (not_before, not_after, serial) = validity(&chain[0])?;
+        let (not_before, not_after) = validity(&chain[0])?;
         if let Ok(ago) = SystemTime::now().duration_since(not_after) {
             return Err(CertificateRejected::Expired { ago });
         }
-        let roots = Arc::new(parse_roots(&identity, bundle, rules)?);
+        let (roots, root_certificates) = parse_roots(&identity, bundle, rules)?;
+        let roots = Arc::new(roots);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
         let certified = Arc::new(CertifiedKey::from_der(chain.clone(), key, &rules.provider)?);
         let server = Arc::new(server_config(
@@ -144,9 +145,9 @@ impl WorkloadCertificate {
             identity,
             not_before,
             not_after,
-            serial,
             server,
             chain,
+            root_certificates,
             roots,
             certified,
             rules: Arc::clone(rules),
@@ -215,8 +216,12 @@ fn parse_one(pem: &str) -> Result<CertificateDer<'static>, CertificateRejected> 
     }
 }
 
-/// The roots that can be used; the others are skipped with a warning (ztunnel.md 5.3).
-fn parse_roots(identity: &Identity, bundle: &str, rules: &TlsRules) -> Result<RootCertStore, CertificateRejected> {
+/// The roots that can be used, ready and in DER; the others are skipped with a warning (ztunnel.md 5.3).
+fn parse_roots(
+    identity: &Identity,
+    bundle: &str,
+    rules: &TlsRules,
+) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), CertificateRejected> {
     let mut roots = RootCertStore::empty();
     let mut usable = Vec::new();
     let mut problem = None;
@@ -253,17 +258,13 @@ fn parse_roots(identity: &Identity, bundle: &str, rules: &TlsRules) -> Result<Ro
         )));
     }
     rules.revocations.learn_roots(&usable);
-    Ok(roots)
+    Ok((roots, usable))
 }
 
-fn validity(leaf: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime, String), CertificateRejected> {
+fn validity(leaf: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), CertificateRejected> {
     let (_, parsed) =
         X509Certificate::from_der(leaf).map_err(|error| CertificateRejected::Malformed(error.to_string()))?;
     let at = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.max(0).unsigned_abs());
     let validity = parsed.validity();
-    Ok((
-        at(validity.not_before.timestamp()),
-        at(validity.not_after.timestamp()),
-        parsed.serial.to_string(),
-    ))
+    Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
 }

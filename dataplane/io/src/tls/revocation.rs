@@ -128,7 +128,7 @@ impl Revocations {
     }
 
     fn note_reload(&self) {
-        let fields = Fields::default().plain("revoked", self.current.load().revoked.len());
+        let fields = Fields::default().number("revoked", self.current.load().revoked.len() as u64);
         logging::write(Level::Info, "revocation", "revocation lists read", &fields);
     }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use ambit_core::framing::{ErrorCode, Event, StreamId};
 
 use super::buffers::{INBOX, INBOX_SIZE};
+use super::stream::Side;
 use super::{FAREWELL, Request, Stream, Tunnel, TunnelEnd, tls_end};
 use crate::tls::records::Opened;
 use crate::{busy_poll, sockets};
@@ -129,7 +130,7 @@ impl Tunnel {
                     request: head,
                     end,
                 } => {
-                    let stream = Rc::new(Stream::new(id, Rc::clone(self)));
+                    let stream = Rc::new(Stream::new(id, Rc::clone(self), Side::Server));
                     if end {
                         stream.peer_finished();
                     }

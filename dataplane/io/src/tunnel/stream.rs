@@ -1,6 +1,6 @@
 //! One application connection inside a tunnel.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::pin;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::buffers::{BATCH, HEAD, MAX_CONTENT, OUTBOX, read_into_records};
 use super::{Tunnel, TunnelEnd, tls_end};
 use crate::signal::Signal;
-use crate::telemetry::Flag;
+use crate::telemetry::{Flag, Moved};
 use crate::{busy_poll, sockets};
 
 /// Length of an HTTP/2 frame's head.
@@ -77,13 +77,13 @@ fn explain_status(status: u16, said: Option<&str>) -> String {
     said.or(known).map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
-/// Application bytes moved, as both ends count them.
-#[derive(Default)]
-pub(crate) struct Moved {
-    /// From the application into the tunnel.
-    pub into_tunnel: Cell<u64>,
-    /// From the tunnel to the application.
-    pub from_tunnel: Cell<u64>,
+/// Which end of a tunnel we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The application here dialled.
+    Client,
+    /// The application here serves.
+    Server,
 }
 
 /// One stream of a tunnel and, once attached, the application's socket.
@@ -96,8 +96,9 @@ pub(crate) struct Stream {
     received: Signal,
     /// Windows have opened, or the tunnel's socket takes bytes again.
     sendable: Signal,
+    side: Side,
     /// Bytes moved so far.
-    pub moved: Moved,
+    pub moved: Rc<Moved>,
 }
 
 /// What came from the peer and was not handed on yet.
@@ -127,7 +128,7 @@ enum Failure {
 }
 
 impl Stream {
-    pub(super) fn new(id: StreamId, tunnel: Rc<Tunnel>) -> Self {
+    pub(super) fn new(id: StreamId, tunnel: Rc<Tunnel>, side: Side) -> Self {
         Self {
             id,
             tunnel,
@@ -135,7 +136,8 @@ impl Stream {
             inbound: RefCell::default(),
             received: Signal::default(),
             sendable: Signal::default(),
-            moved: Moved::default(),
+            side,
+            moved: Rc::default(),
         }
     }
 
@@ -198,7 +200,11 @@ impl Stream {
     }
 
     fn credit(&self, bytes: usize) {
-        self.moved.from_tunnel.set(self.moved.from_tunnel.get() + bytes as u64);
+        let from_tunnel = match self.side {
+            Side::Client => &self.moved.back,
+            Side::Server => &self.moved.forth,
+        };
+        from_tunnel.set(from_tunnel.get() + bytes as u64);
         self.tunnel.consumed(self.id, bytes);
     }
 
@@ -421,7 +427,11 @@ impl Stream {
         if moved > 0 {
             busy_poll::note_message(moved);
         }
-        self.moved.into_tunnel.set(self.moved.into_tunnel.get() + moved as u64);
+        let into_tunnel = match self.side {
+            Side::Client => &self.moved.forth,
+            Side::Server => &self.moved.back,
+        };
+        into_tunnel.set(into_tunnel.get() + moved as u64);
         if position > 0 {
             self.tunnel.send_batch(&mut state, &outbox[..position])?;
         }
