@@ -55,5 +55,9 @@ ZTUNNEL_DNS_CONNTRACK_ZONE = 1
 # --------------------------------------------------------------------------------------------------- health probes
 
 # The kubelet's probes carry these sources, and pass to the app unredirected. Source: facts on the CNI, 6 and 7.
+OUTBOUND_CAPTURE_IPV4 = "127.64.0.0/10"
+OUTBOUND_CAPTURE_IPV6 = "fd16:9254:7127:1501::/64"
+"""Local addresses at which outbound connections arrive in a pod, one per destination (docs/decisions/0008)."""
+
 PROBE_SOURCE_IPV4 = "169.254.7.127"
 PROBE_SOURCE_IPV6 = "fd16:9254:7127:1337:ffff:ffff:ffff:ffff"

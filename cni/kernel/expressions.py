@@ -7,7 +7,7 @@ Source: linux/netfilter/nf_tables.h.
 """
 
 import sys
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
 from cni.kernel.rules import (
@@ -17,6 +17,7 @@ from cni.kernel.rules import (
     Jump,
     Match,
     Redirect,
+    RedirectByDestination,
     RestoreMark,
     Return,
     Rule,
@@ -25,11 +26,22 @@ from cni.kernel.rules import (
     TransportProtocol,
 )
 
+HASH_MODULUS = 0xFFFF_FFFF
+"""Hashes of destinations are less than this: nearly any 32 bits."""
+
+IPV6_DESTINATION_WINDOW = 28 * 8
+"""From this bit of the packet on: the last 12 bytes of the IPv6 destination, TCP's source and destination ports."""
+
+IPV6_DESTINATION_MASK = 0xFFFF_FFFF_0000_FFFF
+"""Of 128 bits there: the destination's last 32, not the source port, the destination port."""
+
 # pyroute2's form of one expression, and of any nested attribute: {"attrs": [(name, value), ...]}.
 Attributes = dict[str, list[tuple[str, object]]]
 
 _VERDICT_REGISTER = 0
 _REGISTER = 1  # NFT_REG_1, 16 bytes: the widest value here, an IPv6 address or an interface name, fits
+_SECOND_REGISTER = 2  # NFT_REG_2, where an action takes two values
+_SECOND_WORD_OF_IT = 13  # NFT_REG32_05, its bytes 4 to 8
 
 _COMPARE_EQUAL = 0
 _COMPARE_NOT_EQUAL = 1
@@ -52,8 +64,11 @@ _VERDICT_RETURN = -5
 _NETWORK_PROTOCOL_IPV4 = 2
 _NETWORK_PROTOCOL_IPV6 = 10
 _REDIRECT_TO_PORT = frozenset({"NF_NAT_RANGE_PROTO_SPECIFIED"})
+_NAT_OF_DESTINATION = 1
+_HASH_JENKINS = 0
+_TO_ADDRESS_AND_PORT = frozenset({"NF_NAT_RANGE_MAP_IPS", "NF_NAT_RANGE_PROTO_SPECIFIED"})
 _INTERFACE_NAME_BYTES = 16  # IFNAMSIZ, padded with zeros
-_MARK_BYTES = 4
+_WORD_BYTES = 4
 _ALL_MARK_BITS = 0xFFFF_FFFF
 
 
@@ -117,17 +132,17 @@ def _contains(expressions: list[Attributes], question: list[Attributes]) -> bool
 def _build_match(match: Match) -> list[Attributes]:
     value = _encode_value(match)
     operator = _COMPARE_NOT_EQUAL if match.is_negated else _COMPARE_EQUAL
-    masked = [] if match.mask is None else [_bitwise(mask=match.mask, xor=0)]
+    masked = [] if match.mask is None else [_bitwise(_encode_word(match.mask), _encode_word(0))]
     return [_load(match.field), *masked, _compare(value, operator)]
 
 
-def _load(field: Field) -> Attributes:
+def _load(field: Field, register: int = _REGISTER) -> Attributes:
     if field is Field.CONNECTION_MARK:
-        return _expression("ct", key=_CONNTRACK_MARK, dreg=_REGISTER)
+        return _expression("ct", key=_CONNTRACK_MARK, dreg=register)
     if field in _META_FIELDS:
-        return _expression("meta", key=_META_FIELDS[field], dreg=_REGISTER)
+        return _expression("meta", key=_META_FIELDS[field], dreg=register)
     header = _HEADER_FIELDS[field]
-    return _expression("payload", dreg=_REGISTER, base=header.base, offset=header.offset, len=header.length)
+    return _expression("payload", dreg=register, base=header.base, offset=header.offset, len=header.length)
 
 
 def _encode_value(match: Match) -> bytes:
@@ -158,10 +173,12 @@ def _build_action(action: Action) -> list[Attributes]:
                 _immediate(port.to_bytes(2, "big")),
                 _expression("redir", reg_proto_min=_REGISTER, reg_proto_max=_REGISTER, flags=_REDIRECT_TO_PORT),
             ]
+        case RedirectByDestination(port, network):
+            return _build_redirect_by_destination(port, network)
         case SetConnectionMark(mark, mask):
             return [
                 _load(Field.CONNECTION_MARK),
-                _bitwise(mask=_ALL_MARK_BITS & ~mask, xor=mark),
+                _bitwise(_encode_word(_ALL_MARK_BITS & ~mask), _encode_word(mark)),
                 _expression("ct", key=_CONNTRACK_MARK, sreg=_REGISTER),
             ]
         case RestoreMark():
@@ -171,16 +188,66 @@ def _build_action(action: Action) -> list[Attributes]:
             return [_immediate(zone_in_host_order), _expression("ct", key=_CONNTRACK_ZONE, sreg=_REGISTER)]
 
 
-def _bitwise(mask: int, xor: int) -> Attributes:
+def _build_redirect_by_destination(port: int, network: IPv4Network | IPv6Network) -> list[Attributes]:
+    if isinstance(network, IPv4Network):
+        family, address = _NETWORK_PROTOCOL_IPV4, _hash_destination(network)
+    else:
+        family, address = _NETWORK_PROTOCOL_IPV6, _take_destination_bits(network)
+    nat = _expression(
+        "nat",
+        type=_NAT_OF_DESTINATION,
+        family=family,
+        reg_addr_min=_REGISTER,
+        reg_addr_max=_REGISTER,
+        reg_proto_min=_SECOND_REGISTER,
+        reg_proto_max=_SECOND_REGISTER,
+        flags=_TO_ADDRESS_AND_PORT,
+    )
+    return [*address, _immediate(port.to_bytes(2, "big"), _SECOND_REGISTER), nat]
+
+
+def _hash_destination(network: IPv4Network) -> list[Attributes]:
+    """Address and port side by side, their hash, of which the network's bits are not for us to choose."""
+    hashed = _expression(
+        "hash",
+        sreg=_SECOND_REGISTER,
+        dreg=_REGISTER,
+        len=2 * _WORD_BYTES,
+        modulus=HASH_MODULUS,
+        seed=0,
+        type=_HASH_JENKINS,
+    )
+    return [
+        _load(Field.IPV4_DESTINATION, _SECOND_REGISTER),
+        _load(Field.TCP_DESTINATION_PORT, _SECOND_WORD_OF_IT),
+        hashed,
+        _bitwise(network.hostmask.packed, network.network_address.packed),
+    ]
+
+
+def _take_destination_bits(network: IPv6Network) -> list[Attributes]:
+    """The 16 bytes of the packet that end with the TCP header's destination port, with the network's bits in place."""
+    window = _expression(
+        "payload",
+        dreg=_REGISTER,
+        base=_NETWORK_HEADER,
+        offset=IPV6_DESTINATION_WINDOW // 8,
+        len=network.max_prefixlen // 8,
+    )
+    mask = IPV6_DESTINATION_MASK.to_bytes(network.max_prefixlen // 8, "big")
+    return [window, _bitwise(mask, network.network_address.packed)]
+
+
+def _bitwise(mask: bytes, xor: bytes) -> Attributes:
     """register = register & mask ^ xor."""
     return _expression(
         "bitwise",
         sreg=_REGISTER,
         dreg=_REGISTER,
-        len=_MARK_BYTES,
+        len=len(mask),
         op=_BITWISE_AND_XOR,
-        mask=_value(_encode_word(mask)),
-        xor=_value(_encode_word(xor)),
+        mask=_value(mask),
+        xor=_value(xor),
     )
 
 
@@ -188,8 +255,8 @@ def _compare(value: bytes, operator: int = _COMPARE_EQUAL) -> Attributes:
     return _expression("cmp", sreg=_REGISTER, op=operator, data=_value(value))
 
 
-def _immediate(value: bytes) -> Attributes:
-    return _expression("immediate", dreg=_REGISTER, data=_value(value))
+def _immediate(value: bytes, register: int = _REGISTER) -> Attributes:
+    return _expression("immediate", dreg=register, data=_value(value))
 
 
 def _verdict(code: int, chain: str | None = None) -> Attributes:
@@ -209,4 +276,4 @@ def _value(value: bytes) -> Attributes:
 
 
 def _encode_word(value: int) -> bytes:
-    return value.to_bytes(_MARK_BYTES, sys.byteorder)
+    return value.to_bytes(_WORD_BYTES, sys.byteorder)

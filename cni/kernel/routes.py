@@ -1,4 +1,4 @@
-"""The reply routing of a pod: a rule on our mark, and a route table in which every destination is local.
+"""The routing of a pod: a rule on our mark, a route table in which every destination is local, and local addresses.
 
 It acts on the network namespace of the calling thread. What is there already is left alone; removing what is not there
 is fine. Source: facts on the CNI, 6.1 ("Routing inside the pod").
@@ -7,7 +7,7 @@ is fine. Source: facts on the CNI, 6.1 ("Routing inside the pod").
 import errno
 import socket
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 
 from pyroute2.netlink import NETLINK_ROUTE, nlmsg
@@ -28,6 +28,7 @@ _RTM_NEWRULE = 32
 _RTM_DELRULE = 33
 _RTM_GETRULE = 34
 _ROUTE_TYPE_LOCAL = 2
+_ROUTE_TABLE_LOCAL = 255
 _ROUTE_SCOPE_HOST = 254
 _ROUTE_PROTOCOL_STATIC = 4
 
@@ -67,6 +68,31 @@ def is_routing_installed(routing: Iterable[ReplyRouting]) -> bool:
         return all(_has_rule(kernel, one) and _has_route(kernel, one) for one in _possible(routing))
 
 
+def apply_local(networks: Iterable[IPv6Network]) -> None:
+    """Make every address of `networks` a local one, where there is IPv6 at all. Raises KernelRefusedError."""
+    with NetlinkSocket(NETLINK_ROUTE) as kernel:
+        for network in networks if _has_ipv6() else ():
+            request = _build_local(network, _RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
+            kernel.request(f"add local {network}", request)
+
+
+def remove_local(networks: Iterable[IPv6Network]) -> None:
+    """Undo `apply_local`. Raises KernelRefusedError."""
+    with NetlinkSocket(NETLINK_ROUTE) as kernel:
+        for network in networks if _has_ipv6() else ():
+            kernel.request(f"delete local {network}", _build_local(network, _RTM_DELROUTE, 0), _ABSENT)
+
+
+def is_local_installed(networks: Iterable[IPv6Network]) -> bool:
+    """Whether `apply_local` has nothing to do."""
+    wanted = {(str(network.network_address), network.prefixlen) for network in networks if _has_ipv6()}
+    with NetlinkSocket(NETLINK_ROUTE) as kernel:
+        request = _build(rtmsg, _RTM_GETROUTE, 0, {"family": socket.AF_INET6}, ())
+        routes = [_decode(rtmsg, reply) for reply in kernel.dump("list routes", request)] if wanted else []
+    local = (route for route in routes if route["type"] == _ROUTE_TYPE_LOCAL)
+    return wanted <= {(route.get_attr("RTA_DST"), route["dst_len"]) for route in local}
+
+
 def read_addresses() -> frozenset[IPv4Address | IPv6Address]:
     """Every address of every interface in the namespace."""
     request = _build(ifaddrmsg, _RTM_GETADDR, 0, {"family": socket.AF_UNSPEC}, ())
@@ -78,8 +104,12 @@ def read_addresses() -> frozenset[IPv4Address | IPv6Address]:
 
 
 def _possible(routing: Iterable[ReplyRouting]) -> list[ReplyRouting]:
-    has_ipv6 = _IPV6_IS_OFF_ON_LOOPBACK.is_file() and _IPV6_IS_OFF_ON_LOOPBACK.read_text().strip() == "0"
+    has_ipv6 = _has_ipv6()
     return [one for one in routing if has_ipv6 or one.ip_version is not IpVersion.IPV6]
+
+
+def _has_ipv6() -> bool:
+    return _IPV6_IS_OFF_ON_LOOPBACK.is_file() and _IPV6_IS_OFF_ON_LOOPBACK.read_text().strip() == "0"
 
 
 def _build_rule(routing: ReplyRouting, number: int, flags: int) -> nlmsg:
@@ -95,14 +125,28 @@ def _build_rule(routing: ReplyRouting, number: int, flags: int) -> nlmsg:
 
 def _build_route(routing: ReplyRouting, number: int, flags: int) -> nlmsg:
     """The default route (a prefix of length 0) as a local one."""
+    return _build_local_route(_FAMILIES[routing.ip_version], routing.table, number, flags)
+
+
+def _build_local(network: IPv6Network, number: int, flags: int) -> nlmsg:
+    destination = (str(network.network_address), network.prefixlen)
+    return _build_local_route(socket.AF_INET6, _ROUTE_TABLE_LOCAL, number, flags, destination)
+
+
+def _build_local_route(
+    family: int, table: int, number: int, flags: int, destination: tuple[str, int] | None = None
+) -> nlmsg:
     fields = {
-        "family": _FAMILIES[routing.ip_version],
-        "table": routing.table,
+        "family": family,
+        "table": table,
         "type": _ROUTE_TYPE_LOCAL,
         "scope": _ROUTE_SCOPE_HOST,
         "proto": _ROUTE_PROTOCOL_STATIC,
     }
-    attributes = [("RTA_TABLE", routing.table), ("RTA_OIF", socket.if_nametoindex("lo"))]
+    attributes: list[tuple[str, object]] = [("RTA_TABLE", table), ("RTA_OIF", socket.if_nametoindex("lo"))]
+    if destination is not None:
+        address, fields["dst_len"] = destination
+        attributes.append(("RTA_DST", address))
     return _build(rtmsg, number, flags, fields, attributes)
 
 

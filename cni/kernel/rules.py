@@ -3,7 +3,8 @@
 `build_rules` is pure and complete: nothing else decides what is installed. Theory of operation, per connection:
 
 - The app connects out: nat/output sends it to ztunnel's outbound socket, unless ztunnel opened it (its mark), it goes
-  to the loopback address, or it is the pod calling itself through `lo`.
+  to the loopback address, or it is the pod calling itself through `lo`. Each destination has a local address of its own
+  there, so that two connections from one client port stay two (docs/decisions/0008).
 - A peer connects in: nat/prerouting sends it to ztunnel's inbound socket, unless it is HBONE, a health probe, or
   ztunnel itself delivering what it has already checked (its mark).
 - ztunnel delivers to the app with the *client's* address as its source. mangle/prerouting notes that on the connection;
@@ -16,7 +17,7 @@ Source: facts on the CNI, 6.1 (the table, whose numbers stand below) and 6.2 (it
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from mesh import ports
 
@@ -83,6 +84,17 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
+class RedirectByDestination:
+    """The same, but to a local address in `network`, one for each destination (address and port).
+
+    In IPv4 it is a hash of both; in IPv6 the address's last 32 bits and the port. Needs a match on the IP version.
+    """
+
+    port: int
+    network: IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
 class SetConnectionMark:
     """Write `mark` into the bits `mask` of the connection's mark."""
 
@@ -102,7 +114,7 @@ class SetConntrackZone:
     zone: int
 
 
-Action = Accept | Return | Jump | Redirect | SetConnectionMark | RestoreMark | SetConntrackZone
+Action = Accept | Return | Jump | Redirect | RedirectByDestination | SetConnectionMark | RestoreMark | SetConntrackZone
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +179,11 @@ class ReplyRouting:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """All that one pod's namespace gets."""
+    """All that one pod's namespace gets. Every address of `local` is one of the pod's own."""
 
     tables: tuple[Table, ...]
     routing: tuple[ReplyRouting, ...]
+    local: tuple[IPv6Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +229,9 @@ _ON_APP_CONNECTION = Match(Field.CONNECTION_MARK, ports.APP_CONNECTION_MARK, mas
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """The matches that differ between a rule for IPv4 and its twin for IPv6."""
+    """What differs between a rule for IPv4 and its twin for IPv6."""
 
+    outbound: IPv4Network | IPv6Network
     from_probe: Match
     to_probe: Match
     not_to_loopback: Match
@@ -225,11 +239,13 @@ class _Family:
 
 # Only the one address ::1 or 127.0.0.1 is excluded, not 127.0.0.0/8 (facts on the CNI, 6.1).
 _IPV4 = _Family(
+    outbound=IPv4Network(ports.OUTBOUND_CAPTURE_IPV4),
     from_probe=Match(Field.IPV4_SOURCE, IPv4Address(ports.PROBE_SOURCE_IPV4)),
     to_probe=Match(Field.IPV4_DESTINATION, IPv4Address(ports.PROBE_SOURCE_IPV4)),
     not_to_loopback=Match(Field.IPV4_DESTINATION, IPv4Address("127.0.0.1"), is_negated=True),
 )
 _IPV6 = _Family(
+    outbound=IPv6Network(ports.OUTBOUND_CAPTURE_IPV6),
     from_probe=Match(Field.IPV6_SOURCE, IPv6Address(ports.PROBE_SOURCE_IPV6)),
     to_probe=Match(Field.IPV6_DESTINATION, IPv6Address(ports.PROBE_SOURCE_IPV6)),
     not_to_loopback=Match(Field.IPV6_DESTINATION, IPv6Address("::1"), is_negated=True),
@@ -248,6 +264,8 @@ def build_rules(settings: PodSettings) -> RuleSet:
     return RuleSet(
         tables=(nat, mangle, raw) if settings.dns_capture else (nat, mangle),
         routing=tuple(_build_routing(version) for version in ip_versions),
+        # All of 127.0.0.0/8 is local anyway.
+        local=tuple(family.outbound for family in families if isinstance(family.outbound, IPv6Network)),
     )
 
 
@@ -296,7 +314,11 @@ def _nat_output(settings: PodSettings, families: tuple[_Family, ...]) -> tuple[R
         Rule((on_loopback, family.not_to_loopback), Accept(), "pod calls itself") for family in families
     ]
     rules += [  # 13
-        Rule((_TCP, family.not_to_loopback, _NOT_FROM_ZTUNNEL), Redirect(ports.OUTBOUND_CAPTURE_PORT), "outbound")
+        Rule(
+            (_TCP, family.not_to_loopback, _NOT_FROM_ZTUNNEL),
+            RedirectByDestination(ports.OUTBOUND_CAPTURE_PORT, family.outbound),
+            "outbound",
+        )
         for family in families
     ]
     return tuple(rules)

@@ -4,8 +4,10 @@ The nft part is exact, so `nft -f` of it installs what `cni.kernel.nftables` ins
 tests ever read it back.
 """
 
-from ipaddress import IPv4Address, IPv6Address
+import sys
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from cni.kernel.expressions import HASH_MODULUS, IPV6_DESTINATION_MASK, IPV6_DESTINATION_WINDOW
 from cni.kernel.rules import (
     Accept,
     Action,
@@ -16,6 +18,7 @@ from cni.kernel.rules import (
     Match,
     MatchValue,
     Redirect,
+    RedirectByDestination,
     ReplyRouting,
     RestoreMark,
     Return,
@@ -35,6 +38,7 @@ def render(rules: RuleSet) -> str:
     """The whole rule set, one table after the other, ending in a newline."""
     lines = [line for table in rules.tables for line in _render_table(table)]
     lines += [line for routing in rules.routing for line in _render_routing(routing)]
+    lines += [_render_local(network) for network in rules.local]
     return "\n".join(lines) + "\n"
 
 
@@ -88,12 +92,29 @@ def _render_action(action: Action) -> str:
             return f"jump {chain}"
         case Redirect(port):
             return f"redirect to :{port}"
+        case RedirectByDestination(port, network):
+            return f"dnat {_render_address_by_destination(network)} :{port}"
         case SetConnectionMark(mark, mask):
             return f"ct mark set ct mark & {_ALL_MARK_BITS & ~mask:#x} | {mark:#x}"
         case RestoreMark():
             return "meta mark set ct mark"
         case SetConntrackZone(zone):
             return f"ct zone set {zone}"
+
+
+def _render_address_by_destination(network: IPv4Network | IPv6Network) -> str:
+    """Numbers as nft reads them: those of a hash in the host's byte order, those of a packet in the network's."""
+    if isinstance(network, IPv4Network):
+        mask, xor = (
+            int.from_bytes(address.packed, sys.byteorder) for address in (network.hostmask, network.network_address)
+        )
+        return f"ip to jhash ip daddr . tcp dport mod {HASH_MODULUS} seed 0x0 & {mask:#x} ^ {xor:#x}"
+    window = f"@nh,{IPV6_DESTINATION_WINDOW},{network.max_prefixlen}"
+    return f"ip6 to {window} & {IPV6_DESTINATION_MASK:#x} ^ {int(network.network_address):#x}"
+
+
+def _render_local(network: IPv6Network) -> str:
+    return f"# ip -6 route add local {network} dev lo"
 
 
 def _render_routing(routing: ReplyRouting) -> list[str]:

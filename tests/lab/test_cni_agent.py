@@ -199,7 +199,7 @@ async def test_the_rules_are_shown_and_checked_against_the_kernel(pod: Pod, fold
         status, shown = await agent.get("/pods/8f1e/rules")
         assert isinstance(shown, dict)
         assert (status, shown["installed"]) == (200, True)
-        assert "redirect to :15001" in shown["rules"]
+        assert '0x407f :15001 comment "outbound"' in shown["rules"]
         pod.run(nftables.remove_tables)
         assert (await agent.get("/pods/8f1e/rules"))[1] == shown | {"installed": False}
         assert (await agent.get("/pods/absent/rules"))[0] == 404

@@ -48,14 +48,19 @@ def read_rule_handles(pod: Pod) -> list[tuple[str, str, int]]:
     return pod.run(read)
 
 
+STATIC = 4
+"""A route that somebody added (RTPROT_STATIC)."""
+
+
 def read_routing(pod: Pod) -> list[str]:
     """Every policy rule of the pod, and every route of the tables that rules may name, as text."""
 
     def read() -> list[str]:
         with IPRoute() as kernel:
             rules = [*kernel.get_rules(family=2), *kernel.get_rules(family=10)]
-            # The main and local tables (253 and up) come and go with addresses and neighbours.
-            routes = [route for route in kernel.get_routes() if route["table"] < 253]
+            # In the main and local tables (253 and up) the kernel's own come and go with addresses and neighbours.
+            all_routes = [*kernel.get_routes(), *kernel.get_routes(family=10, table=255)]
+            routes = [route for route in all_routes if route["table"] < 253 or route["proto"] == STATIC]
         return sorted(str({**one, "attrs": sorted(map(str, one["attrs"])), "header": ""}) for one in [*rules, *routes])
 
     return pod.run(read)

@@ -9,6 +9,7 @@ from cni.kernel.rules import (
     Jump,
     PodSettings,
     Redirect,
+    RedirectByDestination,
     Return,
     Rule,
     RuleSet,
@@ -18,6 +19,7 @@ from cni.kernel.rules import (
 from cni.kernel.rules_text import render
 from mesh import ports
 
+REDIRECTS = (Redirect, RedirectByDestination)
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = {
     "default": PodSettings(),
@@ -61,15 +63,16 @@ def test_every_jump_has_its_target(name: str) -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_redirect_catches_ztunnels_own_traffic(name: str) -> None:
     for rule in list_rules(build_rules(SETTINGS[name])):
-        if isinstance(rule.action, Redirect) and rule.matches[0].field is not Field.INPUT_INTERFACE:
+        if isinstance(rule.action, REDIRECTS) and rule.matches[0].field is not Field.INPUT_INTERFACE:
             (on_mark,) = [match for match in rule.matches if match.field is Field.MARK]
             assert (on_mark.value, on_mark.mask, on_mark.is_negated) == (ports.ZTUNNEL_MARK, ports.MARK_MASK, True)
 
 
 @pytest.mark.parametrize("chain", ["istio-prerouting", "istio-output"])
 def test_probes_are_accepted_before_anything_is_redirected(chain: str) -> None:
-    actions = [type(rule.action) for rule in find_chain(build_rules(PodSettings()), "nat", chain).rules]
-    assert actions.index(Accept) < actions.index(Redirect)
+    actions = [rule.action for rule in find_chain(build_rules(PodSettings()), "nat", chain).rules]
+    redirects = [number for number, action in enumerate(actions) if isinstance(action, REDIRECTS)]
+    assert actions.index(Accept()) < redirects[0]
 
 
 def test_rerouted_interfaces_come_before_every_other_inbound_rule() -> None:
