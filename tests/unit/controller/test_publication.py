@@ -112,8 +112,9 @@ def test_following_changes_gives_what_starting_over_gives(
 ) -> None:
     following, present = World(), dict[ObjectKey, KubernetesObject]()
     for step in steps:
-        following.apply(dict(step))
-        for key, value in step:
+        changes = dict(step)
+        following.apply(changes)
+        for key, value in changes.items():
             present.pop(key, None)
             if value is not None:
                 present[key] = value
