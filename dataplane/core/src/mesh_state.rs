@@ -34,7 +34,7 @@ use crate::{
 pub use convert::{NODE_LOCAL_EXTENSION, ResourceError};
 pub(crate) use convert::{as_cidr, as_port};
 pub use dump::ConfigDump;
-use endpoints::Endpoints;
+use endpoints::{Endpoints, Members};
 pub(crate) use endpoints::{Question, Row};
 use index::{Claimants, VipHolder, ip_key};
 pub use service::*;
@@ -135,12 +135,8 @@ impl MeshState {
 
     /// The workloads that serve `service`, ready or not, by uid.
     pub fn endpoints(&self, service: &ServiceKey) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
-        static NONE: std::sync::LazyLock<OrdSet<ByUid>> = std::sync::LazyLock::new(OrdSet::new);
-        self.endpoints
-            .get(service)
-            .map_or(&*NONE, |e| e.members())
-            .iter()
-            .map(|w| &w.0)
+        static NONE: std::sync::LazyLock<Members> = std::sync::LazyLock::new(Members::default);
+        self.endpoints.get(service).map_or(&*NONE, |e| e.members()).iter()
     }
 
     pub(crate) fn endpoint_set(&self, service: &ServiceKey) -> Option<&Endpoints> {

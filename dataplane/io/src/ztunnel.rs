@@ -302,7 +302,7 @@ impl Ztunnel {
             metadata: Some(Struct { fields }),
         };
         let versions = resource_type(type_url).map(|resource_type| {
-            let owned = |(name, version): (&str, &str)| (name.to_owned(), version.to_owned());
+            let owned = |(name, version): (&str, String)| (name.to_owned(), version);
             self.node
                 .shared
                 .with_writer(|writer| writer.versions(resource_type).map(owned).collect())

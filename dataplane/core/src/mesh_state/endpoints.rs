@@ -5,14 +5,16 @@
 //! service change: then a connection costs a binary search instead of a walk. It is derived from what it is kept with, and
 //! readers cannot tell whether it was.
 
+mod members;
+
 use std::{
     fmt,
     sync::{Arc, OnceLock},
 };
 
-use imbl::OrdSet;
+pub(super) use members::Members;
 
-use super::{ByUid, Place, Workload};
+use super::{Place, Workload};
 use crate::balance::Purpose;
 
 /// How many questions about one service are kept: a port or two, asked from here, perhaps by workloads on two networks.
@@ -21,7 +23,7 @@ const KEPT_QUESTIONS: usize = 4;
 /// The endpoints of one service.
 #[derive(Default)]
 pub(crate) struct Endpoints {
-    members: OrdSet<ByUid>,
+    members: Members,
     tables: OnceLock<Box<[OnceLock<Table>; KEPT_QUESTIONS]>>,
 }
 
@@ -48,13 +50,13 @@ pub(crate) struct Row {
 }
 
 impl Endpoints {
-    pub(super) fn members(&self) -> &OrdSet<ByUid> {
+    pub(super) fn members(&self) -> &Members {
         &self.members
     }
 
     pub(super) fn insert(&mut self, workload: &Arc<Workload>) {
         self.forget_tables();
-        self.members.insert(ByUid(workload.clone()));
+        self.members.insert(workload);
     }
 
     pub(super) fn remove(&mut self, uid: &str) {

@@ -4,6 +4,7 @@ use std::{borrow::Borrow, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
+use super::versions::Version;
 use super::workload::{PortMapping, target_port};
 use crate::identity::Identity;
 
@@ -34,6 +35,7 @@ pub struct Service {
     pub canonical: bool,
     /// Only for clients of its own namespace.
     pub is_namespace_private: bool,
+    pub(super) version: Version,
 }
 
 /// `namespace/hostname`.

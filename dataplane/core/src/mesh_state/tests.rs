@@ -261,7 +261,7 @@ fn removals_come_last_and_unknown_ones_are_told() {
     assert_eq!((applied.accepted, applied.removed), (1, 1));
     assert_eq!(applied.unknown_removals, removed[1..]);
     assert_eq!(writer.snapshot().workloads().len(), 0);
-    assert_eq!(writer.versions(ResourceType::Address).len(), 0);
+    assert_eq!(writer.versions(ResourceType::Address).count(), 0);
 }
 
 #[test]
@@ -290,10 +290,10 @@ fn versions_are_those_of_accepted_resources() {
     );
     assert_eq!(
         writer.versions(ResourceType::Address).collect::<Vec<_>>(),
-        [(&*name, "2")]
+        [(&*name, "2".to_owned())]
     );
     assert_eq!(writer.snapshot().workloads().len(), 1);
-    assert_eq!(writer.versions(ResourceType::Authorization).len(), 0);
+    assert_eq!(writer.versions(ResourceType::Authorization).count(), 0);
 }
 
 #[test]

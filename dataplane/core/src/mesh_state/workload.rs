@@ -2,7 +2,7 @@
 
 use std::{borrow::Borrow, net::IpAddr, sync::Arc};
 
-use super::{GatewayAddress, ServiceKey};
+use super::{GatewayAddress, ServiceKey, versions::Version};
 use crate::identity::Identity;
 use crate::policy::PolicyKey;
 
@@ -22,6 +22,7 @@ pub struct Workload {
     pub place: Arc<Place>,
     /// What it is.
     pub profile: Arc<Profile>,
+    pub(super) version: Version,
 }
 
 /// A pod's uid ends with its name, so that it need not be kept twice: with 100,000 pods that is 6 MiB.

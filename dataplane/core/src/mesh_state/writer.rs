@@ -12,7 +12,7 @@ use super::{
     MeshSettings, MeshState, ResourceError, TunnelProtocol, Workload,
     convert::{to_service, to_workload},
     intern::Interner,
-    versions::Versions,
+    versions::{Version, Versions},
 };
 use crate::{identity::Identity, policy, wire::workload as wire};
 
@@ -111,11 +111,18 @@ impl MeshWriter {
     }
 
     /// Name and version of every accepted resource: `initial_resource_versions` of the next connection.
-    pub fn versions(&self, resource_type: ResourceType) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        match resource_type {
-            ResourceType::Address => self.address_versions.iter(),
-            ResourceType::Authorization => self.authorization_versions.iter(),
-        }
+    pub fn versions(&self, resource_type: ResourceType) -> impl Iterator<Item = (&str, String)> {
+        let (named, state) = match resource_type {
+            ResourceType::Address => (&self.address_versions, Some(&self.state)),
+            ResourceType::Authorization => (&self.authorization_versions, None),
+        };
+        let workloads = state.into_iter().flat_map(MeshState::workloads);
+        let services = state.into_iter().flat_map(MeshState::services);
+        let workloads = workloads.map(|w| (&*w.uid, &w.version));
+        let services = services.map(|s| (s.key.as_str(), &s.version));
+        let own = workloads.chain(services).filter(|(name, _)| !named.contains(name));
+        let own = own.filter_map(|(name, version)| Some((name, version.text()?)));
+        own.chain(named.iter())
     }
 
     /// Apply one response of workloads and services.
@@ -167,40 +174,61 @@ impl MeshWriter {
     /// Take one workload or service. Returns whether anything changed.
     fn apply_address(&mut self, resource: &Resource<'_>, touched: &mut Touched) -> Result<bool, ResourceError> {
         let value = resource.value.ok_or(ResourceError::MissingValue)?;
-        let (name, is_changed) = match wire::Address::decode(value)?
+        let (name, version, is_changed) = match wire::Address::decode(value)?
             .r#type
             .ok_or(ResourceError::EmptyAddress)?
         {
             wire::address::Type::Workload(workload) => {
-                let workload = to_workload(&workload, &mut self.interner)?;
-                let known = self.state.workload(&workload.uid).cloned();
-                let is_changed = known.as_deref() != Some(&workload);
-                let workload = known.filter(|_| !is_changed).unwrap_or_else(|| Arc::new(workload));
+                let mut workload = to_workload(&workload, &mut self.interner)?;
+                let known = self.state.workload(&workload.uid);
+                workload.version = known.map(|known| known.version.clone()).unwrap_or_default();
+                let is_changed = known.is_none_or(|known| **known != workload);
+                let name = workload.uid.clone();
                 if is_changed {
+                    workload.version = self.own_version(resource, &name);
+                }
+                let version = workload.version.clone();
+                if is_changed {
+                    let workload = Arc::new(workload);
                     self.remove_workload(&workload.uid, touched);
                     self.state.insert_workload(&workload);
                     self.count_identity(&workload, touched, |count| count + 1);
                 }
-                (workload.uid.clone(), is_changed)
+                (name, version, is_changed)
             }
             wire::address::Type::Service(service) => {
-                let service = to_service(&service, &mut self.interner)?;
-                let is_changed = self.state.service(service.key.as_str()).map(|s| &**s) != Some(&service);
+                let mut service = to_service(&service, &mut self.interner)?;
+                let known = self.state.service(service.key.as_str());
+                service.version = known.map(|known| known.version.clone()).unwrap_or_default();
+                let is_changed = known.is_none_or(|known| **known != service);
                 let name = service.key.text();
+                if is_changed {
+                    service.version = self.own_version(resource, &name);
+                }
+                let version = service.version.clone();
                 if is_changed {
                     self.state.insert_service(&Arc::new(service));
                 }
-                (name, is_changed)
+                (name, version, is_changed)
             }
         };
-        // The name is the key, with every controller that we know; then the two share one text.
-        let name = if *name == *resource.name {
-            name
+        if *name == *resource.name && version.text().as_deref() == Some(resource.version) {
+            // The value has it.
+            self.address_versions.remove(resource.name);
         } else {
-            resource.name.into()
-        };
-        self.address_versions.insert(name, resource.version);
+            self.address_versions.insert(resource.name, resource.version);
+        }
         Ok(is_changed)
+    }
+
+    /// The version that a new value carries: none when the resource has another name than `key`, the value's own. With
+    /// every controller that we know the two are the same.
+    fn own_version(&mut self, resource: &Resource<'_>, key: &str) -> Version {
+        if *resource.name == *key {
+            Version::new(resource.version, |text| self.interner.text(text))
+        } else {
+            Version::default()
+        }
     }
 
     fn remove_address(&mut self, name: &str, touched: &mut Touched) -> bool {
@@ -239,8 +267,7 @@ impl MeshWriter {
                 if is_new {
                     self.state.insert_policy(&Arc::new(policy));
                 }
-                self.authorization_versions
-                    .insert(resource.name.into(), resource.version);
+                self.authorization_versions.insert(resource.name, resource.version);
                 Ok(is_new)
             }
             Err(policy::Rejection { error, stand_in }) => {

@@ -4,7 +4,7 @@ use super::{ResourceError, as_cidr, as_enum, as_gateway, as_ip, as_ports, as_ser
 use crate::identity::Identity;
 use crate::mesh_state::{
     IpFamilies, LoadBalancer, LoadBalancerMode, NetworkCidr, NetworkIp, Scope, Service, WeightedWaypoint,
-    intern::Interner,
+    intern::Interner, versions::Version,
 };
 use crate::wire::workload as wire;
 
@@ -53,6 +53,7 @@ pub(in crate::mesh_state) fn to_service(
         canonical: service.canonical,
         // An unknown visibility counts as public (section 4.5).
         is_namespace_private: service.visibility == wire::service::Visibility::Namespace as i32,
+        version: Version::default(),
     })
 }
 

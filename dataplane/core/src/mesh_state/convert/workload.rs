@@ -8,7 +8,7 @@ use super::{ResourceError, as_enum, as_gateway, as_ip, as_port, as_ports, as_ser
 use crate::identity::{DEFAULT_SERVICE_ACCOUNT, DEFAULT_TRUST_DOMAIN, Identity};
 use crate::mesh_state::{
     ApplicationProtocol, ApplicationTunnel, EndpointPorts, Place, Profile, TunnelProtocol, Workload, WorkloadType,
-    intern::Interner, workload::WorkloadName,
+    intern::Interner, versions::Version, workload::WorkloadName,
 };
 use crate::policy::PolicyKey;
 use crate::wire::workload as wire;
@@ -44,6 +44,7 @@ pub(in crate::mesh_state) fn to_workload(
         is_healthy: status == wire::WorkloadStatus::Healthy,
         place: to_place(workload, interner),
         profile: to_profile(workload, interner)?,
+        version: Version::default(),
     })
 }
 
