@@ -14,7 +14,12 @@ RUST_TESTS := --exclude ambit-dataplane
 
 CHECKS := lint-python lint-types lint-imports lint-generated lint-rust lint-dependencies lint-stubs
 
-.PHONY: help demo test lint bench build proto format clean $(CHECKS) test-rust test-python \
+# How long `make fuzz` runs each target, and which ones (all of dataplane/fuzz/fuzz_targets when empty).
+FUZZ_SECONDS := 300
+FUZZ_TARGETS :=
+FUZZ := --manifest-path dataplane/fuzz/Cargo.toml --locked
+
+.PHONY: help demo test lint bench build proto format clean $(CHECKS) test-rust test-fuzz test-python fuzz \
         setup-build setup-demo setup-lint setup-test setup-bench
 
 help: ## List the commands
@@ -25,7 +30,7 @@ help: ## List the commands
 demo: setup-demo ## Build what is missing, then a mesh of two nodes, measured live and printed as a table
 	.venv/bin/ambit demo
 
-test: setup-test $(CHECKS) test-rust test-python ## Run every check and every test
+test: setup-test $(CHECKS) test-rust test-fuzz test-python ## Run every check and every test
 
 ## Parts of them -------------------------------------------------------------------------------------------------------
 
@@ -47,6 +52,8 @@ lint-generated: ## mesh/wire is what proto/ generates
 lint-rust: ## rustfmt, and clippy with warnings denied
 	$(CARGO) fmt --manifest-path dataplane/Cargo.toml --all --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) fmt --manifest-path dataplane/fuzz/Cargo.toml --check
+	$(CARGO) clippy $(FUZZ) -- -D warnings
 
 lint-dependencies: ## cargo-deny: licences, sources, bans, advisories
 	tools/deny.sh
@@ -57,12 +64,18 @@ lint-stubs: ## stubtest: the native module is what its .pyi says
 test-rust: ## The Rust tests
 	$(CARGO) test $(WORKSPACE) $(RUST_TESTS)
 
+test-fuzz: ## Each fuzz target for 20 seconds
+	tools/fuzz.sh 20
+
 test-python: ## The Python tests; PYTEST_ARGS="tests/unit -k NAME" picks some
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 ## Everything else -----------------------------------------------------------------------------------------------------
 
 build: setup-build ## Make .venv with the ambit command and the native module
+
+fuzz: setup-test ## Each fuzz target for FUZZ_SECONDS (300), or FUZZ_TARGETS="dns framer"; finds stay in the corpus
+	FUZZ_KEEP=1 tools/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: setup-bench ## Measure beside the peers, and write the tables to bench/results/
 	$(PYTHON) -m bench all

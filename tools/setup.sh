@@ -33,6 +33,8 @@ has() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; } # Debian
 # ------------------------------------------------------------------------------------------------- 1. Debian packages
 
 can_link() { echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null; }
+can_link_cxx() { echo '#include <vector>
+int main() { return 0; }' | c++ -x c++ -o /dev/null - 2>/dev/null; }
 has_rust() { tools/with-rust cargo --version >/dev/null 2>&1; }
 has_rust_linters() { tools/with-rust cargo clippy --version >/dev/null 2>&1 && tools/with-rust cargo fmt --version >/dev/null 2>&1; }
 has_venv() { "$(find_python)" -c 'import ensurepip, venv' >/dev/null 2>&1; }
@@ -72,13 +74,14 @@ find_missing_packages() {
         require curl has curl                          # client pods of the lab tests
         require iproute2 has ip                        # a second pair of eyes on links and addresses
         require procps has pgrep                       # looks for processes that should be gone
+        require dnsmasq-base has dnsmasq               # the name server behind ztunnel's DNS proxy
+        require g++ can_link_cxx                       # libFuzzer, which is C++
         suggest haproxy has haproxy                    # reads the PROXY headers that we write
         suggest nftables has nft                       # reads back the rules that we wrote over netlink
         ;;
     bench)
         require iperf3 has iperf3                      # throughput
         require wrk has wrk                            # HTTP requests and connections per second ...
-        require dnsmasq-base has dnsmasq               # the name server behind ztunnel's DNS proxy in tests
         require nginx-light has nginx                  # ... and the server that answers them
         require nftables has nft                       # the redirect of the sidecars that we are compared with
         ;;

@@ -3,9 +3,13 @@
 import base64
 import gzip
 import json
+import os
+import socket
 import subprocess
+import sys
 import zlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography import x509
 
@@ -211,3 +215,15 @@ def test_told_to_quit_it_ends_in_order() -> None:
         assert post(near, "/quitquitquit") == (200, "shutdown now\n")
         assert near.process.wait(15) == 0
         assert "draining" in near.log()
+
+
+@isolated
+def test_a_port_that_is_taken_is_named_at_the_start() -> None:
+    with chosen_mesh() as mesh:
+        host = mesh.add_host("busy")
+        with host.run(lambda: socket.create_server(("127.0.0.1", ports.ZTUNNEL_ADMIN_PORT))):
+            environment = {"PATH": os.defpath, "PYTHONPATH": str(Path.cwd())}
+            command = host.command(sys.executable, "-m", "ztunnel")
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{ports.ZTUNNEL_ADMIN_PORT}" in done.stderr

@@ -26,6 +26,7 @@ use crate::telemetry::{Flag, Moved};
 use crate::tls::TlsRules;
 use crate::tls::handshake::{self, Established, HandshakeError};
 use crate::tls::verify;
+use crate::tunnel::allotment::Allotment;
 use crate::tunnel::{RelayEnd, Stream, Tunnel, revocable};
 
 /// How long the gateway may take to end the outer stream after we did.
@@ -149,7 +150,8 @@ async fn carry(
         })?;
     let links = established.links(&inner.rules.revocations);
     let identity = verify::identity_of(&established.peer).map_err(refused)?;
-    let (tunnel, early) = Tunnel::new(socket, established, Connection::client(inner.settings));
+    let framer = Connection::client(inner.settings);
+    let (tunnel, early) = Tunnel::new(socket, established, framer, Allotment::of_server(&identity));
     revocable::track(&tunnel, links, &inner.rules.revocations);
     let work = async {
         let stream = tunnel.open(&inner.head).map_err(GatewayError::Open)?;

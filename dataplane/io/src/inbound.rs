@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::labels;
 use crate::live::Live;
+use crate::penalty;
 use crate::pool::HANDSHAKE_TIMEOUT;
 use crate::proxy::{Accepted, PodProxy};
 use crate::settings::{ApplicationTunnelAddress, Baggage as BaggageSetting, OriginalSource};
@@ -26,6 +27,7 @@ use crate::telemetry::{
     Addresses, ConnectionReport, Direction, Flag, Moved, Pods, SecurityPolicy, TrafficLabels, report_early_failure,
 };
 use crate::tls::{handshake, verify};
+use crate::tunnel::allotment::Allotment;
 use crate::tunnel::{Request, Stream, Tunnel, TunnelEnd, revocable};
 
 /// What all streams of one inbound tunnel have in common.
@@ -50,19 +52,41 @@ pub(crate) async fn serve_hbone(proxy: Rc<PodProxy>, accepted: Accepted) {
     let fail_early = |error: &str| {
         report_early_failure(&proxy.shared.metrics, Direction::Inbound, peer, local, error);
     };
+    if let Err(refused) = penalty::serve_out(peer.ip()).await {
+        return fail_early(&refused.to_string());
+    }
     match accept_tunnel(&proxy, &socket, peer, local).await {
         Ok((client, established)) => {
             let revocations = &proxy.shared.tls.revocations;
             let links = established.links(revocations);
-            let (tunnel, early) = Tunnel::new(socket, established, Connection::server(proxy.shared.settings.server()));
+            let allotment = Allotment::of_client(&client.identity);
+            let place = match allotment.enter_tunnel(&client.identity) {
+                Ok(place) => place,
+                Err(exhausted) => return fail_early(&exhausted.to_string()),
+            };
+            let framer = Connection::server(proxy.shared.settings.server());
+            let (tunnel, early) = Tunnel::new(socket, established, framer, Rc::clone(&allotment));
             proxy.track_tunnel(&tunnel);
             revocable::track(&tunnel, links, revocations);
             let client = Rc::new(client);
             let accept = |request: Request| {
                 let (serving, client) = (Rc::clone(&proxy), Rc::clone(&client));
-                proxy.spawn(async move { serve_connect(&serving, &client, request).await });
+                match allotment.enter_stream(&client.identity) {
+                    Ok(place) => proxy.spawn(async move {
+                        serve_connect(&serving, &client, request).await;
+                        drop(place);
+                    }),
+                    Err(exhausted) => {
+                        request.stream.refuse(503, None);
+                        fail_early(&exhausted.to_string());
+                    }
+                }
             };
             let end = tunnel.drive(early, &accept).await;
+            drop(place);
+            if let TunnelEnd::Tls(_) | TunnelEnd::Http2(_) = end {
+                penalty::punish(peer.ip());
+            }
             if let TunnelEnd::Tls(_) | TunnelEnd::Http2(_) | TunnelEnd::Unresponsive = end {
                 fail_early(&end.to_string());
             }

@@ -19,6 +19,7 @@ pub mod netns;
 mod node;
 mod node_local;
 mod outbound;
+mod penalty;
 mod pool;
 pub mod proxy;
 mod readiness;

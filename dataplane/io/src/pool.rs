@@ -20,6 +20,8 @@ use crate::settings::{SocketSettings, TrafficSettings};
 use crate::sockets::{self, Source};
 use crate::telemetry::Flag;
 use crate::tls::handshake::{self, HandshakeError};
+use crate::tls::verify;
+use crate::tunnel::allotment::Allotment;
 use crate::tunnel::{Tunnel, revocable};
 
 /// Deadline of a TCP connect (ztunnel.md 1.8).
@@ -190,7 +192,9 @@ impl Pool {
                 error => failed(error.to_string()),
             })?;
         let links = established.links(&certificate.rules.revocations);
-        let (tunnel, early) = Tunnel::new(socket, established, Connection::client(self.settings.client()));
+        let server = verify::identity_of(&established.peer).map_err(failed)?;
+        let framer = Connection::client(self.settings.client());
+        let (tunnel, early) = Tunnel::new(socket, established, framer, Allotment::of_server(&server));
         revocable::track(&tunnel, links, &certificate.rules.revocations);
         let driven = Rc::clone(&tunnel);
         tokio::task::spawn_local(async move {

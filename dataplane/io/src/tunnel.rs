@@ -11,6 +11,7 @@
 //!
 //! Idle connections therefore own no buffers at all. Read `receiving` next, then `stream` and `buffers`.
 
+pub(crate) mod allotment;
 mod buffers;
 mod receiving;
 pub(crate) mod revocable;
@@ -32,6 +33,7 @@ use crate::signal::Signal;
 use crate::sockets;
 use crate::tls::handshake::Established;
 use crate::tls::records::{RecordError, RecordLayer};
+use allotment::Allotment;
 use buffers::{OUTBOX, Pending};
 use stream::Side;
 pub(crate) use stream::{RelayEnd, Request, Stream};
@@ -44,6 +46,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The PING that follows a GOAWAY, and how long its answer is waited for: round trips inside a region are far shorter.
 const FAREWELL: [u8; 8] = *b"ambitbye";
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a tunnel that is not read looks whether it may be again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A batch up to so many bytes may wait for others, and so many bytes in all: a larger one is worth its own write.
 const GATHER_BATCH: usize = 4 * 1024;
@@ -81,6 +86,8 @@ pub(crate) struct Tunnel {
     closing: Cell<bool>,
     /// Until when the peer may answer our farewell, if it has not.
     farewell_until: Cell<Option<Instant>>,
+    /// What it shares with the peer's others.
+    allotment: Rc<Allotment>,
 }
 
 struct State {
@@ -100,7 +107,12 @@ struct State {
 
 impl Tunnel {
     /// A tunnel over an established connection. `framer` is a client's when we dialled. Run `drive` to make it work.
-    pub(crate) fn new(socket: TcpStream, established: Established, framer: Connection) -> (Rc<Self>, Vec<u8>) {
+    pub(crate) fn new(
+        socket: TcpStream,
+        established: Established,
+        framer: Connection,
+        allotment: Rc<Allotment>,
+    ) -> (Rc<Self>, Vec<u8>) {
         let Established {
             records,
             early,
@@ -124,6 +136,7 @@ impl Tunnel {
             attention: Signal::default(),
             closing: Cell::new(false),
             farewell_until: Cell::new(None),
+            allotment,
         };
         (Rc::new(tunnel), early)
     }
@@ -219,6 +232,11 @@ impl Tunnel {
             self.say_goodbye();
             return;
         }
+        let is_paused = self.allotment.is_exhausted();
+        if is_paused {
+            // What the peer may have answered has not been read.
+            self.state.borrow_mut().pinged_at = Instant::now();
+        }
         let (blocked, deadline) = {
             let state = self.state.borrow();
             let patience = if state.ping_unanswered {
@@ -228,11 +246,12 @@ impl Tunnel {
             };
             let farewell = self.farewell_until.get().filter(|_| is_leaving);
             let deadline = (state.pinged_at + patience).min(farewell.unwrap_or(state.pinged_at + patience));
+            let deadline = if is_paused { Instant::now() + PAUSE } else { deadline };
             (!state.pending.is_empty(), deadline)
         };
         tokio::select! {
             biased;
-            ready = sockets::readable(&self.socket) => match ready {
+            ready = sockets::readable(&self.socket), if !is_paused => match ready {
                 Ok(()) => self.receive(accept),
                 Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
             },

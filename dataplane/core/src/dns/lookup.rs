@@ -88,7 +88,7 @@ fn read_records(reply: &[u8], questions: u16, answers: u16, kind: QueryType) -> 
         at += 10 + length;
         ttl = ttl.min(Duration::from_secs(seconds.into()));
         if record_type == type_of(kind) && class == CLASS_IN {
-            addresses.push(read_address(content)?);
+            addresses.push(read_address(content, kind)?);
         }
     }
     Some(Found {
@@ -97,11 +97,10 @@ fn read_records(reply: &[u8], questions: u16, answers: u16, kind: QueryType) -> 
     })
 }
 
-fn read_address(content: &[u8]) -> Option<IpAddr> {
-    match content.len() {
-        4 => <[u8; 4]>::try_from(content).ok().map(|b| Ipv4Addr::from(b).into()),
-        16 => <[u8; 16]>::try_from(content).ok().map(|b| Ipv6Addr::from(b).into()),
-        _ => None,
+fn read_address(content: &[u8], kind: QueryType) -> Option<IpAddr> {
+    match kind {
+        QueryType::V4 => <[u8; 4]>::try_from(content).ok().map(|b| Ipv4Addr::from(b).into()),
+        QueryType::V6 => <[u8; 16]>::try_from(content).ok().map(|b| Ipv6Addr::from(b).into()),
     }
 }
 
@@ -187,8 +186,11 @@ mod tests {
         assert_eq!(with(2, 2), Err(LookupError::Truncated));
         assert_eq!(with(7, 1), Err(LookupError::Malformed));
         assert!(with(4, 0).unwrap().addresses.is_empty());
-        let odd = reply(&query, &[(28, 1, &[1, 2, 3])]);
-        assert_eq!(read_addresses(&odd, QueryType::V6), Err(LookupError::Malformed));
+        // Also the other kind's length: found by fuzzing.
+        for content in [&[1, 2, 3][..], &[192, 0, 2, 1]] {
+            let odd = reply(&query, &[(28, 1, content)]);
+            assert_eq!(read_addresses(&odd, QueryType::V6), Err(LookupError::Malformed));
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn explain_status(status: u16, said: Option<&str>) -> String {
 }
 
 /// Which end of a tunnel we are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Side {
     /// The application here dialled.
     Client,
@@ -191,6 +191,7 @@ impl Stream {
             return;
         }
         let mut skip = written;
+        self.tunnel.allotment.hold(total - written);
         for piece in pieces {
             let from = skip.min(piece.len());
             skip -= from;
@@ -479,9 +480,17 @@ impl Stream {
             }
             written
         };
+        self.tunnel.allotment.release(written);
         self.credit(written);
         self.tunnel.flush();
         Ok(self.inbound.borrow().backlog.is_empty())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let inbound = self.inbound.get_mut();
+        self.tunnel.allotment.release(inbound.backlog.len() - inbound.written);
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
+use super::allotment::Allotment;
 use super::{RelayEnd, Request, Stream, Tunnel};
 use crate::tls::handshake;
 use crate::tls::tests::{Authority, CLIENT, SERVER, identity, pair};
@@ -36,11 +37,13 @@ async fn connect() -> Ends {
         dialled,
         client.expect("connected"),
         Connection::client(Settings::client()),
+        Allotment::of_server(&identity(SERVER)),
     );
     let (server, server_early) = Tunnel::new(
         accepted,
         server.expect("accepted"),
         Connection::server(Settings::server()),
+        Allotment::of_client(&identity(CLIENT)),
     );
     let requests = Rc::new(RefCell::new(Vec::new()));
     let (driven, arrived) = (Rc::clone(&server), Rc::clone(&requests));
@@ -406,6 +409,7 @@ fn a_retired_server_whose_peer_is_silent_leaves_even_so() {
             accepted,
             server.expect("accepted"),
             Connection::server(Settings::server()),
+            Allotment::of_client(&identity(CLIENT)),
         );
         server.retire();
         let end = tokio::time::timeout(Duration::from_secs(5), server.drive(early, &|_| {})).await;
