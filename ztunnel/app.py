@@ -24,6 +24,7 @@ from ztunnel.settings import Settings, read_settings
 # Delays between connection attempts (ztunnel.md 4.8 and 6.5).
 DISCOVERY_BACKOFF = (0.01, 15.0)
 ENROLMENT_BACKOFF = (0.01, 1.0)
+DISCOVERY_NICENESS = 10
 # The Python threads call little; the interpreter's default of 8 MiB each would be reserved, though not resident.
 THREAD_STACK_BYTES = 512 * 1024
 
@@ -72,6 +73,8 @@ class App:
         handover.serve(self._settings.handover_socket, self._ztunnel, self._ending.is_set)
 
     def _discover(self) -> None:
+        # To take in a large mesh is a second's work, and no connection should wait for it where cores are few.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), DISCOVERY_NICENESS)
         events = _Synchronised(self._ztunnel, self._synchronised)
         backoff = Backoff(*DISCOVERY_BACKOFF, random.random)
         types = (ADDRESS, AUTHORIZATION)

@@ -8,6 +8,10 @@
 //! It must not burn what others need. It waits awake only after [`DENSE`] messages in a row came within [`WINDOW`] of each
 //! other, and one that is not there after [`WINDOW`] ends the row: requests with any pause between them never begin one, and
 //! what is wasted at a row's end is one window. Bulk ends a row too: it waits for cores, not for wake-ups.
+//!
+//! And it must not give its core away for long: to yield where others want the core means to get it back when their time is
+//! up, milliseconds later. A yield that took so long says that there is no core to spare: then there is no waiting awake for
+//! a while, for longer each time.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -23,10 +27,20 @@ const DENSE: u8 = 16;
 /// What is read at once in so many bytes is bulk.
 const BULK: usize = 8 * 1024;
 
+/// A yield that takes longer gave the core to somebody.
+const CONTENDED: Duration = Duration::from_micros(200);
+/// The first rest after that; it doubles as long as the next one follows soon.
+const FIRST_REST: Duration = Duration::from_millis(10);
+const LONGEST_REST: Duration = Duration::from_secs(1);
+/// So many times the last rest without contention, and the next one is a first one.
+const CALM: u32 = 4;
+
 #[derive(Default)]
 struct Pace {
     last: Cell<Option<Instant>>,
     row: Cell<u8>,
+    /// Until when no row begins, and how long that rest is.
+    rest: Cell<Option<(Instant, Duration)>>,
     dense: Signal,
 }
 
@@ -52,8 +66,13 @@ pub(crate) async fn watch() {
     loop {
         std::future::poll_fn(|context| PACE.with(|pace| pace.dense.poll_wait(context))).await;
         while dense() {
+            let before = Instant::now();
             // It fails on no Linux.
             let _ = nix::sched::sched_yield();
+            let now = Instant::now();
+            if now - before > CONTENDED {
+                PACE.with(|pace| pace.rest(now));
+            }
             tokio::task::yield_now().await;
         }
     }
@@ -62,6 +81,8 @@ pub(crate) async fn watch() {
 impl Pace {
     fn note(&self, now: Instant) {
         let follows = self.last.replace(Some(now)).is_some_and(|last| now - last < WINDOW);
+        let is_resting = self.rest.get().is_some_and(|(until, _)| now < until);
+        let follows = follows && !is_resting;
         self.row.set(if follows { self.row.get().saturating_add(1) } else { 0 });
         if self.row.get() == DENSE {
             self.dense.raise();
@@ -71,6 +92,16 @@ impl Pace {
     fn end(&self) {
         self.last.set(None);
         self.row.set(0);
+    }
+
+    /// There is no core to spare: be off for a while.
+    fn rest(&self, now: Instant) {
+        let length = match self.rest.get() {
+            Some((until, last)) if now < until + last * CALM => (last * 2).min(LONGEST_REST),
+            _ => FIRST_REST,
+        };
+        self.rest.set(Some((now + length, length)));
+        self.end();
     }
 
     fn is_dense(&self, now: Instant) -> bool {
@@ -130,6 +161,31 @@ mod tests {
         assert!(pace.is_dense(now));
         pace.end();
         assert!(!pace.is_dense(now));
+    }
+
+    #[test]
+    fn who_has_no_core_to_spare_rests_longer_and_longer() {
+        let pace = Pace::default();
+        let mut now = Instant::now();
+        let mut is_dense_after = |pause: Duration| {
+            now += pause;
+            (0..100).for_each(|_| {
+                now += WINDOW / 10;
+                pace.note(now);
+            });
+            (pace.dense.take(), now)
+        };
+        assert!(is_dense_after(Duration::ZERO).0);
+        for rest in [10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
+            let rest = Duration::from_millis(rest);
+            let (_, now) = is_dense_after(Duration::ZERO);
+            pace.rest(now);
+            assert!(!is_dense_after(rest / 2).0, "{rest:?}");
+            assert!(is_dense_after(rest / 2).0, "{rest:?}");
+        }
+        let (_, now) = is_dense_after(10 * super::LONGEST_REST);
+        pace.rest(now);
+        assert!(is_dense_after(super::FIRST_REST).0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The way to the controller: gRPC over TLS for discovery (`discovery`) and certificates (`signing`).
 
 pub mod discovery;
+mod messages;
 pub mod signing;
 
 use std::path::PathBuf;

@@ -1,9 +1,36 @@
-//! Memory that a burst of connections needed goes back to the system when the burst is over: glibc keeps it otherwise.
+//! Memory that a burst of connections, or a large response, needed goes back to the system when it is over: glibc keeps it
+//! otherwise.
 
 use crate::telemetry::Metrics;
 
 /// So many connections must have ended since the last time: a handful leaves nothing worth collecting.
 const WORTHWHILE: u64 = 100;
+
+/// Blocks of this size are the system's, and go back to it when they are freed. glibc would raise this bound to the largest
+/// block that was ever freed, up to 32 MiB, and keep what is smaller: after one large response it keeps its share.
+const LARGE_BLOCK: i32 = 512 * 1024;
+
+/// Hold glibc to `LARGE_BLOCK`. For the start of the process.
+#[cfg(target_env = "gnu")]
+pub(crate) fn return_large_blocks() {
+    // SAFETY: mallopt changes a number under glibc's own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn return_large_blocks() {}
+
+/// Responses of so many resources leave something worth collecting.
+const LARGE_RESPONSE: usize = 1000;
+
+/// Give back what a response of so many resources needed; to be called when it is gone.
+pub(crate) fn give_back_after(resources: usize) {
+    if resources >= LARGE_RESPONSE {
+        trim();
+    }
+}
 
 /// Remembers when there was last something to give back.
 #[derive(Default)]

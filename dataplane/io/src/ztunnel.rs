@@ -17,6 +17,7 @@ use crate::certificates::{CertificateEvent, Certificates};
 use crate::control::discovery::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryStream, RpcStatus};
 use crate::control::{ControlError, ControlPlane, signing};
 use crate::handover::{Inherited, Share};
+use crate::memory;
 use crate::netns::Netns;
 use crate::node::Node;
 use crate::proxy::Pod;
@@ -75,6 +76,7 @@ pub struct Ztunnel {
 impl Ztunnel {
     /// Start the threads and servers. Errors when a port is taken or a thread cannot be had.
     pub fn start(settings: Settings, mut inherited: Inherited) -> io::Result<Self> {
+        memory::return_large_blocks();
         let (certificates, events) = Certificates::new();
         let node_name = (!settings.node_name.is_empty()).then(|| Arc::from(settings.node_name.as_str()));
         let mesh = MeshSettings {
@@ -343,10 +345,12 @@ fn resource_type(type_url: &str) -> Option<ResourceType> {
 }
 
 fn view(resource: &discovery::Resource) -> Resource<'_> {
-    let value = resource.resource.as_ref().map(|any| any.value.as_slice());
+    let value = resource.resource.as_ref().map(|any| &*any.value);
+    // Names and versions are texts; what is none names nothing, and its resource is known by its content alone.
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
     Resource {
-        name: &resource.name,
-        version: &resource.version,
+        name: text(&resource.name),
+        version: text(&resource.version),
         value,
     }
 }
@@ -390,7 +394,11 @@ impl Discovery {
         if response.is_err() {
             self.shared.metrics.xds_terminations.fetch_add(1, Relaxed);
         }
-        Ok(self.apply(response?))
+        let response = response?;
+        let count = response.resources.len();
+        let applied = self.apply(response);
+        memory::give_back_after(count);
+        Ok(applied)
     }
 
     fn apply(&self, response: DeltaDiscoveryResponse) -> Applied {

@@ -2,15 +2,25 @@
 //! bytes stay here.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 
-use prost_types::{Any, Struct};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue, TE};
+use prost_types::Struct;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::client::Grpc;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codec::{Codec, EncodeBody};
 use tonic_prost::ProstCodec;
 
-use super::{ControlError, ControlPlane, method};
+use super::messages::Messages;
+use super::{ControlError, ControlPlane, method, with_causes};
+
+/// What is called.
+const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// The largest response: 100,000 workloads come in one (ztunnel.md 4.1).
 const MAX_RESPONSE: usize = 200 * 1024 * 1024;
@@ -82,63 +92,81 @@ pub struct DeltaDiscoveryResponse {
     pub removed_resources: Vec<String>,
 }
 
-/// envoy.service.discovery.v3.Resource.
+/// envoy.service.discovery.v3.Resource. Its parts stay where they are in the response: a large mesh has a hundred thousand
+/// of these at once, and what is taken from the heap for each would leave holes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Resource {
-    /// Changes with the content.
-    #[prost(string, tag = "1")]
-    pub version: String,
+    /// Changes with the content. Text.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub version: Bytes,
     /// The content.
     #[prost(message, optional, tag = "2")]
     pub resource: Option<Any>,
-    /// Its key.
-    #[prost(string, tag = "3")]
-    pub name: String,
+    /// Its key. Text.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: Bytes,
+}
+
+/// google.protobuf.Any, of which only the value is asked for: all resources of a response have its type.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Any {
+    /// The serialised resource.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: Bytes,
 }
 
 /// A stream to the controller.
 pub struct DiscoveryStream {
     address: String,
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
-    responses: Streaming<DeltaDiscoveryResponse>,
+    responses: Messages,
 }
 
 impl DiscoveryStream {
     /// Open a stream; `first` are the requests that it begins with. The controller answers once it has the first of them.
     pub async fn open(controller: &ControlPlane, first: Vec<DeltaDiscoveryRequest>) -> Result<Self, ControlError> {
-        let channel = controller.connect().await?;
-        let mut client = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE);
-        client.ready().await.map_err(|error| ControlError::Unreachable {
+        let unreachable = |error: tonic::transport::Error| ControlError::Unreachable {
             address: controller.address.clone(),
-            why: error.to_string(),
-        })?;
+            why: with_causes(&error),
+        };
+        let mut channel = controller.connect().await?;
+        poll_fn(|context| GrpcService::<Body>::poll_ready(&mut channel, context))
+            .await
+            .map_err(unreachable)?;
         let (requests, receiver) = mpsc::channel(REQUESTS);
         for request in first {
             // The channel is new and longer than what a stream begins with.
             let _ = requests.try_send(request);
         }
-        let call = tonic::Request::from_parts(
-            controller.metadata()?,
-            tonic::Extensions::default(),
-            ReceiverStream::new(receiver),
-        );
-        let codec: ProstCodec<DeltaDiscoveryRequest, DeltaDiscoveryResponse> = ProstCodec::default();
-        let path = method("/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources");
-        let responses = client
-            .streaming(call, path, codec)
-            .await
-            .map_err(|status| controller.refused(&status))?
-            .into_inner();
+        let encoder = ProstCodec::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>::default().encoder();
+        let body = EncodeBody::new_client(encoder, ReceiverStream::new(receiver).map(Ok), None, None);
+        let mut call = http::Request::new(Body::new(body));
+        *call.method_mut() = http::Method::POST;
+        *call.version_mut() = http::Version::HTTP_2;
+        *call.uri_mut() = http::Uri::from(method(METHOD));
+        *call.headers_mut() = controller.metadata()?.into_headers();
+        let headers = call.headers_mut();
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let response = GrpcService::call(&mut channel, call).await.map_err(unreachable)?;
+        // A call that is refused at once says so in the place of an answer.
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            return Err(controller.refused(&status));
+        }
+        if response.status() != http::StatusCode::OK {
+            let text = format!("HTTP status {}, which is no gRPC", response.status());
+            return Err(controller.refused(&Status::unknown(text)));
+        }
         Ok(Self {
             address: controller.address.clone(),
             requests,
-            responses,
+            responses: Messages::new(response.into_body(), MAX_RESPONSE),
         })
     }
 
     /// The next response.
     pub async fn receive(&mut self) -> Result<DeltaDiscoveryResponse, ControlError> {
-        match self.responses.message().await {
+        match self.responses.next().await {
             Ok(Some(response)) => Ok(response),
             Ok(None) => Err(ControlError::Ended {
                 address: self.address.clone(),

@@ -6,15 +6,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use std::sync::OnceLock;
 
 use ambit_core::identity::Identity;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::stream::Side;
 
-/// Tunnels that a client may have here. An honest one opens one for each hundred of its connections.
-const MAX_TUNNELS: usize = 1024;
-/// Connections that a client may have here. Each takes a descriptor, of which a process may have as few as 20,000.
-const MAX_STREAMS: usize = 8192;
+/// Tunnels that a client may have here, of the descriptors that there may be. An honest one opens one for each hundred of
+/// its connections.
+const TUNNELS_SHARE: usize = 16;
+/// Connections that a client may have here, each of which takes a descriptor: the other half is for everybody else.
+const STREAMS_SHARE: usize = 2;
+/// Assumed where the system does not tell, or has no bound.
+const ASSUMED_DESCRIPTORS: usize = 1 << 20;
 /// Bytes that applications have not taken yet. Beyond them the peer's tunnels are not read, and TCP makes it wait: as
 /// much as 16 streams' windows, so that a few slow readers do not stop the others.
 const MAX_BUFFERED: usize = 64 << 20;
@@ -32,10 +37,10 @@ pub(crate) struct Allotment {
 /// Why a peer gets no more.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Exhausted {
-    #[error("{0} has {MAX_TUNNELS} tunnels here, the most that a client may have")]
-    Tunnels(Identity),
-    #[error("{0} has {MAX_STREAMS} connections here, the most that a client may have")]
-    Streams(Identity),
+    #[error("{0} has {1} tunnels here, the most that a client may have")]
+    Tunnels(Identity, usize),
+    #[error("{0} has {1} connections here, the most that a client may have")]
+    Streams(Identity, usize),
 }
 
 struct Known {
@@ -79,14 +84,16 @@ impl Allotment {
 
     /// A place for one more tunnel of `identity`, whose allotment this is.
     pub(crate) fn enter_tunnel(self: &Rc<Self>, identity: &Identity) -> Result<Place, Exhausted> {
-        let place = Place::take(self, |one| &one.tunnels, MAX_TUNNELS);
-        place.ok_or_else(|| Exhausted::Tunnels(identity.clone()))
+        let most = descriptors() / TUNNELS_SHARE;
+        let place = Place::take(self, |one| &one.tunnels, most);
+        place.ok_or_else(|| Exhausted::Tunnels(identity.clone(), most))
     }
 
     /// A place for one more connection of `identity`, whose allotment this is.
     pub(crate) fn enter_stream(self: &Rc<Self>, identity: &Identity) -> Result<Place, Exhausted> {
-        let place = Place::take(self, |one| &one.streams, MAX_STREAMS);
-        place.ok_or_else(|| Exhausted::Streams(identity.clone()))
+        let most = descriptors() / STREAMS_SHARE;
+        let place = Place::take(self, |one| &one.streams, most);
+        place.ok_or_else(|| Exhausted::Streams(identity.clone(), most))
     }
 
     /// So many bytes more wait for applications.
@@ -103,6 +110,16 @@ impl Allotment {
     pub(super) fn is_exhausted(&self) -> bool {
         self.buffered.get() >= MAX_BUFFERED
     }
+}
+
+/// How many descriptors this process may have; asked once, as the limit is raised before anything else.
+fn descriptors() -> usize {
+    static DESCRIPTORS: OnceLock<usize> = OnceLock::new();
+    *DESCRIPTORS.get_or_init(|| {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).ok();
+        let soft = limit.and_then(|(soft, _)| usize::try_from(soft).ok());
+        soft.unwrap_or(ASSUMED_DESCRIPTORS).min(ASSUMED_DESCRIPTORS)
+    })
 }
 
 /// One of a bounded number; free again when this is dropped.
@@ -143,12 +160,13 @@ mod tests {
     fn one_peer_cannot_take_the_places_of_another() {
         let (greedy, modest) = (identity("greedy"), identity("modest"));
         let allotment = Allotment::of_client(&greedy);
-        let mut places: Vec<_> = (0..MAX_TUNNELS)
+        let most = descriptors() / TUNNELS_SHARE;
+        let mut places: Vec<_> = (0..most)
             .map(|_| allotment.enter_tunnel(&greedy).expect("a place"))
             .collect();
         let again = Allotment::of_client(&greedy);
         let refused = again.enter_tunnel(&greedy).err().expect("all are taken").to_string();
-        assert!(refused.contains("sa/greedy has 1024 tunnels"), "{refused}");
+        assert!(refused.contains(&format!("sa/greedy has {most} tunnels")), "{refused}");
         assert!(again.enter_stream(&greedy).is_ok(), "connections are counted apart");
         assert!(Allotment::of_client(&modest).enter_tunnel(&modest).is_ok());
         assert!(Allotment::of_server(&greedy).enter_tunnel(&greedy).is_ok());
