@@ -19,7 +19,7 @@ FUZZ_SECONDS := 300
 FUZZ_TARGETS :=
 FUZZ := --manifest-path dataplane/fuzz/Cargo.toml --locked
 
-.PHONY: help demo test lint bench build proto format clean $(CHECKS) test-rust test-fuzz test-python fuzz \
+.PHONY: help demo test lint bench build proto format clean $(CHECKS) test-rust test-fuzz test-python fuzz soak \
         setup-build setup-demo setup-lint setup-test setup-bench
 
 help: ## List the commands
@@ -76,6 +76,9 @@ build: setup-build ## Make .venv with the ambit command and the native module
 
 fuzz: setup-test ## Each fuzz target for FUZZ_SECONDS (300), or FUZZ_TARGETS="dns framer"; finds stay in the corpus
 	FUZZ_KEEP=1 tools/fuzz.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+soak: setup-bench ## SOAK_SECONDS (600) of load and churn: no wrong answer, flat memory and descriptors
+	$(PYTHON) -m bench soak
 
 bench: setup-bench ## Measure beside the peers, and write the tables to bench/results/
 	$(PYTHON) -m bench all

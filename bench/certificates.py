@@ -39,9 +39,14 @@ class MutualTlsFiles:
         }
 
 
+def read_mutual_tls_files(folder: Path) -> MutualTlsFiles:
+    """What `write_mutual_tls_files` made in `folder`."""
+    return MutualTlsFiles(IDENTITY, folder / "ca.pem", folder / "certificate.pem", folder / "key.pem")
+
+
 def write_mutual_tls_files(folder: Path) -> MutualTlsFiles:
     """Make a CA and one certificate under it, for both ends of a connection, in `folder`."""
-    files = MutualTlsFiles(IDENTITY, folder / "ca.pem", folder / "certificate.pem", folder / "key.pem")
+    files = read_mutual_tls_files(folder)
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "bench")])
     authority = (

@@ -1,9 +1,11 @@
-"""How fast bytes, rounds and connections go through the mesh, beside no mesh and a pair of Envoy sidecars."""
+"""How fast bytes, rounds and connections go through the mesh, beside no mesh, Envoy sidecars and HAProxies."""
 
 import tempfile
 import time
 from pathlib import Path
 
+from bench import haproxy
+from bench.certificates import read_mutual_tls_files
 from bench.effort import Effort, report_progress
 from bench.loads import (
     CLOSED_FAILURES,
@@ -23,18 +25,28 @@ from bench.setups import (
     AMBIENT_ACROSS,
     AMBIENT_SAME_NODE,
     CLIENT,
+    ECHO_PORT,
     ENVOY_PAIR,
     FAR,
+    HAPROXY,
+    HAPROXY_PAIR,
+    HTTP_PORT,
+    IPERF_PORT,
     NO_MESH,
     NO_MESH_SAME_NODE,
     NODES,
     SIDECAR,
     Setup,
+    as_source,
+    build_idle_container,
+    build_namespace,
     build_paths,
+    build_pod,
+    build_server_containers,
 )
 from bench.sidecar import write_sidecar_files
 
-SETUPS = (NO_MESH, NO_MESH_SAME_NODE, AMBIENT_SAME_NODE, AMBIENT_ACROSS, ENVOY_PAIR)
+SETUPS = (NO_MESH, NO_MESH_SAME_NODE, AMBIENT_SAME_NODE, AMBIENT_ACROSS, ENVOY_PAIR, HAPROXY_PAIR)
 
 IDLE_MEBIBYTES = 16
 """The most that a ztunnel's PSS may be before any load."""
@@ -66,15 +78,28 @@ ADDED_ACROSS = ratio_at_most(0.65)
 ADDED_SAME_NODE = ours_at_most(25)
 """What a round trip may take longer, against what the Envoy pair adds and in microseconds."""
 
-PROGRAMS = ("iperf3", "wrk", "nginx", "nft")
+PROGRAMS = ("iperf3", "wrk", "nginx", "nft", "haproxy")
+
+PORTS = (IPERF_PORT, ECHO_PORT, HTTP_PORT)
 
 
 def run(effort: Effort) -> list[Row]:
     """Measure, and compare with the Envoy pair and with no mesh; raises BenchError."""
     with tempfile.TemporaryDirectory(prefix="ambit-bench-") as name:
         folder = Path(name)
-        documents = build_paths(write_nginx_configuration(folder), write_sidecar_files(folder))
+        nginx, sidecar = write_nginx_configuration(folder), write_sidecar_files(folder)
+        tls = haproxy.write_certificates(folder, read_mutual_tls_files(folder))
+        server = haproxy.haproxy_container(haproxy.write_server_configuration(folder, tls, PORTS))
+        documents = [
+            *build_paths(nginx, sidecar),
+            build_namespace(HAPROXY),
+            build_pod(HAPROXY, FAR, NODES[1], [*build_server_containers(nginx), server]),
+        ]
         with running_lab("bench-l4", documents, PROGRAMS) as lab:
+            # It has to know where the server is.
+            address = lab.address(HAPROXY, FAR)
+            client = haproxy.haproxy_container(haproxy.write_client_configuration(folder, tls, PORTS, address))
+            lab.apply(as_source([build_pod(HAPROXY, CLIENT, NODES[0], [build_idle_container(), client])]))
             idle = memory_rows(lab, "idle", IDLE_MEBIBYTES)
             report_progress(f"in columns: {'; '.join(setup.title for setup in SETUPS)}")
             samples = collect(Loads(lab, effort).probes(), SETUPS, effort.rounds, report_progress)
@@ -94,6 +119,8 @@ def build_rows(samples: Samples) -> list[Row]:
         (AMBIENT_SAME_NODE, NO_MESH_SAME_NODE, AGAINST_PLAIN_SAME_NODE),
     ):
         rows += [compare(samples, measure, ours, plain, aims.get(measure)) for measure in measured]
+    rows += [compare(samples, measure, AMBIENT_ACROSS, HAPROXY_PAIR) for measure in measured]
+    rows.append(_added_latency(samples, AMBIENT_ACROSS, NO_MESH, HAPROXY_PAIR))
     return sorted(rows, key=lambda row: row.aim is None)
 
 
@@ -127,7 +154,9 @@ def _failures(samples: Samples) -> Row:
     return Row(title, CLOSED_FAILURES.unit, ours, peer, ours_at_most(0))
 
 
-def _added_latency(samples: Samples, ours: Setup, base: Setup, peer: Setup | None = None, *, aim: Aim) -> Row:
+def _added_latency(
+    samples: Samples, ours: Setup, base: Setup, peer: Setup | None = None, *, aim: Aim | None = None
+) -> Row:
     """What the mesh adds to a round trip over the same way without it."""
     without = samples.median(LATENCY_P50, base)
     added = samples.median(LATENCY_P50, ours) - without

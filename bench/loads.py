@@ -118,5 +118,5 @@ class Loads:
 
     def _address(self, setup: Setup) -> str:
         if setup not in self._addresses:
-            self._addresses[setup] = self.lab.address(setup.namespace, setup.server)
+            self._addresses[setup] = setup.dialled or self.lab.address(setup.namespace, setup.server)
         return self._addresses[setup]

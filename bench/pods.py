@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +92,17 @@ def parse_memory(smaps_rollup: str) -> Memory:
 
 
 @contextmanager
-def running_lab(name: str, documents: Sequence[Document], programs: Sequence[str]) -> Iterator[BenchLab]:
+def running_lab(
+    name: str,
+    documents: Sequence[Document],
+    programs: Sequence[str],
+    ztunnel_environment: Mapping[str, str] | None = None,
+) -> Iterator[BenchLab]:
     """A lab of these documents that works, down again at the end; raises BenchError saying what is missing."""
     require_programs(programs)
     report_progress(f"starting lab {name}")
-    with Lab.up([as_source([build_lab(name), *documents])], name=name, progress=report_progress) as lab:
+    source = as_source([build_lab(name, ztunnel_environment), *documents])
+    with Lab.up([source], name=name, progress=report_progress) as lab:
         _require_no_warnings(lab.warnings)
         yield BenchLab(lab)
 

@@ -4,13 +4,14 @@
     plain       nothing in between
     ambient     enrolled: the nodes' ztunnels
     sidecar     an Envoy in each pod, as sidecars are (far only)
+    haproxy     a HAProxy in each pod, which the client speaks to (far only)
 
 The servers are the same programs everywhere: an echo, iperf3 and nginx.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ FAR = "far"
 PLAIN = "plain"
 AMBIENT = "ambient"
 SIDECAR = "sidecar"
+HAPROXY = "haproxy"
 NODES = ("node-1", "node-2")
 
 Document = dict[str, Json]
@@ -37,11 +39,12 @@ Document = dict[str, Json]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A way from a client to a server: whose namespace, and which of its servers."""
+    """A way from a client to a server: whose namespace, which server, and what is dialled if not its address."""
 
     title: str
     namespace: str
     server: str
+    dialled: str | None = None
 
 
 NO_MESH = Setup("no mesh, across nodes", PLAIN, FAR)
@@ -49,6 +52,7 @@ NO_MESH_SAME_NODE = Setup("no mesh, same node", PLAIN, NEAR)
 AMBIENT_ACROSS = Setup("ambient, across nodes", AMBIENT, FAR)
 AMBIENT_SAME_NODE = Setup("ambient, same node", AMBIENT, NEAR)
 ENVOY_PAIR = Setup("Envoy pair, across nodes", SIDECAR, FAR)
+HAPROXY_PAIR = Setup("HAProxy pair, across nodes", HAPROXY, FAR, "127.0.0.1")
 
 
 def python_program(name: str, *arguments: str) -> tuple[str, ...]:
@@ -56,13 +60,14 @@ def python_program(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), *arguments)
 
 
-def build_lab(name: str) -> Document:
+def build_lab(name: str, ztunnel_environment: Mapping[str, str] | None = None) -> Document:
     """The two nodes."""
+    environment: dict[str, Json] = dict(ztunnel_environment or {})
     return {
         "apiVersion": "ambit.dev/v1alpha1",
         "kind": "Lab",
         "metadata": {"name": name},
-        "spec": {"nodes": list(NODES)},
+        "spec": {"nodes": list(NODES), "ztunnel": {"env": environment}},
     }
 
 
@@ -72,12 +77,15 @@ def build_namespace(name: str) -> Document:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def build_pod(namespace: str, name: str, node: str, containers: Sequence[Document]) -> Document:
+def build_pod(
+    namespace: str, name: str, node: str, containers: Sequence[Document], labels: Mapping[str, str] | None = None
+) -> Document:
     """A pod of these containers."""
+    own: dict[str, Json] = dict(labels or {})
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "labels": own},
         "spec": {"nodeName": node, "terminationGracePeriodSeconds": 1, "containers": list(containers)},
     }
 

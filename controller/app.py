@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 # A reconnecting client lists the version of every resource that it has, about 100 bytes each: room for 500,000.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
-_GRPC_OPTIONS = [
+GRPC_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     # A client that vanished is noticed within 40 seconds. Istio's values (facts of the control plane, section 7).
@@ -111,7 +111,7 @@ def _build_server(
     signing = Signing(
         authority, lambda: configuration.snapshot, read_clock, tokens.authenticate, settings.mesh.trust_domain
     )
-    server = grpc.aio.server(options=_GRPC_OPTIONS)
+    server = grpc.aio.server(options=GRPC_OPTIONS)
     handlers = [
         DiscoveryService(hub, tokens.authenticate, metrics).build_handler(),
         SigningService(signing, metrics).build_handler(),

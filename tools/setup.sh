@@ -81,6 +81,7 @@ find_missing_packages() {
         ;;
     bench)
         require iperf3 has iperf3                      # throughput
+        require haproxy has haproxy                    # the other peer
         require wrk has wrk                            # HTTP requests and connections per second ...
         require nginx-light has nginx                  # ... and the server that answers them
         require nftables has nft                       # the redirect of the sidecars that we are compared with

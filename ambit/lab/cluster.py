@@ -20,12 +20,12 @@ from ambit.lab.control import Json
 from ambit.lab.fields import Fields
 from ambit.lab.folder import LabFolder
 from ambit.lab.kernel import NetworkNamespace
-from ambit.lab.kinds import LabNode
+from ambit.lab.kinds import LabNode, LabSpec
 from ambit.lab.kinds import Pod as PodKind
 from ambit.lab.kube_proxy import KubeProxy
 from ambit.lab.manifests import Manifest, ObjectKey
 from ambit.lab.network import LabNetwork
-from ambit.lab.nodes import Node, node_manifest, start_node
+from ambit.lab.nodes import Environments, Node, node_manifest, start_node
 from ambit.lab.objects import ObjectStore
 from ambit.lab.planning import Change, Verb, plan_changes
 from ambit.lab.pods import Pod, Sandbox
@@ -291,12 +291,12 @@ class NetworkThread:
         return await asyncio.shield(loop.run_in_executor(self._executor, lambda: function(*args, **kwargs)))
 
 
-async def start_cluster(host: Host, name: str, nodes: Sequence[LabNode], mtu_bytes: int) -> Cluster:
+async def start_cluster(host: Host, name: str, nodes: Sequence[LabNode], spec: LabSpec) -> Cluster:
     """Build the underlay and the nodes, and start the mesh's processes (without waiting for them).
 
     Raises OSError and NetlinkError: the kernel lacks something.
     """
-    network = NetworkThread(LabNetwork(host.folder.namespaces, mtu_bytes))
+    network = NetworkThread(LabNetwork(host.folder.namespaces, spec.mtu))
     underlay = await network.run(network.network.build_underlay)
     numbered = list(enumerate(nodes, start=1))
     tokens = [mesh_processes.create_node_token(host.folder.node(number), node.name) for number, node in numbered]
@@ -305,11 +305,10 @@ async def start_cluster(host: Host, name: str, nodes: Sequence[LabNode], mtu_byt
     controller = KeptProcess(mesh_processes.build_controller(host.folder.mesh, underlay, host.inherited), host.children)
     host.tasks.create_task(controller.run(), name=controller.spec.name)
     cluster = Cluster(host, name, underlay, controller, _network=network)
+    environments = Environments(host.inherited, {**host.inherited, **spec.ztunnel.env})
     for number, node in numbered:
         node_network = await network.run(network.network.add_node, number)
-        cluster.nodes[node.name] = start_node(
-            node, node_network, host.folder, host.children, host.tasks, host.inherited
-        )
+        cluster.nodes[node.name] = start_node(node, node_network, host.folder, host.children, host.tasks, environments)
         manifest = node_manifest(node, number)
         cluster.manifests[manifest.key] = manifest
         cluster._publish(manifest.key, manifest.document)

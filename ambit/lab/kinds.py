@@ -40,14 +40,21 @@ def _check_distinct(nodes: Sequence[LabNode]) -> Sequence[LabNode]:
     return nodes
 
 
+class LabZtunnel(StrictModel):
+    """What each node's ztunnel is started with besides what the lab itself needs (docs/settings.md)."""
+
+    env: Mapping[str, str] = Field(default_factory=dict)
+
+
 class LabSpec(StrictModel):
-    """The nodes in their order, and what the cables between them and to the pods carry."""
+    """The nodes in their order, what the cables between them and to the pods carry, and settings of their ztunnels."""
 
     nodes: Annotated[
         Sequence[Annotated[LabNode, BeforeValidator(_as_node)]], Field(max_length=99), AfterValidator(_check_distinct)
     ] = ()
     # At least what IPv6 asks of every link (RFC 8200, section 5).
     mtu: Annotated[int, Field(ge=1280, le=65535)] = DEFAULT_MTU_BYTES
+    ztunnel: LabZtunnel = LabZtunnel()
 
 
 class Lab(KubernetesObject):

@@ -20,6 +20,14 @@ from mesh.ports import ZTUNNEL_ADMIN_PORT
 
 
 @dataclass(frozen=True, slots=True)
+class Environments:
+    """What a node's processes are started with, besides what they need themselves."""
+
+    agent: Mapping[str, str]
+    ztunnel: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One node; its processes and announcements run in the task group that started it."""
 
@@ -60,13 +68,15 @@ def start_node(
     folder: LabFolder,
     children: Children,
     tasks: asyncio.TaskGroup,
-    inherited: Mapping[str, str],
+    environments: Environments,
 ) -> Node:
     """Start a node's agent and ztunnel in its namespace, and the announcing of its pods."""
     files = folder.node(network.number)
-    own = (files, folder.mesh, network.namespace, inherited)
-    ztunnel = KeptProcess(mesh_processes.build_ztunnel(spec.name, network.number, *own), children)
-    agent = KeptProcess(mesh_processes.build_agent(spec.name, *own), children, lambda: enrolment.wake())
+    own = (files, folder.mesh, network.namespace)
+    ztunnel_spec = mesh_processes.build_ztunnel(spec.name, network.number, *own, environments.ztunnel)
+    ztunnel = KeptProcess(ztunnel_spec, children)
+    agent_spec = mesh_processes.build_agent(spec.name, *own, environments.agent)
+    agent = KeptProcess(agent_spec, children, lambda: enrolment.wake())
     enrolment = NodeEnrolment(spec.name, files.agent_socket, lambda: agent.starts)
     for process in (ztunnel, agent):
         tasks.create_task(process.run(), name=process.spec.name)

@@ -181,7 +181,7 @@ class Supervisor:
         lab = _find_lab(manifests)
         spec = lab.value.spec if lab is not None and isinstance(lab.value, Lab) else LabSpec()
         nodes = choose_nodes(spec, [manifest.value for manifest in manifests if isinstance(manifest.value, kinds.Pod)])
-        self._cluster = await start_cluster(self._host, self._name, nodes, spec.mtu)
+        self._cluster = await start_cluster(self._host, self._name, nodes, spec)
         if lab is not None:
             self._cluster.manifests[lab.key] = lab
         await progress(f"{len(nodes)} nodes stand: {', '.join(node.name for node in nodes)}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from ambit.lab.client import Lab
+from ambit.lab.settings import LabSettings
 from ambit.lab.sources import Source
 from mesh.kit.errors import AmbitError
 from tests.support import labs
@@ -141,3 +142,15 @@ def test_changed_spec_of_a_pod_is_refused_with_the_next_step(lab: Lab) -> None:
 def test_deleting_what_is_not_there_is_refused(lab: Lab) -> None:
     with pytest.raises(AmbitError, match="there is nothing called 'ghost' of kind pods in namespace 'default'"):
         lab.delete_object("pods", "ghost")
+
+
+def test_settings_of_the_lab_reach_its_ztunnels(settings: LabSettings) -> None:
+    spoken = """
+apiVersion: ambit.dev/v1alpha1
+kind: Lab
+metadata: {name: spoken}
+spec: {nodes: [node-1], ztunnel: {env: {LOG_FORMAT: json}}}
+"""
+    with Lab.up([labs.as_source(spoken)], settings=settings) as lab:
+        line = json.loads(lab.logs("ztunnel/node-1").splitlines()[0])
+        assert line["message"] == "started"

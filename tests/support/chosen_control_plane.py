@@ -4,7 +4,8 @@
 
 Then each line on stdin is an order, answered with one line when every client has taken it:
 `{"updated": {TYPE: {NAME: BASE64}}, "removed": {TYPE: [NAME]}}` gives `{"refused": [{"node", "type", "error"}]}`.
-TYPE is `address` or `authorization`, BASE64 the serialised resource. It ends with its stdin.
+TYPE is `address` or `authorization`, BASE64 the serialised resource. `{"reconnect": true}` ends every stream, and is
+answered when as many clients are back and know what there is. It ends with its stdin.
 
 A process of its own, because gRPC's threads do not survive the fork in which an isolated test runs. A node's token is
 its name; any identity is signed for any node.
@@ -23,6 +24,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from controller.app import GRPC_OPTIONS
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
 from controller.authority.certificate_requests import parse_request
 from controller.authority.root_store import load_or_create_root
@@ -86,10 +88,26 @@ def has_pending(hub: Hub) -> bool:
     return any(state.in_flight for state in states) or any(one.has_updates or one.has_removals for one in wanted)
 
 
-async def carry_out(hub: Hub, line: bytes) -> dict[str, list[dict[str, str]]]:
-    hub.publish(read_changes(json.loads(line)), hub.version + 1)
-    while has_pending(hub):  # noqa: ASYNC110  # the hub has no event for it, and needs none
+async def become_true(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # the hub has no event for it, and needs none
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def reconnect(hub: Hub) -> None:
+    count = len(hub.clients)
+    hub.close()
+    await become_true(lambda: not hub.clients)
+    hub.is_closing = False
+    await become_true(lambda: sum(len(one.session.types) == len(KINDS) for one in hub.clients) == count)
+
+
+async def carry_out(hub: Hub, line: bytes) -> dict[str, list[dict[str, str]]]:
+    order = json.loads(line)
+    if order.get("reconnect"):
+        await reconnect(hub)
+    else:
+        hub.publish(read_changes(order), hub.version + 1)
+    await become_true(lambda: not has_pending(hub))
     return {
         "refused": [
             {"node": client.node, "type": type_url, "error": state.last_error}
@@ -105,7 +123,7 @@ async def serve(folder: Path, address: str) -> None:
     authority = CertificateAuthority(load_or_create_root(folder, DEFAULT_TRUST_DOMAIN, read_clock()))
     metrics = ControllerMetrics()
     hub = Hub(metrics, SessionLimits())
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=GRPC_OPTIONS)
     handlers = [DiscoveryService(hub, authenticate, metrics).build_handler(), AnySigning(authority).build_handler()]
     server.add_generic_rpc_handlers(handlers)
     port = server.add_secure_port(f"{address}:0", ServingCertificate(authority, [address]).build_credentials())

@@ -366,6 +366,10 @@ class ChosenMesh:
             )
         self._order({"updated": {}, "removed": removed})
 
+    def reconnect(self) -> None:
+        """End every ztunnel's stream; returns when all are back and know what there is."""
+        self._order({"reconnect": True})
+
     def _order(self, order: dict[str, object]) -> list[dict[str, str]]:
         assert self.control_plane.stdin
         assert self.control_plane.stdout

@@ -13,9 +13,24 @@ from bench.loads import (
 from bench.pods import Memory
 from bench.report import Row
 from bench.samples import Measure, Samples, collect
-from bench.setups import AMBIENT_ACROSS, AMBIENT_SAME_NODE, ENVOY_PAIR, NO_MESH, NO_MESH_SAME_NODE, Setup
+from bench.setups import (
+    AMBIENT_ACROSS,
+    AMBIENT_SAME_NODE,
+    ENVOY_PAIR,
+    HAPROXY_PAIR,
+    NO_MESH,
+    NO_MESH_SAME_NODE,
+    Setup,
+)
 
-BASE = {NO_MESH: 50.0, NO_MESH_SAME_NODE: 40.0, AMBIENT_SAME_NODE: 60.0, AMBIENT_ACROSS: 90.0, ENVOY_PAIR: 130.0}
+BASE = {
+    NO_MESH: 50.0,
+    NO_MESH_SAME_NODE: 40.0,
+    AMBIENT_SAME_NODE: 60.0,
+    AMBIENT_ACROSS: 90.0,
+    ENVOY_PAIR: 130.0,
+    HAPROXY_PAIR: 120.0,
+}
 
 WITHOUT_HTTP = (THROUGHPUT_1, THROUGHPUT_8, LATENCY_P50, LATENCY_P99, CONNECTIONS)
 
