@@ -1,18 +1,17 @@
 """What idle connections take: memory of each ztunnel with 9,000 of them, beside Envoys with as many."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from bench.effort import QUICK, Effort, report_progress
+from bench.holding import held_connections
 from bench.pods import BenchLab, running_lab
-from bench.report import BenchError, Row, ours_at_most
+from bench.report import Row, ours_at_most
 from bench.setups import (
     AMBIENT,
     CLIENT,
-    ECHO_PORT,
     FAR,
     NODES,
     SIDECAR,
@@ -20,7 +19,6 @@ from bench.setups import (
     build_idle_container,
     build_namespace,
     build_pod,
-    python_program,
 )
 from bench.sidecar import sidecar_container, write_sidecar_files
 
@@ -71,19 +69,9 @@ def _hold(
 ) -> dict[str, float]:
     """How much each process has grown while so many connections are open."""
     report_progress(f"{count} connections in namespace {namespace}")
-    command = python_program("idle", lab.address(namespace, FAR), str(ECHO_PORT), str(count))
-    (stdin, ours), (said, stdout) = os.pipe(), os.pipe()
-    try:
-        with lab.lab.start(CLIENT, *command, namespace=namespace, streams=(stdin, stdout, 2)):
-            os.close(stdout)
-            with open(said, "rb", closefd=False) as answers:
-                if not answers.readline():
-                    raise BenchError(f"{count} connections could not be opened in namespace {namespace}")
-            time.sleep(SETTLE_SECONDS)
-            return {name: look() - before[name] for name, look in looks.items()}
-    finally:
-        for descriptor in (stdin, ours, said):
-            os.close(descriptor)
+    with held_connections(lab, namespace, lab.address(namespace, FAR), count):
+        time.sleep(SETTLE_SECONDS)
+        return {name: look() - before[name] for name, look in looks.items()}
 
 
 def _ztunnel(lab: BenchLab, node: str) -> Callable[[], float]:

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -41,18 +41,23 @@ TIMEOUT_SECONDS = 300
 def run(effort: Effort) -> list[Row]:
     """Measure step by step; raises BenchError when the child fails."""
     counts = QUICK_COUNTS if effort is QUICK else COUNTS
+    return [
+        row for found in measure_in_child(counts) for row in build_rows(found, is_last=found["count"] == COUNTS[-1])
+    ]
+
+
+def measure_in_child(counts: Sequence[int]) -> Iterator[dict[str, float]]:
+    """What `measure` finds, in namespaces of its own; raises BenchError when the child fails."""
     as_root_of_its_own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     command = ["unshare", *as_root_of_its_own, "--net", "--mount", sys.executable, "-m", "bench.state"]
-    rows = []
     with subprocess.Popen([*command, *map(str, counts)], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout
         for line in child.stdout:
             found = json.loads(line)
             report_progress(f"{found['count']:,} workloads: {found}")
-            rows += build_rows(found, is_last=found["count"] == COUNTS[-1])
+            yield found
         if child.wait(TIMEOUT_SECONDS) != 0:
             raise BenchError("the measuring child failed; what it said stands above")
-    return rows
 
 
 def build_rows(found: dict[str, float], *, is_last: bool) -> list[Row]:

@@ -83,6 +83,8 @@ pub struct MeshState {
     policies: OrdMap<PolicyKey, Arc<Policy>>,
     global_policies: Arc<[Arc<Policy>]>,
     namespace_policies: OrdMap<Arc<str>, Arc<[Arc<Policy>]>>,
+    /// Grows with each change of a policy.
+    policy_version: u64,
 }
 
 impl MeshState {
@@ -184,6 +186,12 @@ impl MeshState {
     /// The policy of this key (`namespace/name`).
     pub fn policy(&self, key: &str) -> Option<&Arc<Policy>> {
         self.policies.get(key)
+    }
+
+    /// Equal in two versions of one mesh whose policies are equal: then what was judged for an unchanged workload still
+    /// holds.
+    pub fn policy_version(&self) -> u64 {
+        self.policy_version
     }
 
     /// All policies, by key.

@@ -81,12 +81,33 @@ pub(crate) struct PodProxy {
     connections: RefCell<JoinSet<()>>,
     /// What is told of its connections.
     pub(crate) open: Rc<OpenConnections>,
+    /// By what they were judged last.
+    judged: RefCell<Option<Judged>>,
     /// Inbound connections that a changed policy may end.
     live: RefCell<Vec<Weak<Live>>>,
     /// Inbound tunnels.
     tunnels: RefCell<Vec<Weak<Tunnel>>>,
     ended: Signal,
     neighbours: Weak<Neighbours>,
+}
+
+/// What a verdict on a pod's connections depends on.
+#[derive(Clone)]
+struct Judged {
+    policy_version: u64,
+    workload: Option<Arc<Workload>>,
+}
+
+impl Judged {
+    /// Workloads are compared by their addresses in memory, which nothing else can have while they are held here.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_one = match (&self.workload, &other.workload) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        is_one && self.policy_version == other.policy_version
+    }
 }
 
 /// The pods that one worker serves.
@@ -187,6 +208,7 @@ impl PodProxy {
             draining: Cell::new(false),
             connections: RefCell::default(),
             open,
+            judged: RefCell::default(),
             live: RefCell::default(),
             tunnels: RefCell::default(),
             ended: Signal::default(),
@@ -286,14 +308,17 @@ impl PodProxy {
     }
 
     fn known_workload(&self) -> Option<Arc<Workload>> {
+        self.workload_in(&self.shared.mesh()).map(Arc::clone)
+    }
+
+    fn workload_in<'a>(&self, mesh: &'a MeshState) -> Option<&'a Arc<Workload>> {
         let Pod {
             name,
             namespace,
             service_account,
             ..
         } = &*self.pod;
-        let mesh = self.shared.mesh();
-        mesh.local_workload(namespace, name, service_account).map(Arc::clone)
+        mesh.local_workload(namespace, name, service_account)
     }
 
     async fn wait_for_workload(&self) -> Result<Arc<Workload>, String> {
@@ -356,8 +381,17 @@ impl PodProxy {
         self.tunnels.borrow_mut().push(Rc::downgrade(tunnel));
     }
 
-    /// End the inbound connections that `mesh` no longer permits.
+    /// End the inbound connections that `mesh` no longer permits. Most changes of a mesh are about other pods: then there is
+    /// nothing to judge anew.
     pub(crate) fn re_evaluate(&self, mesh: &MeshState) {
+        let now = Judged {
+            policy_version: mesh.policy_version(),
+            workload: self.workload_in(mesh).cloned(),
+        };
+        let last = self.judged.replace(Some(now.clone()));
+        if last.is_some_and(|last| last.is_same(&now)) {
+            return;
+        }
         let all: Vec<_> = self.live.borrow().iter().filter_map(Weak::upgrade).collect();
         for live in all {
             live.re_evaluate(mesh);

@@ -163,6 +163,7 @@ impl MeshState {
 
     pub(super) fn insert_policy(&mut self, policy: &Arc<Policy>) {
         self.remove_policy(policy.key.as_str());
+        self.policy_version += 1;
         self.policies.insert(policy.key.clone(), policy.clone());
         let by_key = |a: &Arc<Policy>, b: &Arc<Policy>| a.key.cmp(&b.key);
         match policy.scope {
@@ -181,6 +182,7 @@ impl MeshState {
 
     pub(super) fn remove_policy(&mut self, key: &str) -> Option<Arc<Policy>> {
         let policy = self.policies.remove(key)?;
+        self.policy_version += 1;
         let is_it = |other: &Arc<Policy>| other.key == policy.key;
         match policy.scope {
             PolicyScope::Global => self.global_policies = without(&self.global_policies, is_it).into(),
