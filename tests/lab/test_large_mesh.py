@@ -11,6 +11,7 @@ from tests.support.mesh import eventually, total
 
 PORT = 8080
 WORKLOADS = 60_000
+GRPC_DEFAULT_BYTES = 4 << 20
 FIRST_ADDRESS = IPv4Address("10.0.0.1")
 UPDATE = re.compile(r"state updated\t.*accepted=\"(\d+)\".*type=\"[^\"]*Address\"")
 
@@ -52,5 +53,9 @@ def test_sixty_thousand_workloads_come_once_and_stay_through_a_reconnect() -> No
         assert near.log().count("connected to the controller") == 2
         assert "no stream to the controller" in near.log()
         assert client.ask(server.address, PORT).server == "server"
-        assert total(near.metrics(), "istio_xds_connection_terminations_total") == 1
+        metrics = near.metrics()
+        assert total(metrics, "istio_xds_connection_terminations_total", reason="Error") == 1
+        address = "type.googleapis.com/istio.workload.Address"
+        assert total(metrics, "istio_xds_message_total", url=address) == len(updates(near))
+        assert total(metrics, "istio_xds_message_bytes_total", url=address) > GRPC_DEFAULT_BYTES
         assert not [line for line in near.access_lines() if line.error]

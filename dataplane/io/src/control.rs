@@ -77,6 +77,17 @@ pub enum ControlError {
     },
 }
 
+impl ControlError {
+    /// Why a stream ended, in Istio's words (`reason` of istio_xds_connection_terminations).
+    pub(crate) fn termination(&self) -> &'static str {
+        match self {
+            Self::Ended { .. } => "Complete",
+            Self::Refused { .. } => "Error",
+            Self::File { .. } | Self::Address { .. } | Self::Unreachable { .. } => "ConnectionError",
+        }
+    }
+}
+
 impl ControlPlane {
     /// Connect; the channel is ready for calls.
     pub async fn connect(&self) -> Result<Channel, ControlError> {

@@ -7,6 +7,7 @@ mod metrics;
 mod process;
 mod security;
 mod sockets;
+mod xds;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use metrics::Metrics;
 pub use security::SecurityCounters;
 pub(crate) use sockets::OpenSocket;
 pub use sockets::SocketCounts;
+pub use xds::XdsCounters;
 
 use crate::logging::{self, Fields, Level};
 

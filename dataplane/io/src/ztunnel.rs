@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ambit_core::identity::Identity;
 use ambit_core::mesh_state::{MeshSettings, Resource, ResourceType};
+use prost::Message;
 use prost_types::{Struct, Value, value::Kind};
 use tokio::sync::{mpsc, watch};
 
@@ -278,7 +279,8 @@ impl Ztunnel {
     pub fn open_discovery(&self, types: &[String]) -> Result<Discovery, ControlError> {
         let first = types.iter().map(|type_url| self.first_request(type_url)).collect();
         let opening = DiscoveryStream::open(&self.settings.discovery, first);
-        let stream = self.control.block_on(opening)?;
+        let stream = self.control.block_on(opening);
+        let stream = stream.inspect_err(|error| self.node.shared.metrics.xds.terminated(error.termination()))?;
         Ok(Discovery {
             stream: tokio::sync::Mutex::new(stream),
             requests: self.ending.subscribe(),
@@ -391,10 +393,7 @@ impl Discovery {
                 _ = closed.wait_for(|closed| *closed) => Err(ControlError::Ended { address: self.address.clone() }),
             }
         });
-        if response.is_err() {
-            self.shared.metrics.xds_terminations.fetch_add(1, Relaxed);
-        }
-        let response = response?;
+        let response = response.inspect_err(|error| self.shared.metrics.xds.terminated(error.termination()))?;
         let count = response.resources.len();
         let applied = self.apply(response);
         memory::give_back_after(count);
@@ -402,7 +401,10 @@ impl Discovery {
     }
 
     fn apply(&self, response: DeltaDiscoveryResponse) -> Applied {
-        self.shared.metrics.xds_messages.fetch_add(1, Relaxed);
+        self.shared
+            .metrics
+            .xds
+            .received(&response.type_url, response.encoded_len());
         let DeltaDiscoveryResponse {
             resources,
             type_url,

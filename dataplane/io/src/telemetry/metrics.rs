@@ -69,10 +69,8 @@ pub struct Metrics {
     pub proxies_started: AtomicU64,
     /// Proxies stopped.
     pub proxies_stopped: AtomicU64,
-    /// Discovery responses.
-    pub xds_messages: AtomicU64,
-    /// Discovery streams that ended.
-    pub xds_terminations: AtomicU64,
+    /// Of discovery.
+    pub xds: super::XdsCounters,
 }
 
 impl Metrics {
@@ -125,6 +123,7 @@ impl Metrics {
         self.sockets.render(&mut text);
         self.security.render(&mut text);
         self.dns.render(&mut text);
+        self.xds.render(&mut text);
         super::process::render(&mut text);
         let early = [
             ("reporter=\"destination\"", self.early_failures_inbound.load(Relaxed)),
@@ -163,18 +162,6 @@ impl Metrics {
                 "counter",
                 "Proxies stopped",
                 total(&self.proxies_stopped),
-            ),
-            (
-                "istio_xds_message",
-                "counter",
-                "Discovery responses",
-                total(&self.xds_messages),
-            ),
-            (
-                "istio_xds_connection_terminations",
-                "counter",
-                "Discovery streams that ended",
-                total(&self.xds_terminations),
             ),
             (
                 "ambit_log_lines_dropped",
