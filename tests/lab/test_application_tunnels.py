@@ -1,14 +1,22 @@
 """Pods that have an application tunnel: a waypoint behind ztunnel ("sandwich") that learns its clients from a PROXY
 header, read here by a real Envoy and a real HAProxy, or takes another port (ztunnel.md 3.3)."""
 
-import shutil
 from dataclasses import dataclass
 
 import pytest
 
 from ambit.demo.polling import wait_for
 from mesh.wire import workload_pb2 as pb
-from tests.support.chosen_mesh import ChosenMesh, Pod, Ztunnel, chosen_mesh, endpoint_of, gateway_by_name, service
+from tests.support.chosen_mesh import (
+    ChosenMesh,
+    Pod,
+    Ztunnel,
+    chosen_mesh,
+    endpoint_of,
+    find_program,
+    gateway_by_name,
+    service,
+)
 from tests.support.envoy import start_proxy_reader
 from tests.support.isolation import isolated
 from tests.support.mesh import total
@@ -68,10 +76,9 @@ def test_a_waypoint_learns_client_destination_identity_and_service() -> None:
         assert opened == 2
 
 
+@pytest.mark.skipif(find_program("haproxy") is None, reason="needs HAProxy: apt-get install haproxy")
 @isolated
 def test_haproxy_reads_the_header() -> None:
-    if shutil.which("haproxy") is None:
-        pytest.skip("needs HAProxy: apt-get install haproxy")
     with chosen_mesh() as mesh:
         sandwich = build(mesh, pb.ApplicationTunnel.PROXY)
         configuration = mesh.folder / "haproxy.cfg"

@@ -5,6 +5,7 @@ neighbour's connections is measured beside what they cost in peace.
 """
 
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -134,6 +135,9 @@ def ignore(pod: Pod) -> list[socket.socket]:
 
 @contextmanager
 def battlefield() -> Iterator[Battlefield]:
+    # The applications are threads of this process, and what they send without end takes a descriptor each time.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with chosen_mesh() as mesh:
         client = mesh.add_pod("client")
         attacked, neighbour = (mesh.add_pod(name, node="node-2") for name in ("attacked", "neighbour"))

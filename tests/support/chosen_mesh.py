@@ -18,6 +18,7 @@ The test's own namespace is the network that all pods and nodes are wired to, by
 import base64
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -139,7 +140,8 @@ class Host:
     def command(self, *command: str) -> list[str]:
         """The command, so that it runs inside, and dies with the test."""
         place = f"--net=/proc/{os.getpid()}/fd/{self.inside.fileno()}"
-        return ["setpriv", "--pdeathsig", "KILL", "nsenter", place, "--", *command]
+        program = find_program(command[0]) or command[0]
+        return ["setpriv", "--pdeathsig", "KILL", "nsenter", place, "--", program, *command[1:]]
 
     def execute(self, *command: str, stdin: str = "") -> str:
         """Run a program inside to its end; returns what it printed."""
@@ -437,6 +439,11 @@ def chosen_mesh() -> Iterator[ChosenMesh]:
         line = process.stdout.readline()
         assert line, "the control plane did not start"
         yield ChosenMesh(folder, process, json.loads(line)["port"], stack)
+
+
+def find_program(name: str) -> str | None:
+    """Where a program is; Debian keeps servers in places that are not on an ordinary user's PATH."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
 def read_answer(connection: socket.socket) -> Answer:
