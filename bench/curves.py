@@ -118,6 +118,8 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
         for name, curve in panel.curves.items():
             axes.plot(list(curve), list(curve.values()), marker="o", label=name)
         axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale="log", yscale=_scale(panel.curves))
+        if axes.get_yscale() == "linear":
+            axes.set_ylim(bottom=0)
         axes.grid(visible=True, which="major", alpha=0.3)
         axes.legend()
     path.parent.mkdir(exist_ok=True)
