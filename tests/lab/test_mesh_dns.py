@@ -48,7 +48,7 @@ def start_name_server(mesh: ChosenMesh, place: Host) -> None:
     records = [f"--host-record=big.example,198.51.100.{last}" for last in range(1, MANY + 1)]
     log = mesh.run(
         place,
-        *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"),
+        *("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"),
         *("--pid-file=", "--log-facility=-", "--log-queries", "--auth-ttl=60", "--auth-server=ns.zone.example"),
         *("--local=/example/", "--host-record=outside.example,198.51.100.200", "--txt-record=text.example,hello"),
         *("--srv-host=_web._tcp.example,outside.example,80,1,2", *records),

@@ -15,7 +15,7 @@ PORT = 8080
 def start_name_server(mesh: ChosenMesh, place: Host, *records: str) -> None:
     log = mesh.run(
         place,
-        *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"),
+        *("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"),
         *("--pid-file=", "--log-facility=-", "--log-queries", "--local=/example/", "--local-ttl=60"),
         *(f"--host-record={record}" for record in records),
     )
