@@ -3,8 +3,8 @@
     python -m tests.support.attacks NAME < ORDER        prints a JSON object a line: when it holds, when it is over
 
 The order: `host`, `certificate`, `key`, `root`, `authority`, `deaf` and `connections`. A flood begins again whenever
-the server has had enough of it; a hold opens its connections, says `{"held": N}` and keeps them. Both go on until
-their input ends.
+the server has had enough of it, and so does a churn, which breaks no rule; a hold opens its connections, says
+`{"held": N}` and keeps them. All go on until their input ends.
 The last line: `attempts` (tunnels begun), `ended` (by the server), `sent` bytes, and `answers` (GOAWAY codes by count).
 Standard library only, beside mesh_hbone.
 """
@@ -15,6 +15,7 @@ import select
 import socket
 import ssl
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -43,6 +44,8 @@ CANCEL = (8).to_bytes(4, "big")
 GIANT_BLOCK_BYTES = 1 << 20
 EARLY_BYTES = 1 << 16
 FRAMES_AT_ONCE = 200
+STREAMS_AT_ONCE = 50
+BEGUN_SECONDS = 0.005
 PATIENCE_SECONDS = 2.0
 
 Order = dict[str, Any]
@@ -97,6 +100,19 @@ FLOODS: dict[str, Bursts] = {
     "pings": pings,
     "giant-heads": giant_heads,
 }
+
+
+def late_resets(order: Order) -> Iterator[bytes]:
+    """Streams that are reset once their connections are there: to the framer, applications that come and go."""
+    head = connect_head(order["authority"])
+    for first in range(1, 1 << 30, 2 * STREAMS_AT_ONCE):
+        streams = range(first, first + 2 * STREAMS_AT_ONCE, 2)
+        yield b"".join(frame(HEADERS, END_HEADERS, stream, head) for stream in streams)
+        time.sleep(BEGUN_SECONDS)
+        yield b"".join(frame(RST_STREAM, 0, stream, CANCEL) for stream in streams)
+
+
+CHURNS: dict[str, Bursts] = {"late-resets": late_resets}
 
 
 def zero_windows(order: Order) -> bytes:
@@ -232,7 +248,7 @@ def main() -> None:
     os.nice(19)
     name = sys.argv[1]
     order = json.loads(sys.stdin.readline())
-    result = flood(order, FLOODS[name]) if name in FLOODS else hold(order, HOLDS[name])
+    result = flood(order, (FLOODS | CHURNS)[name]) if name in FLOODS | CHURNS else hold(order, HOLDS[name])
     say(result)
 
 

@@ -282,10 +282,17 @@ async fn admit_and_relay(
     };
     live.admit(&proxy.shared)
         .map_err(|text| refuse(Refused::new(401, Flag::Denied, text)))?;
-    let application = match header {
-        None => connect_application(proxy, client.address, live.destination).await,
-        // Boxed, so that other connections do not carry the room for it.
-        Some(header) => Box::pin(introduce(proxy, client.address, live.destination, header)).await,
+    let connect = async {
+        match header {
+            None => connect_application(proxy, client.address, live.destination).await,
+            // Boxed, so that other connections do not carry the room for it.
+            Some(header) => Box::pin(introduce(proxy, client.address, live.destination, header)).await,
+        }
+    };
+    let application = tokio::select! {
+        connected = connect => connected,
+        end = stream.failed() => Err(Refused::new(503, end.flag(), end.to_string())),
+        (flag, why) = live.ended() => Err(Refused::new(401, flag, why)),
     }
     .map_err(refuse)?;
     match proxy.shared.settings.baggage {

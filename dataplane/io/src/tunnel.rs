@@ -20,7 +20,8 @@ mod stream;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::future::ready;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -49,6 +50,9 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a tunnel that is not read looks whether it may be again.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// A peer's requests that are begun in one turn: each costs as much as dozens of messages of connections that are open.
+const BEGUN_AT_ONCE: usize = 4;
 
 /// A batch up to so many bytes may wait for others, and so many bytes in all: a larger one is worth its own write.
 const GATHER_BATCH: usize = 4 * 1024;
@@ -99,6 +103,8 @@ struct State {
     /// The beginning of a record whose end has not arrived.
     undecrypted: Vec<u8>,
     streams: HashMap<StreamId, Rc<Stream>>,
+    /// The peer's, not begun yet.
+    requests: VecDeque<Request>,
     pinged_at: Instant,
     /// The last PING has no answer, nor any other sign of life, yet.
     ping_unanswered: bool,
@@ -126,6 +132,7 @@ impl Tunnel {
             gathered: Vec::new(),
             undecrypted,
             streams: HashMap::new(),
+            requests: VecDeque::new(),
             pinged_at: Instant::now(),
             ping_unanswered: false,
             end: None,
@@ -209,10 +216,10 @@ impl Tunnel {
     pub(crate) async fn drive(self: &Rc<Self>, early: Vec<u8>, accept: &dyn Fn(Request)) -> TunnelEnd {
         self.flush();
         if !early.is_empty() {
-            self.receive_early(&early, accept);
+            self.receive_early(&early);
         }
         if !self.state.borrow().undecrypted.is_empty() {
-            self.receive(accept);
+            self.receive();
         }
         loop {
             let end = self.state.borrow().end.clone();
@@ -222,11 +229,34 @@ impl Tunnel {
                 self.release_streams();
                 return end;
             }
-            self.step(accept).await;
+            let is_crowded = self.begin_requests(accept);
+            if is_crowded {
+                // Whoever else is on this worker goes in between.
+                tokio::task::yield_now().await;
+            }
+            self.step(is_crowded).await;
         }
     }
 
-    async fn step(self: &Rc<Self>, accept: &dyn Fn(Request)) {
+    /// Begin the next of the peer's requests; returns whether more wait. What was reset meanwhile costs nothing.
+    fn begin_requests(&self, accept: &dyn Fn(Request)) -> bool {
+        let mut begun = 0;
+        while begun < BEGUN_AT_ONCE {
+            let next = self.state.borrow_mut().requests.pop_front();
+            match next {
+                Some(request) if request.stream.has_failed() => {}
+                Some(request) => {
+                    accept(request);
+                    begun += 1;
+                }
+                None => return false,
+            }
+        }
+        !self.state.borrow().requests.is_empty()
+    }
+
+    /// Do what is to be done next, or wait for it unless `is_crowded`.
+    async fn step(self: &Rc<Self>, is_crowded: bool) {
         let is_leaving = self.closing.get() && self.state.borrow().streams.is_empty();
         if is_leaving && self.may_leave() {
             self.say_goodbye();
@@ -251,15 +281,16 @@ impl Tunnel {
         };
         tokio::select! {
             biased;
-            ready = sockets::readable(&self.socket), if !is_paused => match ready {
-                Ok(()) => self.receive(accept),
+            result = sockets::readable(&self.socket), if !is_paused => match result {
+                Ok(()) => self.receive(),
                 Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
             },
-            ready = sockets::writable(&self.socket), if blocked => match ready {
+            result = sockets::writable(&self.socket), if blocked => match result {
                 Ok(()) => self.flush(),
                 Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
             },
             () = self.attention.wait() => self.flush(),
+            () = ready(()), if is_crowded => {}
             () = tokio::time::sleep_until(deadline) => self.check_alive(),
         }
     }
@@ -300,16 +331,14 @@ impl Tunnel {
 
     /// Tell every stream that there will be nothing more.
     fn release_streams(&self) {
-        let streams: Vec<_> = self
-            .state
-            .borrow_mut()
-            .streams
-            .drain()
-            .map(|(_, stream)| stream)
-            .collect();
-        for stream in streams {
+        let (streams, requests) = {
+            let mut state = self.state.borrow_mut();
+            (std::mem::take(&mut state.streams), std::mem::take(&mut state.requests))
+        };
+        for stream in streams.into_values() {
             stream.tunnel_ended();
         }
+        drop(requests); // They hold their streams, which hold us.
     }
 
     /// Send what is pending and what the framer wants said; wake the streams that waited for it.

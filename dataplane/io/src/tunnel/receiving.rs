@@ -20,8 +20,8 @@ enum Delivery {
 }
 
 impl Tunnel {
-    pub(super) fn receive(self: &Rc<Self>, accept: &dyn Fn(Request)) {
-        let result = INBOX.with_borrow_mut(|inbox| self.receive_into(inbox, accept));
+    pub(super) fn receive(self: &Rc<Self>) {
+        let result = INBOX.with_borrow_mut(|inbox| self.receive_into(inbox));
         match result {
             Ok(true) => {}
             Ok(false) => self.finish(TunnelEnd::Closed),
@@ -35,7 +35,7 @@ impl Tunnel {
     }
 
     /// One read of the socket, and all whole records of it. Returns false when the peer ended its direction.
-    fn receive_into(self: &Rc<Self>, inbox: &mut [u8], accept: &dyn Fn(Request)) -> Result<bool, TunnelEnd> {
+    fn receive_into(self: &Rc<Self>, inbox: &mut [u8]) -> Result<bool, TunnelEnd> {
         let kept = {
             let mut state = self.state.borrow_mut();
             let kept = state.undecrypted.len();
@@ -65,8 +65,7 @@ impl Tunnel {
                     position += size;
                     match content {
                         Opened::Content(range) => {
-                            if let Err(end) = self.unframe(&inbox[range.clone()], range.start, &mut deliveries, accept)
-                            {
+                            if let Err(end) = self.unframe(&inbox[range.clone()], range.start, &mut deliveries) {
                                 break Err(end);
                             }
                         }
@@ -88,9 +87,9 @@ impl Tunnel {
         result.map(|()| open)
     }
 
-    pub(super) fn receive_early(self: &Rc<Self>, early: &[u8], accept: &dyn Fn(Request)) {
+    pub(super) fn receive_early(self: &Rc<Self>, early: &[u8]) {
         let mut deliveries = Vec::new();
-        if let Err(end) = self.unframe(early, 0, &mut deliveries, accept) {
+        if let Err(end) = self.unframe(early, 0, &mut deliveries) {
             self.finish(end);
         }
         self.deliver(early, &deliveries);
@@ -103,7 +102,6 @@ impl Tunnel {
         content: &[u8],
         offset: usize,
         deliveries: &mut Vec<Delivery>,
-        accept: &dyn Fn(Request),
     ) -> Result<(), TunnelEnd> {
         let mut input = content;
         loop {
@@ -135,8 +133,7 @@ impl Tunnel {
                         stream.peer_finished();
                     }
                     state.streams.insert(id, Rc::clone(&stream));
-                    drop(state);
-                    accept(Request { stream, head });
+                    state.requests.push_back(Request { stream, head });
                 }
                 Event::Response {
                     stream,

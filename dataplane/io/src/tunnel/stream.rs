@@ -141,6 +141,11 @@ impl Stream {
         }
     }
 
+    /// Whether it ended before its time, by its peer or with its tunnel.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inbound.borrow().failure.is_some()
+    }
+
     // ---- what the tunnel's task reports
 
     pub(super) fn answered(&self, status: u16, mut told: Option<String>) {
@@ -222,6 +227,16 @@ impl Stream {
                 if let Some(failure) = inbound.failure.clone() {
                     return Err(self.explain(failure));
                 }
+            }
+            self.received.wait().await;
+        }
+    }
+
+    /// Wait for its end before its time. Nobody relays it meanwhile.
+    pub(crate) async fn failed(&self) -> RelayEnd {
+        loop {
+            if let Some(failure) = self.inbound.borrow().failure.clone() {
+                return self.explain(failure);
             }
             self.received.wait().await;
         }
@@ -442,21 +457,21 @@ impl Stream {
     /// From the tunnel to the application: what `deliver` could not hand on at once, and the end.
     async fn hand_on(&self, application: &TcpStream) -> Result<(), RelayEnd> {
         loop {
-            if self.write_backlog(application)? {
-                let (finished, failure) = {
-                    let inbound = self.inbound.borrow();
-                    (inbound.finished, inbound.failure.clone())
-                };
-                if finished {
-                    shutdown_write(application);
-                    return Ok(());
-                }
-                if let Some(failure) = failure {
-                    return Err(self.explain(failure));
-                }
-                self.received.wait().await;
-            } else {
-                sockets::writable(application).await.map_err(RelayEnd::Application)?;
+            let is_written = self.write_backlog(application)?;
+            let (finished, failure) = {
+                let inbound = self.inbound.borrow();
+                (inbound.finished, inbound.failure.clone())
+            };
+            if finished && is_written {
+                shutdown_write(application);
+                return Ok(());
+            }
+            if let Some(failure) = failure {
+                return Err(self.explain(failure));
+            }
+            tokio::select! {
+                ready = sockets::writable(application), if !is_written => ready.map_err(RelayEnd::Application)?,
+                () = self.received.wait() => {}
             }
         }
     }

@@ -223,6 +223,48 @@ fn an_application_that_resets_its_connection_resets_the_other_end() {
 }
 
 #[test]
+fn a_reset_ends_a_stream_whose_application_reads_nothing() {
+    local(async {
+        let ends = connect().await;
+        let (mut near, _far, near_outcome, far_outcome) = ends.carry().await;
+        let more_than_is_taken = vec![0; 64 << 20];
+        let stuck = Duration::from_millis(500);
+        let written = tokio::time::timeout(stuck, near.write_all(&more_than_is_taken)).await;
+        assert!(written.is_err(), "it waits for the reader");
+        near_outcome.abort();
+        assert!(matches!(
+            far_outcome.await.expect("no panic"),
+            Err(RelayEnd::PeerReset(_))
+        ));
+    });
+}
+
+#[test]
+fn a_tunnel_that_ends_leaves_no_request_behind() {
+    local(async {
+        let ends = connect().await;
+        let head = ConnectHead {
+            authority: "192.0.2.1:80",
+            ..ConnectHead::default()
+        };
+        for _ in 0..100 {
+            ends.client.open(&head).expect("opened");
+        }
+        ends.client.abort();
+        let Ends {
+            server: held, requests, ..
+        } = ends;
+        let server = Rc::downgrade(&held);
+        drop(held);
+        eventually(|| server.upgrade()?.state.borrow().end.is_some().then_some(())).await;
+        let begun = std::mem::take(&mut *requests.borrow_mut());
+        assert!(begun.len() < 100, "all of them have begun");
+        drop(begun);
+        eventually(|| (server.strong_count() == 0).then_some(())).await;
+    });
+}
+
+#[test]
 fn a_refusal_reaches_the_client_with_its_status() {
     local(async {
         let ends = connect().await;
