@@ -14,8 +14,10 @@ from ambit.lab.status import PodStatus, ProcessStatus
 HBONE_PORT = 15008
 
 WAYS = (
+    (Placement.ACROSS_NODES, Addressing.NAME),
     (Placement.ACROSS_NODES, Addressing.SERVICE),
     (Placement.ACROSS_NODES, Addressing.POD),
+    (Placement.ON_ONE_NODE, Addressing.NAME),
     (Placement.ON_ONE_NODE, Addressing.SERVICE),
     (Placement.ON_ONE_NODE, Addressing.POD),
     (Placement.FROM_OUTSIDE, Addressing.POD),

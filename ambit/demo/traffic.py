@@ -41,8 +41,9 @@ class Placement(StrEnum):
 
 
 class Addressing(StrEnum):
-    """Which address the client dials."""
+    """What the client dials."""
 
+    NAME = "by service name"
     SERVICE = "by service VIP"
     POD = "by pod IP"
 
@@ -112,7 +113,7 @@ def plan_requests(status: LabStatus, new_marker: Callable[[], str] = lambda: mak
 def _is_readable_way(client: PodStatus, server: PodStatus, addressing: Addressing) -> bool:
     """Whether a request from outside proves something: on the underlay, where its text must be seen, and to a pod.
 
-    Outside of the mesh, service addresses are kube-proxy's business, which a lab does without.
+    Outside of the mesh, services are the business of kube-proxy and the cluster's DNS.
     """
     return client.node != server.node and addressing is Addressing.POD
 
@@ -125,10 +126,13 @@ def build_request(
         placement = Placement.FROM_OUTSIDE
     else:
         placement = Placement.ON_ONE_NODE if client.node == server.node else Placement.ACROSS_NODES
-    by_service = addressing is Addressing.SERVICE
-    address = _of_family(service.addresses if by_service else server.addresses, family)
-    port = service.ports[0].port if by_service else SERVER_PORT
-    url = f"http://{f'[{address}]' if family == 6 else address}:{port}/?marker={marker}"
+    address = _of_family(server.addresses if addressing is Addressing.POD else service.addresses, family)
+    host = f"[{address}]" if family == 6 else address
+    if addressing is Addressing.NAME:
+        # The shortest form that means it where the client is.
+        host = service.name if client.namespace == service.namespace else f"{service.name}.{service.namespace}"
+    port = SERVER_PORT if addressing is Addressing.POD else service.ports[0].port
+    url = f"http://{host}:{port}/?marker={marker}"
     return Request(client, server, placement, addressing, family, url, marker)
 
 
@@ -140,8 +144,8 @@ def make_marker() -> str:
 def send(lab: Lab, request: Request) -> Answer:
     """Make the request with curl in the client's pod; what goes wrong with it is in the answer."""
     client = request.client
-    limit = ("--max-time", str(ANSWER_TIMEOUT_SECONDS))
-    command = ("curl", "--silent", "--show-error", *limit, "--output", "/dev/null", "--write-out", _REPORT, request.url)
+    options = ("--silent", "--show-error", "--max-time", str(ANSWER_TIMEOUT_SECONDS), f"--ipv{request.family}")
+    command = ("curl", *options, "--output", "/dev/null", "--write-out", _REPORT, request.url)
     try:
         done = lab.exec(client.name, *command, namespace=client.namespace, timeout=3 * ANSWER_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:

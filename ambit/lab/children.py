@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from ambit.lab.kernel import NetworkNamespace
+from ambit.lab.kernel import MountNamespace, NetworkNamespace
 from mesh.kit.errors import RefusedError
 
 
@@ -33,6 +34,7 @@ class Program:
     namespace: NetworkNamespace
     standard_streams: tuple[int, int, int]
     working_directory: str = "/"
+    files: MountNamespace | None = None
 
 
 class Child:
@@ -79,7 +81,7 @@ class Children:
         """Start a program in its namespace; raises CannotStartError. Blocks about a millisecond (vfork)."""
         stdin, stdout, stderr = program.standard_streams
         try:
-            with program.namespace.entered():
+            with program.namespace.entered(), program.files.entered() if program.files else nullcontext():
                 # start_new_session: signals typed at the caller's terminal are not for the lab's programs.
                 process = subprocess.Popen(
                     program.command,

@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
 from ambit.lab import mesh_processes
-from ambit.lab.addresses import NumberPool, pod_addresses
+from ambit.lab.addresses import Address, NumberPool, controller_addresses, pod_addresses
 from ambit.lab.children import Children, kill_everything_in
+from ambit.lab.cluster_dns import ClusterDns
 from ambit.lab.control import Json
 from ambit.lab.fields import Fields
 from ambit.lab.folder import LabFolder
-from ambit.lab.kernel import NetworkNamespace
+from ambit.lab.kernel import MountNamespace, NetworkNamespace
 from ambit.lab.kinds import LabNode, LabSpec
 from ambit.lab.kinds import Pod as PodKind
 from ambit.lab.kube_proxy import KubeProxy
@@ -28,10 +29,11 @@ from ambit.lab.network import LabNetwork
 from ambit.lab.nodes import Environments, Node, node_manifest, start_node
 from ambit.lab.objects import ObjectStore
 from ambit.lab.planning import Change, Verb, plan_changes
+from ambit.lab.pod_files import mount_pod_files, write_resolver
 from ambit.lab.pods import Pod, Sandbox
 from ambit.lab.processes import KeptProcess
 from ambit.lab.service_routes import build_service_routes
-from ambit.lab.services import Service, allocate, pool_of_services
+from ambit.lab.services import Service, allocate, is_headless, pool_of_services
 from ambit.lab.tasks import run_together
 from ambit.lab.topology import selects
 from controller.kinds import core
@@ -72,6 +74,7 @@ class Cluster:
     _objects: ObjectStore = field(init=False)
     _births: dict[ObjectKey, dict[str, Json]] = field(default_factory=dict)
     _pod_tasks: dict[ObjectKey, asyncio.Task[None]] = field(default_factory=dict)
+    _pod_files: dict[str, MountNamespace] = field(default_factory=dict)
     _service_numbers: NumberPool = field(default_factory=pool_of_services)
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _proxy: KubeProxy = field(init=False)
@@ -122,6 +125,15 @@ class Cluster:
             for key, pod in self.pods.items()
             if key.namespace == namespace and pod.is_ready and selects(selector, pod.value.labels)
         ]
+
+    def addresses_of_service(self, namespace: str, name: str) -> Sequence[Address] | None:
+        """What the service's name stands for; None when there is none."""
+        service = self.services.get(ObjectKey("", "Service", namespace, name))
+        if service is None:
+            return None
+        if is_headless(service.value):
+            return [address for pod in self.selected_pods(service) for address in pod.sandbox.addresses]
+        return service.addresses
 
     # Changing ---------------------------------------------------------------------------------------------------------
 
@@ -195,7 +207,8 @@ class Cluster:
         name = f"{key.namespace}_{key.name}"
         namespace = await self._network.run(self._network.network.add_pod, node.network, number, name)
         own_addresses = pod_addresses(node.network.number, number)
-        sandbox = Sandbox(change.node, node.underlay_address, number, own_addresses, namespace)
+        files = await self._files_of(key.namespace)
+        sandbox = Sandbox(change.node, node.underlay_address, number, own_addresses, namespace, files)
         labels = self._namespace_labels(key.namespace)
         pod = Pod(value, change.manifest, sandbox, self._publish_pod)
         pod.prepare(self.host.children, self._pod_environment(key.namespace), self.host.folder.logs)
@@ -205,6 +218,13 @@ class Cluster:
         self._publish_pod(pod)
         node.enrolment.add(announced)
         self._pod_tasks[key] = self.host.tasks.create_task(pod.run(), name=str(key))
+
+    async def _files_of(self, namespace: str) -> MountNamespace:
+        """What the pods of a namespace see of the file system: all of it, with a resolv.conf of their own."""
+        if namespace not in self._pod_files:
+            resolver = write_resolver(self.host.folder.resolver(namespace), controller_addresses(), namespace)
+            self._pod_files[namespace] = await self._network.run(mount_pod_files, resolver, self.host.folder.namespaces)
+        return self._pod_files[namespace]
 
     async def _remove_pod(self, key: ObjectKey) -> None:
         pod = self.pods[key]
@@ -305,6 +325,8 @@ async def start_cluster(host: Host, name: str, nodes: Sequence[LabNode], spec: L
     controller = KeptProcess(mesh_processes.build_controller(host.folder.mesh, underlay, host.inherited), host.children)
     host.tasks.create_task(controller.run(), name=controller.spec.name)
     cluster = Cluster(host, name, underlay, controller, _network=network)
+    await ClusterDns(cluster.addresses_of_service).start(controller_addresses())
+    write_resolver(host.folder.resolver(), controller_addresses())
     environments = Environments(host.inherited, {**host.inherited, **spec.ztunnel.env})
     for number, node in numbered:
         node_network = await network.run(network.network.add_node, number)

@@ -1,6 +1,7 @@
 """A lab's folder of plain files: all that a lab leaves on the machine while it stands, and its lock.
 
     <run folder>/<lab>/  lock  control.sock  supervisor.log  logs/  objects/  controller/  node-tokens  n1/  namespaces/
+                         resolv.conf  resolvers/
 
 Whoever holds the lock (flock) owns the folder: the supervisor, or `up` and `down` at work. The kernel drops the lock
 with its holder, so a folder that is not locked is what a crash left behind, and may be removed.
@@ -47,12 +48,17 @@ class LabFolder:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    def resolver(self, namespace: str = "") -> Path:
+        """The resolv.conf of the pods of a namespace, of the nodes without one."""
+        return self.path / "resolvers" / namespace if namespace else self.path / "resolv.conf"
+
     @property
     def mesh(self) -> MeshFolders:
         return MeshFolders(
             objects=self.path / "objects",
             controller_state=self.path / "controller",
             node_tokens=self.path / "node-tokens",
+            resolver=self.resolver(),
             logs=self.logs,
         )
 
@@ -64,7 +70,8 @@ class LabFolder:
 
     def create_contents(self) -> None:
         """Make the folders that are always there."""
-        for folder in (self.mesh.objects, self.mesh.controller_state, self.logs, self.namespaces):
+        folders = (self.mesh.objects, self.mesh.controller_state, self.logs, self.namespaces)
+        for folder in (*folders, self.path / "resolvers"):
             folder.mkdir(mode=0o700)
 
     def clear(self) -> None:

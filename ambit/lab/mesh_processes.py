@@ -48,6 +48,7 @@ class MeshFolders:
     objects: Path
     controller_state: Path
     node_tokens: Path
+    resolver: Path
     logs: Path
 
     @property
@@ -97,7 +98,7 @@ def build_agent(
         "ZTUNNEL_UDS_ADDRESS": str(files.ztunnel_socket),
         "AMBIT_AGENT_SOCKET": str(files.agent_socket),
         "AMBIENT_IPV6": "true",
-        "AMBIENT_DNS_CAPTURE": "false",
+        "AMBIENT_DNS_CAPTURE": "true",
     }
     return RunSpec(f"cni/{node}", _python("cni", "agent"), environment, namespace, folders.logs / f"cni_{node}.log")
 
@@ -118,6 +119,7 @@ def build_ztunnel(
         "NODE_NAME": node,
         "CLUSTER_ID": CLUSTER,
         "INPOD_UDS": str(files.ztunnel_socket),
+        "DNS_RESOLV_CONF": str(folders.resolver),
         "POD_NAME": f"ztunnel-{node}",
         "POD_NAMESPACE": MESH_NAMESPACE,
         "INSTANCE_IP": str(addresses.node_underlay_addresses(number)[0]),

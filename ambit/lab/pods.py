@@ -15,7 +15,7 @@ from ambit.lab.children import Children
 from ambit.lab.control import Json, Message
 from ambit.lab.enrolment import AnnouncedPod, Enrolment
 from ambit.lab.fields import Fields
-from ambit.lab.kernel import NetworkNamespace
+from ambit.lab.kernel import MountNamespace, NetworkNamespace
 from ambit.lab.kinds import Container, EnvironmentVariable
 from ambit.lab.manifests import Manifest
 from ambit.lab.processes import KeptProcess, RunSpec, RunState
@@ -32,13 +32,14 @@ _LISTENING = "0A"
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Where a pod lives: its node, its number there, its addresses and its network namespace."""
+    """Where a pod lives: its node, its number there, its addresses, its network namespace and the files it sees."""
 
     node: str
     node_address: Address
     number: int
     addresses: tuple[Address, ...]
     namespace: NetworkNamespace
+    files: MountNamespace
 
 
 @dataclass(slots=True, eq=False)
@@ -179,6 +180,7 @@ class Pod:
             namespace=self.sandbox.namespace,
             log=logs / container_log_name(key.namespace, key.name, container.name),
             working_directory=container.working_dir,
+            files=self.sandbox.files,
             restart_when=restart_rule(self.value.spec.restart_policy),
         )
 

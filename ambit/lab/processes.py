@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ambit.lab.children import CannotStartError, Child, Children, Program
-from ambit.lab.kernel import NetworkNamespace
+from ambit.lab.kernel import MountNamespace, NetworkNamespace
 from mesh.kit.errors import TransientError
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -53,6 +53,7 @@ class RunSpec:
     namespace: NetworkNamespace
     log: Path
     working_directory: str = "/"
+    files: MountNamespace | None = None
     restart_when: Callable[[int], bool] = lambda _status: True
 
 
@@ -212,6 +213,7 @@ class KeptProcess:
                     namespace=self.spec.namespace,
                     standard_streams=(nothing, log, log),
                     working_directory=self.spec.working_directory,
+                    files=self.spec.files,
                 )
             )
         finally:

@@ -220,7 +220,7 @@ class Supervisor:
         own = pod.containers[0].spec
         environment = {**own.environment, **fields.labels("environment")}
         streams = (stdin, stdout, stderr)
-        program = Program(command, environment, pod.sandbox.namespace, streams, own.working_directory)
+        program = Program(command, environment, pod.sandbox.namespace, streams, own.working_directory, own.files)
         try:
             child = cluster.host.children.start(program)
         except CannotStartError as error:
