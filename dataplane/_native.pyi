@@ -80,6 +80,7 @@ class ZtunnelSettings:
         node_id: str,
         node_metadata: Mapping[str, str],
         discovery: ControlPlane,
+        on_demand: bool,
         authority: ControlPlane,
         workers: int,
         traffic: TrafficSettings,
@@ -88,7 +89,8 @@ class ZtunnelSettings:
         stats_port: int,
         readiness_port: int,
     ) -> ZtunnelSettings:
-        """`workers` threads carry connections, at least 1; ports are TCP, admin's on loopback only."""
+        """`workers` threads carry connections, at least 1; ports are TCP, admin's on loopback only. `on_demand` asks
+        the controller for what connections need, instead of for the whole mesh."""
 
 @final
 class DiscoveryResponse:

@@ -7,8 +7,8 @@ from dataplane import ControlPlane, ZtunnelSettings
 from mesh.kit.errors import InvalidInputError
 from mesh.ports import ZTUNNEL_ADMIN_PORT, ZTUNNEL_METRICS_PORT, ZTUNNEL_READINESS_PORT
 from ztunnel.security import read_security_settings
-from ztunnel.traffic import read_traffic_settings
-from ztunnel.values import read_number, read_seconds
+from ztunnel.traffic import read_traffic_settings, serves_dns
+from ztunnel.values import read_number, read_seconds, read_switch
 
 DEFAULT_CONTROLLER = "https://istiod.istio-system.svc:15012"
 DEFAULT_ROOT_CA = "./var/run/secrets/istio/root-cert.pem"
@@ -53,6 +53,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             node_id=build_node_id(env),
             node_metadata=build_node_metadata(env, cluster_id),
             discovery=_control_plane(env, "XDS", cluster_id),
+            on_demand=read_on_demand(env),
             authority=_control_plane(env, "CA", cluster_id),
             workers=workers,
             traffic=read_traffic_settings(env, workers),
@@ -85,6 +86,17 @@ def build_node_id(env: Mapping[str, str]) -> str:
     namespace = env.get("POD_NAMESPACE", "")
     address = env.get("INSTANCE_IP", "1.1.1.1")
     return f"ztunnel~{address}~{env.get('POD_NAME', '')}.{namespace}~{namespace}.svc.cluster.local"
+
+
+def read_on_demand(env: Mapping[str, str]) -> bool:
+    """Whether the mesh is discovered on demand; then there is no DNS proxy, which has to know all names (4.3, 7)."""
+    on_demand = read_switch(env, "XDS_ON_DEMAND", False)
+    if on_demand and serves_dns(env):
+        raise InvalidInputError(
+            "XDS_ON_DEMAND=true and the DNS proxy exclude each other, because names that were not asked for are not "
+            "known; set ISTIO_META_DNS_CAPTURE=false here, and AMBIENT_DNS_CAPTURE=false at the node agent"
+        )
+    return on_demand
 
 
 def read_own_pod(env: Mapping[str, str]) -> tuple[str, str, str] | None:

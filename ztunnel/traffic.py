@@ -48,9 +48,14 @@ def read_traffic_settings(env: Mapping[str, str], workers: int) -> TrafficSettin
     )
 
 
+def serves_dns(env: Mapping[str, str]) -> bool:
+    """Whether pods' DNS is served (ztunnel.md 7)."""
+    return env.get("ISTIO_META_DNS_CAPTURE", "true").strip().lower() == "true"
+
+
 def _read_dns(env: Mapping[str, str]) -> tuple[str, str, str, str | None] | None:
     """Where pods' DNS is served, the name servers' file, the cluster's domain, and the namespace that breaks ties."""
-    if env.get("ISTIO_META_DNS_CAPTURE", "true").strip().lower() != "true":
+    if not serves_dns(env):
         return None
     address = env.get("ISTIO_META_DNS_PROXY_ADDR", "") or f"localhost:{DNS_CAPTURE_PORT}"
     return (

@@ -327,7 +327,11 @@ async def start_cluster(host: Host, name: str, nodes: Sequence[LabNode], spec: L
     cluster = Cluster(host, name, underlay, controller, _network=network)
     await ClusterDns(cluster.addresses_of_service).start(controller_addresses())
     write_resolver(host.folder.resolver(), controller_addresses())
-    environments = Environments(host.inherited, {**host.inherited, **spec.ztunnel.env})
+    # Redirected where it is served.
+    dns = spec.ztunnel.env.get("ISTIO_META_DNS_CAPTURE", "true")
+    environments = Environments(
+        agent={**host.inherited, "AMBIENT_DNS_CAPTURE": dns}, ztunnel={**host.inherited, **spec.ztunnel.env}
+    )
     for number, node in numbered:
         node_network = await network.run(network.network.add_node, number)
         cluster.nodes[node.name] = start_node(node, node_network, host.folder, host.children, host.tasks, environments)

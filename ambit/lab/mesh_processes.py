@@ -98,7 +98,6 @@ def build_agent(
         "ZTUNNEL_UDS_ADDRESS": str(files.ztunnel_socket),
         "AMBIT_AGENT_SOCKET": str(files.agent_socket),
         "AMBIENT_IPV6": "true",
-        "AMBIENT_DNS_CAPTURE": "true",
     }
     return RunSpec(f"cni/{node}", _python("cni", "agent"), environment, namespace, folders.logs / f"cni_{node}.log")
 

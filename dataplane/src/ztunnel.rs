@@ -182,7 +182,7 @@ pub(crate) struct ZtunnelSettings(Settings);
 #[pymethods]
 impl ZtunnelSettings {
     #[new]
-    #[pyo3(signature = (*, node_name, cluster_id, network, node_id, node_metadata, discovery, authority, workers, traffic, security, admin_port, stats_port, readiness_port))]
+    #[pyo3(signature = (*, node_name, cluster_id, network, node_id, node_metadata, discovery, on_demand, authority, workers, traffic, security, admin_port, stats_port, readiness_port))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of a Python class, each named at the call"
@@ -194,6 +194,7 @@ impl ZtunnelSettings {
         node_id: String,
         node_metadata: HashMap<String, String>,
         discovery: &Bound<'_, ControlPlane>,
+        on_demand: bool,
         authority: &Bound<'_, ControlPlane>,
         workers: usize,
         traffic: &Bound<'_, TrafficSettings>,
@@ -209,6 +210,7 @@ impl ZtunnelSettings {
             node_id,
             node_metadata,
             discovery: discovery.get().0.clone(),
+            on_demand,
             authority: authority.get().0.clone(),
             workers,
             traffic: traffic.get().0.clone(),

@@ -202,12 +202,13 @@ fn is_waypoint_of(state: &MeshState, workload: &Workload, local: IpAddr, ip: IpA
 fn names(state: &MeshState, reference: &GatewayAddress, workload: &Workload, local: IpAddr) -> bool {
     let (service, other) = match &reference.destination {
         GatewayDestination::Address(a) => (
-            state.service_by_vip(&a.network, a.ip, None),
+            state.service_by_vip(&a.network, a.ip, None).map(|service| &service.key),
             state.workload_by_ip(&a.network, a.ip),
         ),
-        GatewayDestination::Hostname(key) => (state.service(key.as_str()), state.workload_by_hostname(key)),
+        // It serves it, whether the service itself is known or not: on demand it may not be.
+        GatewayDestination::Hostname(key) => (Some(key), state.workload_by_hostname(key)),
     };
-    service.is_some_and(|s| state.is_endpoint(&s.key, &workload.uid))
+    service.is_some_and(|key| state.is_endpoint(key, &workload.uid))
         || other.is_some_and(|w| w.addresses().contains(&local))
 }
 

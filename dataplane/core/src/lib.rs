@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod balance;
+pub mod demand;
 pub mod dns;
 pub mod framing;
 pub mod hbone;

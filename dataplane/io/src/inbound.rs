@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ambit_core::demand::missing_inbound;
 use ambit_core::framing::{Connection, MalformedRequest, RequestHead};
 use ambit_core::hbone::{Authority, Baggage, parse_forwarded_host};
 use ambit_core::identity::Identity;
@@ -15,6 +16,7 @@ use ambit_core::proxy_protocol::ProxyHeader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::demand::Demand;
 use crate::labels;
 use crate::live::Live;
 use crate::penalty;
@@ -146,6 +148,10 @@ impl Refused {
 async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) {
     let started = Instant::now();
     let Request { stream, head } = request;
+    if let (Some(demand), Ok(head)) = (&proxy.shared.demand, &head) {
+        // Boxed, so that other connections do not carry the room for it.
+        Box::pin(learn_target(proxy, client, demand, head)).await;
+    }
     let Some((live, report, header)) = open_report(proxy, client, &stream, head, started) else {
         return;
     };
@@ -154,6 +160,29 @@ async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) 
     match admit_and_relay(proxy, client, &live, &stream, header).await {
         Ok(()) => report.complete(None),
         Err(refused) => report.complete(Some((refused.flag, &refused.text))),
+    }
+}
+
+/// Ask the controller for what is meant, where the mesh is discovered on demand. What stays unknown is refused as ever.
+async fn learn_target(proxy: &PodProxy, client: &Client, demand: &Demand, head: &RequestHead) {
+    let Ok(authority) = head.authority.parse::<Authority>() else {
+        return;
+    };
+    let decide = || {
+        let (mesh, workload) = (proxy.shared.mesh(), &client.workload);
+        let decided = decisions::decide_target(&mesh, workload, client.local.ip(), &authority);
+        let missing = decided.err().and_then(|refusal| missing_inbound(workload, &refusal));
+        ((), missing)
+    };
+    if let Err(unanswered) = demand.complete(decide).await {
+        let metrics = &proxy.shared.metrics;
+        report_early_failure(
+            metrics,
+            Direction::Inbound,
+            client.address,
+            client.local,
+            &unanswered.to_string(),
+        );
     }
 }
 

@@ -7,6 +7,7 @@ pub mod admin;
 mod busy_poll;
 pub mod certificates;
 pub mod control;
+mod demand;
 mod dns;
 mod gateway;
 pub mod handover;

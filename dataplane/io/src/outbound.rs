@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ambit_core::demand::missing_outbound;
 use ambit_core::framing::{self, OpenError};
 use ambit_core::hbone::{Forwarded, TraceParent};
 use ambit_core::identity::Identity;
-use ambit_core::mesh_state::Workload;
+use ambit_core::mesh_state::{MeshState, Workload};
 use ambit_core::socks5::{Reply, encode_reply};
 use ambit_core::upstream::{Dial, Upstream, decide_another, decide_upstream};
 use rustls::ClientConfig;
@@ -171,7 +172,19 @@ struct Way {
 impl Way {
     /// Decide by the mesh as it is now, which a long connection does not hold on to.
     async fn decide(proxy: &PodProxy, source: &Workload, dialled: SocketAddr) -> Result<Self, String> {
-        let decided = decide_upstream(&proxy.shared.mesh(), source, dialled, &mut || fastrand::u64(..));
+        let decide = |mesh: &MeshState| decide_upstream(mesh, source, dialled, &mut || fastrand::u64(..));
+        let decided = match &proxy.shared.demand {
+            None => decide(&proxy.shared.mesh()),
+            // Boxed, so that other connections do not carry the room for it.
+            Some(demand) => Box::pin(demand.complete(|| {
+                let mesh = proxy.shared.mesh();
+                let decided = decide(&mesh);
+                let missing = missing_outbound(&mesh, source, dialled, &decided);
+                (decided, missing)
+            }))
+            .await
+            .map_err(|error| error.to_string())?,
+        };
         Self::resolve(proxy, source, decided.map_err(|error| error.to_string())?).await
     }
 

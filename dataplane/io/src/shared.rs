@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::certificates::{Certificates, Need};
+use crate::demand::Demand;
 use crate::dns::NameServers;
 use crate::logging::Level;
 use crate::readiness::Readiness;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub(crate) tls: Arc<TlsRules>,
     /// Where what the mesh does not know is resolved.
     pub(crate) name_servers: NameServers,
+    /// What the controller was asked for, when the mesh is discovered on demand.
+    pub(crate) demand: Option<Demand>,
     mesh: ArcSwap<MeshState>,
     writer: Mutex<MeshWriter>,
     version: watch::Sender<u64>,
@@ -45,6 +48,7 @@ impl Shared {
         dry_run_level: Level,
         certificates: Certificates,
         tls: Arc<TlsRules>,
+        on_demand: bool,
     ) -> Arc<Self> {
         let writer = MeshWriter::new(mesh);
         Arc::new(Self {
@@ -55,6 +59,7 @@ impl Shared {
             dry_run_level,
             tls,
             name_servers: NameServers::default(),
+            demand: on_demand.then(Demand::default),
             mesh: ArcSwap::from_pointee(writer.snapshot()),
             writer: Mutex::new(writer),
             version: watch::Sender::new(0),

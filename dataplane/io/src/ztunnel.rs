@@ -50,6 +50,8 @@ pub struct Settings {
     pub node_metadata: HashMap<String, String>,
     /// Where discovery is.
     pub discovery: ControlPlane,
+    /// Ask it for what connections need, beside what this node's own pods are; otherwise for the whole mesh.
+    pub on_demand: bool,
     /// Where certificates come from.
     pub authority: ControlPlane,
     /// Threads that carry connections.
@@ -93,6 +95,7 @@ impl Ztunnel {
             security.dry_run_level,
             certificates,
             tls,
+            settings.on_demand,
         );
         let workers = (0..settings.workers.max(1))
             .map(|index| WorkerHandle::start(index, Arc::clone(&shared)))
@@ -281,6 +284,9 @@ impl Ztunnel {
         let opening = DiscoveryStream::open(&self.settings.discovery, first);
         let stream = self.control.block_on(opening);
         let stream = stream.inspect_err(|error| self.node.shared.metrics.xds.terminated(error.termination()))?;
+        if let Some(demand) = &self.node.shared.demand {
+            demand.connected(stream.requests());
+        }
         Ok(Discovery {
             stream: tokio::sync::Mutex::new(stream),
             requests: self.ending.subscribe(),
@@ -311,9 +317,14 @@ impl Ztunnel {
                 .shared
                 .with_writer(|writer| writer.versions(resource_type).map(owned).collect())
         });
+        // Everything, and then not: the way to say "nothing yet" (ztunnel.md 4.3). No name at all is everything.
+        let is_partial = self.settings.on_demand && type_url == ADDRESS_TYPE;
+        let everything: Vec<_> = is_partial.then(|| "*".to_owned()).into_iter().collect();
         DeltaDiscoveryRequest {
             node: Some(node),
             type_url: type_url.to_owned(),
+            resource_names_subscribe: everything.clone(),
+            resource_names_unsubscribe: everything,
             initial_resource_versions: versions.unwrap_or_default(),
             ..DeltaDiscoveryRequest::default()
         }
@@ -426,6 +437,14 @@ impl Discovery {
             ResourceType::Address => writer.apply_addresses(&views, &removed_resources),
             ResourceType::Authorization => writer.apply_authorizations(&views, &removed_resources),
         });
+        if let Some(demand) = self
+            .shared
+            .demand
+            .as_ref()
+            .filter(|_| resource_type == ResourceType::Address)
+        {
+            demand.answered(views.iter().map(|resource| resource.name), &removed_resources);
+        }
         let rejections = applied
             .rejected
             .into_iter()

@@ -67,6 +67,7 @@ def test_metadata_can_be_added_by_the_environment() -> None:
         ("TLS12_ENABLED", "true"),
         ("COMPLIANCE_POLICY", "fips"),
         ("AUTHZ_POLICY_INFO_LOGGING", "yes"),
+        ("XDS_ON_DEMAND", "yes"),
     ],
 )
 def test_what_the_traffic_cannot_be_set_to_is_refused_with_the_variable_named(name: str, text: str) -> None:
@@ -102,6 +103,12 @@ def test_every_setting_of_the_traffic_is_taken() -> None:
             "AUTHZ_POLICY_INFO_LOGGING": "true",
         }
     )
+
+
+def test_discovery_on_demand_and_the_dns_proxy_exclude_each_other() -> None:
+    read_settings({"XDS_ON_DEMAND": "true", "ISTIO_META_DNS_CAPTURE": "false"})
+    with pytest.raises(InvalidInputError, match="ISTIO_META_DNS_CAPTURE=false"):
+        read_settings({"XDS_ON_DEMAND": "true"})
 
 
 def test_one_listener_a_port_cannot_serve_several_workers() -> None:

@@ -179,6 +179,11 @@ impl DiscoveryStream {
         }
     }
 
+    /// Where to put further requests.
+    pub(crate) fn requests(&self) -> mpsc::Sender<DeltaDiscoveryRequest> {
+        self.requests.clone()
+    }
+
     /// Send another request.
     pub async fn send(&self, request: DeltaDiscoveryRequest) -> Result<(), ControlError> {
         self.requests.send(request).await.map_err(|_| ControlError::Ended {
