@@ -1,22 +1,42 @@
 """Certificates of short life, renewed under traffic; and handshakes that need a post-quantum key exchange."""
 
+import base64
 import json
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any  # JSON
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from controller.authority.root_store import load_or_create_root
 from mesh import ports
 from tests.support.chosen_mesh import Ztunnel, chosen_mesh
 from tests.support.isolation import isolated
 from tests.support.mesh import total
+from tests.support.mesh_certificates import Authority, read_authority
 
 PORT = 8080
 LIFETIME_SECONDS = 4
 NODES = {"client": "node-1", "server": "node-2"}
 
 
-def serial(ztunnel: Ztunnel, identity: str) -> str:
+def certificate(ztunnel: Ztunnel, identity: str) -> dict[str, Any]:
+    """The entry of an identity in the dump."""
     dump = json.loads(ztunnel.fetch("/config_dump", ports.ZTUNNEL_ADMIN_PORT))
     (found,) = [one for one in dump["certificates"] if one["identity"] == identity]
-    return str(found["certChain"][0]["serialNumber"])
+    assert isinstance(found, dict)
+    return found
+
+
+def serial(ztunnel: Ztunnel, identity: str) -> str:
+    return str(certificate(ztunnel, identity)["certChain"][0]["serialNumber"])
+
+
+def parse(dumped: list[dict[str, str]]) -> list[x509.Certificate]:
+    return [x509.load_pem_x509_certificate(base64.b64decode(one["pem"])) for one in dumped]
 
 
 @isolated
@@ -43,6 +63,53 @@ def test_certificates_of_seconds_are_renewed_while_traffic_flows() -> None:
             assert not [line for line in ztunnel.access_lines() if line.error]
             assert total(ztunnel.metrics(), "istio_tcp_connections_failed_total") == 0
             assert "certificate fetched" in ztunnel.log()
+
+
+@isolated
+def test_a_root_is_replaced_while_traffic_flows() -> None:
+    with chosen_mesh() as mesh:
+        client, server = (mesh.add_pod(name, node=node) for name, node in NODES.items())
+        mesh.tell(client.workload(), server.workload())
+        # Tunnels are given up soon, and the clients' node renews less often: old and new certificates meet.
+        pool = {"POOL_UNUSED_RELEASE_TIMEOUT": "100ms"}
+        near = mesh.start_ztunnel(NODES["client"], SECRET_TTL=f"{2 * LIFETIME_SECONDS}s", **pool)
+        far = mesh.start_ztunnel(NODES["server"], SECRET_TTL=f"{LIFETIME_SECONDS}s", **pool)
+        server.serve(PORT)
+        (mesh.folder / "next").mkdir()
+        load_or_create_root(mesh.folder / "next", "cluster.local", datetime.now(UTC))
+        old, new = read_authority(mesh.authority), read_authority(mesh.folder / "next")
+        ends = ((near, client.identity), (far, server.identity))
+
+        def ask_until(is_true: Callable[[Ztunnel, str], bool]) -> None:
+            deadline = time.monotonic() + 4 * LIFETIME_SECONDS
+            while not all(is_true(*end) for end in ends):
+                assert time.monotonic() < deadline, [certificate(*end) for end in ends]
+                assert client.ask(server.address, PORT).server == "server", (near.log(), far.log())
+
+        def trust(*trusted: Authority) -> None:
+            bundle = mesh.folder / "bundle.pem"
+            bundle.write_bytes(b"".join(one.certificate.public_bytes(Encoding.PEM) for one in trusted))
+            bundle.rename(mesh.authority / "bundle.pem")
+            serials = {one.certificate.serial_number for one in trusted}
+            ask_until(lambda *end: {root.serial_number for root in parse(certificate(*end)["rootCerts"])} == serials)
+
+        def is_signed_by_new(ztunnel: Ztunnel, identity: str) -> bool:
+            leaf = parse(certificate(ztunnel, identity)["certChain"])[0]
+            try:
+                leaf.verify_directly_issued_by(new.certificate)
+            except InvalidSignature:
+                return False
+            return True
+
+        trust(old)
+        trust(old, new)
+        (mesh.folder / "next").rename(mesh.authority / "next")
+        ask_until(is_signed_by_new)
+        trust(new)
+        assert client.ask(server.address, PORT).server == "server"
+        for ztunnel, _ in ends:
+            assert not [line for line in ztunnel.access_lines() if line.error]
+            assert total(ztunnel.metrics(), "istio_tcp_connections_failed_total") == 0
 
 
 @isolated

@@ -53,10 +53,13 @@ def authenticate(header: str | None) -> str | None:
 
 
 class AnySigning:
-    """Certificates for whatever is asked for."""
+    """Certificates for whatever is asked for, by the root in a folder.
 
-    def __init__(self, authority: CertificateAuthority) -> None:
-        self._authority = authority
+    A folder `next` in it is the root that signs instead; a file `bundle.pem` is what is trusted instead of that root.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def build_handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
         method = grpc.unary_unary_rpc_method_handler(self._create)
@@ -67,8 +70,16 @@ class AnySigning:
         identity = SpiffeIdentity.parse(request.metadata.fields[IDENTITY_FIELD].string_value)
         lifetime = timedelta(seconds=request.validity_duration)
         key = parse_request(request.csr)
-        chain = self._authority.sign_workload(key, identity, lifetime, read_clock())
+        following, bundle = self._folder / "next", self._folder / "bundle.pem"
+        signer = read_root(following if following.exists() else self._folder)
+        chain = list(signer.sign_workload(key, identity, lifetime, read_clock()))
+        if bundle.exists():
+            chain[-1] = bundle.read_text()
         return IstioCertificateResponse(cert_chain=chain).SerializeToString()
+
+
+def read_root(folder: Path) -> CertificateAuthority:
+    return CertificateAuthority(load_or_create_root(folder, DEFAULT_TRUST_DOMAIN, read_clock()))
 
 
 def read_changes(order: dict[str, dict[str, dict[str, str] | list[str]]]) -> dict[str, ResourceChanges]:
@@ -120,11 +131,11 @@ async def carry_out(hub: Hub, line: bytes) -> dict[str, list[dict[str, str]]]:
 
 async def serve(folder: Path, address: str) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = CertificateAuthority(load_or_create_root(folder, DEFAULT_TRUST_DOMAIN, read_clock()))
+    authority = read_root(folder)
     metrics = ControllerMetrics()
     hub = Hub(metrics, SessionLimits())
     server = grpc.aio.server(options=GRPC_OPTIONS)
-    handlers = [DiscoveryService(hub, authenticate, metrics).build_handler(), AnySigning(authority).build_handler()]
+    handlers = [DiscoveryService(hub, authenticate, metrics).build_handler(), AnySigning(folder).build_handler()]
     server.add_generic_rpc_handlers(handlers)
     port = server.add_secure_port(f"{address}:0", ServingCertificate(authority, [address]).build_credentials())
     await server.start()
