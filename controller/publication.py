@@ -3,6 +3,9 @@
     object that changed          what depends on it
     Pod                          its workload
     Service                      the service; workloads of its namespace (whose `services` it may enter or leave)
+    ServiceEntry                 its hosts, and others that lose or win a host or an address by it; their endpoints;
+                                 workloads of its namespace, if it selects
+    WorkloadEntry                its workload
     Node                         workloads on that node (locality)
     Namespace                    services of that namespace (traffic distribution), its workloads (node-local)
     AuthorizationPolicy          itself; workloads of its namespace if it selects, all if it does so from the root
@@ -17,9 +20,20 @@ from dataclasses import dataclass, field
 
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.meta import ObjectKey
+from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
-from controller.registry import policies, services, workloads
-from controller.registry.names import MeshSettings, name_pod, name_policy, name_service
+from controller.registry import entries, policies, services, workloads
+from controller.registry.entries import EntryHosts
+from controller.registry.names import (
+    MeshSettings,
+    name_entry,
+    name_host,
+    name_hosted,
+    name_pod,
+    name_policy,
+    name_service,
+)
+from controller.registry.workloads import Workload
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
@@ -40,20 +54,34 @@ class _Touched:
 
     pods: set[tuple[str, str]] = field(default_factory=set)
     services: set[tuple[str, str]] = field(default_factory=set)
+    hosts: set[tuple[str, str]] = field(default_factory=set)
+    entries: set[tuple[str, str]] = field(default_factory=set)
+    workload_entries: set[tuple[str, str]] = field(default_factory=set)
     policies: set[tuple[str, str]] = field(default_factory=set)
     peer_namespaces: set[str] = field(default_factory=set)
 
 
 def build_changes(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], settings: MeshSettings) -> Publication:
     """The resources that the change of the objects `keys` from `old` to `new` may have changed."""
-    touched = _find_touched(old, new, keys, settings)
-    builder = _Builder(new, settings)
+    hosts = EntryHosts(new, settings)
+    touched = _find_touched(old, new, keys, settings, hosts)
+    builder = _Builder(new, settings, hosts)
     authorization, address = _Changes(), _Changes()
     for namespace, name in touched.policies:
         authorization.put(name_policy(namespace, name), builder.build_policy(namespace, name))
     _put_converted(authorization, old, new, touched.peer_namespaces, settings)
     for namespace, name in touched.services:
         address.put(name_service(settings, namespace, name), builder.build_service(namespace, name))
+    for namespace, host in touched.hosts:
+        address.put(name_hosted(namespace, host), builder.build_host(namespace, host))
+    for namespace, name in touched.entries:
+        for snapshot in (old, new):
+            for gone in builder.endpoint_names(snapshot, namespace, name):
+                address.put(gone, None)
+        for resource in builder.build_endpoints(namespace, name):
+            address.put(resource.name, resource)
+    for namespace, name in touched.workload_entries:
+        address.put(name_entry(settings, namespace, name), builder.build_entry(namespace, name))
     for namespace, name in touched.pods:
         address.put(name_pod(settings.cluster_id, namespace, name), builder.build_workload(namespace, name))
     return {AUTHORIZATION_TYPE: authorization.finish(), ADDRESS_TYPE: address.finish()}
@@ -79,10 +107,12 @@ class _Changes:
 class _Builder:
     """Builds resources from one snapshot. Services are seen once per namespace, not once per pod."""
 
-    def __init__(self, snapshot: Snapshot, settings: MeshSettings) -> None:
+    def __init__(self, snapshot: Snapshot, settings: MeshSettings, hosts: EntryHosts) -> None:
         self._snapshot = snapshot
         self._settings = settings
+        self._hosts = hosts
         self._services: dict[str, dict[str, tuple[Service, services.Service]]] = {}
+        self._entry_services: dict[str, list[tuple[ServiceEntry, services.Service]]] = {}
 
     def build_policy(self, namespace: str, name: str) -> Resource | None:
         policy = self._snapshot.find(AuthorizationPolicy, namespace, name)
@@ -92,25 +122,65 @@ class _Builder:
         return build_resource(AUTHORIZATION_TYPE, name_policy(namespace, name), message)
 
     def build_service(self, namespace: str, name: str) -> Resource | None:
+        """The Service's; without one, that of the entry that has its host."""
         if name not in self._find_services(namespace):
-            return None
+            return self.build_host(namespace, name_host(self._settings, namespace, name))
         _, service = self._find_services(namespace)[name]
-        keys = addresses.find_service_keys(service)
-        return build_resource(ADDRESS_TYPE, service.resource_name, addresses.translate_service(service), keys)
+        return _build_service_resource(service)
+
+    def build_host(self, namespace: str, name: str) -> Resource | None:
+        host = self._hosts.by_place.get((namespace, name))
+        return _build_service_resource(entries.build_host_service(host)) if host else None
+
+    def build_endpoints(self, namespace: str, name: str) -> Iterator[Resource]:
+        entry = self._snapshot.find(ServiceEntry, namespace, name)
+        if entry is not None:
+            hosts = [entries.build_host_service(host) for host in self._hosts.hosts_of(entry)]
+            for workload in entries.build_endpoints(entry, hosts, self._settings):
+                yield self._build_workload_resource(workload)
+
+    def endpoint_names(self, snapshot: Snapshot, namespace: str, name: str) -> Iterator[str]:
+        entry = snapshot.find(ServiceEntry, namespace, name)
+        return entries.endpoint_names(entry, self._settings) if entry else iter(())
+
+    def build_entry(self, namespace: str, name: str) -> Resource | None:
+        entry = self._snapshot.find(WorkloadEntry, namespace, name)
+        if entry is None:
+            return None
+        labels = entry.all_labels
+        names = policies.find_policy_names(self._snapshot, namespace, labels, self._settings)
+        return self._build_workload_resource(
+            entries.build_entry(entry, self._find_selecting(namespace, labels), names, self._settings)
+        )
 
     def build_workload(self, namespace: str, name: str) -> Resource | None:
         pod = self._snapshot.find(Pod, namespace, name)
         if pod is None or not workloads.is_published(pod):
             return None
         node = self._snapshot.find(Node, "", pod.spec.node_name or "")
-        known = self._find_services(namespace).values()
-        selecting = [service for source, service in known if services.selects(source, pod.labels)]
+        selecting = self._find_selecting(namespace, pod.labels)
         names = policies.find_policy_names(self._snapshot, namespace, pod.labels, self._settings)
         owner = self._snapshot.find(Namespace, "", namespace)
         workload = workloads.build_workload(pod, node, owner, selecting, names, self._settings)
+        return self._build_workload_resource(workload)
+
+    def _build_workload_resource(self, workload: Workload) -> Resource:
         message = addresses.translate_workload(workload, self._settings)
         aliases, keys = addresses.find_workload_aliases(workload), addresses.find_workload_keys(workload)
         return build_resource(ADDRESS_TYPE, workload.uid, message, aliases, keys)
+
+    def _find_selecting(self, namespace: str, labels: Mapping[str, str]) -> list[services.Service]:
+        """The services, of both kinds, that select a workload with `labels`."""
+        known = self._find_services(namespace).values()
+        selecting = [service for source, service in known if services.selects(source, labels)]
+        if namespace not in self._entry_services:
+            self._entry_services[namespace] = [
+                (host.entry, entries.build_host_service(host))
+                for host in self._hosts.by_namespace.get(namespace, ())
+                if host.entry.selector
+            ]
+        hosts = self._entry_services[namespace]
+        return selecting + [service for entry, service in hosts if policies.matches(entry.selector, labels)]
 
     def _find_services(self, namespace: str) -> dict[str, tuple[Service, services.Service]]:
         if namespace not in self._services:
@@ -123,7 +193,15 @@ class _Builder:
         return self._services[namespace]
 
 
-def _find_touched(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], settings: MeshSettings) -> _Touched:
+def _build_service_resource(service: services.Service) -> Resource:
+    keys = addresses.find_service_keys(service)
+    return build_resource(ADDRESS_TYPE, service.resource_name, addresses.translate_service(service), keys)
+
+
+def _find_touched(
+    old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], settings: MeshSettings, hosts: EntryHosts
+) -> _Touched:
+    keys = list(keys)
     touched = _Touched()
     nodes: set[str] = set()
     whole_namespaces: set[str] = set()
@@ -133,6 +211,8 @@ def _find_touched(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], setti
         match key.kind:
             case Pod.__name__:
                 touched.pods.add((place, key.name))
+            case WorkloadEntry.__name__:
+                touched.workload_entries.add((place, key.name))
             case Node.__name__:
                 nodes.add(key.name)
             case Service.__name__:
@@ -150,15 +230,35 @@ def _find_touched(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], setti
                 touched.peer_namespaces.add(place)
                 whole_namespaces.add(place)
                 is_whole_mesh |= place == settings.root_namespace
+    whole_namespaces |= _touch_hosts(touched, keys, EntryHosts(old, settings), hosts)
     if is_whole_mesh:
         touched.peer_namespaces |= {policy.namespace for policy in new.objects(PeerAuthentication)}
         touched.pods |= {(pod.namespace, pod.name) for pod in new.objects(Pod)}
+        touched.workload_entries |= {(entry.namespace, entry.name) for entry in new.objects(WorkloadEntry)}
         return touched
     for namespace in whole_namespaces:
         touched.pods |= {(namespace, pod.name) for pod in new.objects_in(Pod, namespace)}
+        touched.workload_entries |= {(namespace, entry.name) for entry in new.objects_in(WorkloadEntry, namespace)}
     if nodes:
         touched.pods |= {(pod.namespace, pod.name) for pod in new.objects(Pod) if pod.spec.node_name in nodes}
     return touched
+
+
+def _touch_hosts(touched: _Touched, keys: Iterable[ObjectKey], before: EntryHosts, after: EntryHosts) -> set[str]:
+    """What changes of hosts touch, which a Service may take too; returns the namespaces whose workloads they select."""
+    changed = [key for key in keys if key.kind in (ServiceEntry.__name__, Service.__name__)]
+    if not changed:
+        return set()
+    places = before.by_place.keys() | after.by_place.keys()
+    touched.hosts |= {place for place in places if before.by_place.get(place) != after.by_place.get(place)}
+    touched.entries |= {(key.namespace, key.name) for key in changed if key.kind == ServiceEntry.__name__}
+    selecting = set()
+    for place in touched.hosts:
+        for host in filter(None, (before.by_place.get(place), after.by_place.get(place))):
+            touched.entries.add((host.entry.namespace, host.entry.name))
+            if host.entry.selector:
+                selecting.add(host.entry.namespace)
+    return selecting
 
 
 def _has_selector(snapshot: Snapshot, namespace: str, name: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
 from controller.kinds.meta import KubernetesObject
+from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
 
 Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
@@ -20,6 +21,14 @@ def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], ty
 
 
 CATALOGUE: Catalogue = build_catalogue(
-    AuthorizationPolicy, Namespace, Node, PeerAuthentication, Pod, Service, ServiceAccount
+    AuthorizationPolicy,
+    Namespace,
+    Node,
+    PeerAuthentication,
+    Pod,
+    Service,
+    ServiceAccount,
+    ServiceEntry,
+    WorkloadEntry,
 )
 """What the controller reads. The lab adds its own kind to a copy of this."""

@@ -4,6 +4,7 @@ Names are Istio ambient's (facts of the control plane, sections 2 and 3), so tha
 """
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from controller.kinds.core import IpAddress
 from mesh.identity import DEFAULT_TRUST_DOMAIN
@@ -38,8 +39,23 @@ def name_host(settings: MeshSettings, namespace: str, name: str) -> str:
 
 
 def name_service(settings: MeshSettings, namespace: str, name: str) -> str:
-    """A service's resource name: `namespace/hostname`."""
-    return f"{namespace}/{name_host(settings, namespace, name)}"
+    """A Service's resource name."""
+    return name_hosted(namespace, name_host(settings, namespace, name))
+
+
+def name_hosted(namespace: str, host: str) -> str:
+    """The resource name of whatever has a host name: `namespace/hostname`."""
+    return f"{namespace}/{host}"
+
+
+def name_entry(settings: MeshSettings, namespace: str, name: str) -> str:
+    """The resource name, and uid, of a WorkloadEntry."""
+    return f"{settings.cluster_id}/networking.istio.io/WorkloadEntry/{namespace}/{name}"
+
+
+def name_entry_endpoint(settings: MeshSettings, namespace: str, name: str, address: str) -> str:
+    """The resource name, and uid, of an endpoint of a ServiceEntry."""
+    return f"{settings.cluster_id}/networking.istio.io/ServiceEntry/{namespace}/{name}/{address}"
 
 
 def name_policy(namespace: str, name: str) -> str:
@@ -47,8 +63,11 @@ def name_policy(namespace: str, name: str) -> str:
     return f"{namespace}/{name}"
 
 
-def name_address(network: str, address: IpAddress) -> str:
-    """The name under which an address can be asked for: `network/ip`, with an empty network for the default one."""
+def name_address(network: str, address: IpAddress | IPv4Network | IPv6Network) -> str:
+    """The name under which an address or range can be asked for: `network/ip`, `network/ip/length`.
+
+    The default network's name is empty.
+    """
     return f"{network}/{address}"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
 
 from controller.kinds import core
 from controller.registry.names import MeshSettings, name_host, name_service
@@ -30,16 +31,24 @@ class Spreading(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServicePort:
-    """One TCP port. `target` is a number, or the name of a container's port that each workload resolves for itself."""
+    """One TCP port. `target` is a number, or the name of a container's port that each workload resolves for itself.
+
+    A workload's port called `name` goes before it where a ServiceEntry is served, or a WorkloadEntry serves.
+    """
 
     number: int
     target: int | str
     protocol: AppProtocol
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service, ready to be translated. `addresses` is empty for a headless one."""
+    """A service, ready to be translated. `addresses` is empty for a headless one.
+
+    One of several with a host name is `canonical`: it is meant where none of the client's own namespace is. One that
+    passes through leaves it to the client which address is connected to, of `addresses` and `ranges`.
+    """
 
     name: str
     namespace: str
@@ -50,6 +59,12 @@ class Service:
     ip_families: tuple[str, ...]
     spreading: Spreading
     serves_unready: bool
+    ranges: tuple[IPv4Network | IPv6Network, ...] = ()
+    is_canonical: bool = True
+    is_private: bool = False
+    is_entry: bool = False
+    passes_through: bool = False
+    identities: tuple[str, ...] = ()
 
 
 # Kubernetes' and Istio's spellings; the first part of a port's name (before '-') counts when appProtocol is absent.
@@ -107,12 +122,17 @@ def selects(service: core.Service, labels: Mapping[str, str]) -> bool:
 def _build_ports(service: core.Service) -> Iterator[ServicePort]:
     for port in service.spec.ports or ():
         if port.protocol == "TCP":
-            yield ServicePort(port.port, port.target_port or port.port, _find_protocol(port))
+            yield ServicePort(port.port, port.target_port or port.port, _find_protocol(port), port.name or "")
+
+
+def find_protocol(name: str) -> AppProtocol:
+    """The protocol of this name, whatever its case."""
+    return _PROTOCOLS.get(name.lower(), AppProtocol.UNKNOWN)
 
 
 def _find_protocol(port: core.ServicePort) -> AppProtocol:
     if port.app_protocol:
-        return _PROTOCOLS.get(port.app_protocol.lower(), AppProtocol.UNKNOWN)
+        return find_protocol(port.app_protocol)
     name = (port.name or "").lower()
     return _PROTOCOLS.get(name) or _PROTOCOLS.get(name.split("-", 1)[0], AppProtocol.UNKNOWN)
 

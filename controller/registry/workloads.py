@@ -1,7 +1,7 @@
 """Pods as the mesh sees them."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.kinds import core
@@ -47,7 +47,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A pod, ready to be translated. `policies` are the resource names of the policies that select it."""
+    """A pod or an entry, ready to be translated. `policies` are the resource names of the policies that select it.
+
+    `hostname` is resolved where it has no addresses; `weight` is its share of connections, 0 where none was given.
+    """
 
     uid: str
     name: str
@@ -66,6 +69,8 @@ class Workload:
     locality: Locality
     endpoints: tuple[Endpoint, ...]
     policies: tuple[str, ...]
+    hostname: str = ""
+    weight: int = 0
 
 
 def is_published(pod: core.Pod) -> bool:
@@ -86,9 +91,10 @@ def build_workload(
     `owner` is its namespace, `services` are those that select it, `policies` the names of those that do.
     """
     labels = pod.labels
-    has_native_tunnel = "http" in labels.get(TUNNEL_LABEL, "").split(",")
+    has_native_tunnel = terminates_tunnels(labels)
     is_redirected = pod.annotations.get(REDIRECTION_ANNOTATION) == "enabled"
     workload_name = _find_workload_name(pod)
+    name, revision = find_canonical(labels, workload_name)
     return Workload(
         uid=name_pod(settings.cluster_id, pod.namespace, pod.name),
         name=pod.name,
@@ -102,12 +108,23 @@ def build_workload(
         has_native_tunnel=has_native_tunnel,
         demands_tunnel=_demands_tunnel(pod, owner),
         workload_name=workload_name,
-        canonical_name=next((labels[key] for key in _NAME_LABELS if labels.get(key)), workload_name),
-        canonical_revision=next((labels[key] for key in _REVISION_LABELS if labels.get(key)), "latest"),
+        canonical_name=name,
+        canonical_revision=revision,
         locality=_find_locality(node),
         endpoints=tuple(Endpoint(service, tuple(_resolve_ports(pod, service))) for service in services),
         policies=tuple(sorted(policies)),
     )
+
+
+def terminates_tunnels(labels: Mapping[str, str]) -> bool:
+    """Whether a workload with `labels` takes HBONE itself, without a ztunnel."""
+    return "http" in labels.get(TUNNEL_LABEL, "").split(",")
+
+
+def find_canonical(labels: Mapping[str, str], otherwise: str) -> tuple[str, str]:
+    """The canonical name and revision of a workload with `labels`."""
+    name = next((labels[key] for key in _NAME_LABELS if labels.get(key)), otherwise)
+    return name, next((labels[key] for key in _REVISION_LABELS if labels.get(key)), "latest")
 
 
 def _demands_tunnel(pod: core.Pod, owner: core.Namespace | None) -> bool:
@@ -119,6 +136,8 @@ def _resolve_ports(pod: core.Pod, service: Service) -> Iterator[EndpointPort]:
     """A target that names no port of the pod drops that port for this pod only."""
     for port in service.ports:
         target = port.target if isinstance(port.target, int) else _find_container_port(pod, port.target)
+        if service.is_entry:
+            target = _find_container_port(pod, port.name) or target
         if target is not None:
             yield EndpointPort(port.number, target, port.protocol)
 

@@ -1,5 +1,7 @@
 """Workloads and services as istio.workload.Address (facts of the control plane, section 2)."""
 
+from ipaddress import IPv4Network, IPv6Network
+
 from google.protobuf.wrappers_pb2 import BoolValue
 
 from controller.registry.names import MeshSettings, name_address, name_node
@@ -54,7 +56,10 @@ def translate_workload(workload: Workload, settings: MeshSettings) -> pb.Address
         status=pb.HEALTHY if workload.is_healthy else pb.UNHEALTHY,
         cluster_id=settings.cluster_id,
         network_mode=pb.HOST_NETWORK if workload.is_host_network else pb.STANDARD,
+        hostname=workload.hostname,
     )
+    if workload.weight:
+        message.capacity.value = workload.weight
     place = workload.locality
     if place.region or place.zone or place.subzone:
         message.locality.CopyFrom(pb.Locality(region=place.region, zone=place.zone, subzone=place.subzone))
@@ -77,12 +82,19 @@ def translate_service(service: Service) -> pb.Address:
         name=service.name,
         namespace=service.namespace,
         hostname=service.hostname,
-        addresses=[pb.NetworkAddress(network=NETWORK, address=address.packed) for address in service.addresses],
+        addresses=[
+            *(pb.NetworkAddress(network=NETWORK, address=address.packed) for address in service.addresses),
+            *(_translate_range(block) for block in service.ranges),
+        ],
         ports=[_translate_port(port) for port in service.ports],
         ip_families=_FAMILIES.get(service.ip_families, pb.DUAL),
-        canonical=True,
+        canonical=service.is_canonical,
+        subject_alt_names=service.identities,
+        visibility=pb.Service.NAMESPACE if service.is_private else pb.Service.PUBLIC,
     )
     scopes, mode = _SPREADING.get(service.spreading, ((), _Lb.UNSPECIFIED_MODE))
+    if service.passes_through:
+        mode = _Lb.PASSTHROUGH
     health = _Lb.ALLOW_ALL if service.serves_unready else _Lb.ONLY_HEALTHY
     if scopes or service.serves_unready:
         message.load_balancing.CopyFrom(_Lb(routing_preference=scopes, mode=mode, health_policy=health))
@@ -96,7 +108,7 @@ def find_workload_aliases(workload: Workload) -> tuple[str, ...]:
 
 def find_workload_keys(workload: Workload) -> tuple[str, ...]:
     """All other names that lead to a workload: its addresses, its services and their addresses, and its node."""
-    keys = [*find_workload_aliases(workload), name_node(workload.node)]
+    keys = [*find_workload_aliases(workload), *([name_node(workload.node)] if workload.node else [])]
     for endpoint in workload.endpoints:
         keys += [endpoint.service.resource_name, *find_service_keys(endpoint.service)]
     return tuple(keys)
@@ -104,7 +116,11 @@ def find_workload_keys(workload: Workload) -> tuple[str, ...]:
 
 def find_service_keys(service: Service) -> tuple[str, ...]:
     """The names besides its own under which a subscriber may ask for a service: its virtual addresses."""
-    return tuple(name_address(NETWORK, address) for address in service.addresses)
+    return tuple(name_address(NETWORK, each) for each in (*service.addresses, *service.ranges))
+
+
+def _translate_range(block: IPv4Network | IPv6Network) -> pb.NetworkAddress:
+    return pb.NetworkAddress(network=NETWORK, address=block.network_address.packed, length=block.prefixlen)
 
 
 def _translate_port(port: ServicePort) -> pb.Port:

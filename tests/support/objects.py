@@ -2,6 +2,7 @@
 
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.meta import KubernetesObject
+from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
 from controller.snapshot import Snapshot
 from controller.sources.documents import parse_documents
@@ -53,6 +54,28 @@ def service(name: str = "web", namespace: str = "demo", *, metadata: str = "", s
         f"metadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {{{rest}}}"
     )
     assert isinstance(made, Service)
+    return made
+
+
+def service_entry(
+    spec: str, name: str = "entry", namespace: str = "demo", metadata: str = "", status: str = ""
+) -> ServiceEntry:
+    """A ServiceEntry whose spec is the flow mapping `spec`."""
+    made = parse(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n"
+        f"metadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {{{spec}}}\nstatus: {{{status}}}"
+    )
+    assert isinstance(made, ServiceEntry)
+    return made
+
+
+def workload_entry(spec: str, name: str = "vm", namespace: str = "demo", labels: str = "app: web") -> WorkloadEntry:
+    """A WorkloadEntry whose spec is the flow mapping `spec`."""
+    made = parse(
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n"
+        f"metadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}}}\nspec: {{{spec}}}"
+    )
+    assert isinstance(made, WorkloadEntry)
     return made
 
 

@@ -101,6 +101,21 @@ VALUES: list[KubernetesObject] = [
         for mode in ("STRICT", "PERMISSIVE")
         for place in PLACES
     ),
+    *(
+        objects.service_entry(f"hosts: [{hosts}], resolution: {rest}, ports: [{{number: 80, name: http}}]", name, place)
+        for name in ("a", "b")
+        for place in PLACES
+        for hosts in ("one.example", "'one.example', two.example", "s.demo.svc.cluster.local")
+        for rest in (
+            "DNS",
+            "STATIC, endpoints: [{address: 203.0.113.1}]",
+            "STATIC, workloadSelector: {labels: {app: x}}",
+        )
+    ),
+    objects.service_entry("hosts: [one.example], addresses: [203.0.113.0/24], exportTo: ['.']", "a"),
+    objects.service_entry("hosts: [one.example], resolution: DNS", "b", metadata='creationTimestamp: "2026-01-01"'),
+    *(objects.workload_entry("address: 203.0.113.9, weight: 3", "v", place) for place in PLACES),
+    objects.workload_entry("address: vm.example, ports: {http: 8080}", "v", labels="app: x"),
 ]
 _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
 
