@@ -50,6 +50,11 @@ def ratio_at_most(bound: float) -> Aim:
     return Aim(Of.RATIO, bound, is_upper=True)
 
 
+def ours_at_least(bound: float) -> Aim:
+    """Our own figure is at least `bound`, in the row's unit."""
+    return Aim(Of.OURS, bound, is_upper=False)
+
+
 def ours_at_most(bound: float) -> Aim:
     """Our own figure is at most `bound`, in the row's unit."""
     return Aim(Of.OURS, bound, is_upper=True)

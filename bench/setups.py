@@ -90,22 +90,32 @@ def build_pod(
     }
 
 
+def build_service(namespace: str, name: str, port: int, target: int) -> Document:
+    """A service of the pods that have its name as label `app`."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": port, "targetPort": target}]},
+    }
+
+
 def build_idle_container() -> Document:
     """A container that waits: loads are started beside it, in its pod."""
-    return _container("idle", ("sleep", "infinity"))
+    return build_container("idle", ("sleep", "infinity"))
 
 
 def build_echo_container() -> Document:
     """A server that echoes every byte."""
-    return _container("echo", python_program("echo_server", str(ECHO_PORT)), ECHO_PORT)
+    return build_container("echo", python_program("echo_server", str(ECHO_PORT)), ECHO_PORT)
 
 
 def build_server_containers(nginx_configuration: Path) -> list[Document]:
     """All three servers."""
     return [
         build_echo_container(),
-        _container("iperf3", ("iperf3", "--server", "--port", str(IPERF_PORT)), IPERF_PORT),
-        _container("nginx", ("nginx", "-c", str(nginx_configuration)), HTTP_PORT),
+        build_container("iperf3", ("iperf3", "--server", "--port", str(IPERF_PORT)), IPERF_PORT),
+        build_container("nginx", ("nginx", "-c", str(nginx_configuration)), HTTP_PORT),
     ]
 
 
@@ -128,6 +138,7 @@ def as_source(documents: Sequence[Document]) -> Source:
     return Source("bench", "\n---\n".join(json.dumps(document) for document in documents))
 
 
-def _container(name: str, command: Sequence[str], port: int | None = None) -> Document:
+def build_container(name: str, command: Sequence[str], port: int | None = None) -> Document:
+    """A program of this machine, that listens on `port` or on none."""
     ports: list[Json] = [] if port is None else [{"containerPort": port}]
     return {"name": name, "command": list(command), "ports": ports}

@@ -1,6 +1,7 @@
 """A mesh in use for ten minutes: mixed load, pods that come and go, policies that change, certificates of 40 seconds.
 
-Every answer is checked, and what each ztunnel holds must be as flat at the end as it was after the first minutes.
+Every answer is checked, certificates must really have been renewed, and what each process of the data path and the
+controller hold must be as flat at the end as after the first minutes.
 SOAK_SECONDS sets another length.
 """
 
@@ -14,27 +15,39 @@ from dataclasses import dataclass, field
 
 from bench.effort import QUICK, Effort, report_progress
 from bench.pods import BenchLab, running_lab
-from bench.report import BenchError, Row, ours_at_most, ratio_at_most
+from bench.report import BenchError, Row, ours_at_least, ours_at_most, ratio_at_most
 from bench.settings import read_soak_seconds
 from bench.setups import (
     AMBIENT,
     CLIENT,
     ECHO_PORT,
     FAR,
+    HTTP_PORT,
     NEAR,
     NODES,
     Document,
     as_source,
+    build_container,
     build_echo_container,
     build_idle_container,
     build_namespace,
     build_pod,
+    build_service,
     python_program,
 )
 
-QUICK_SECONDS = 40.0
-CERTIFICATE_LIFETIME = "40s"
+QUICK_SECONDS = 60.0
+CERTIFICATE_LIFETIME_SECONDS = 40.0
+RENEWED_SECONDS = CERTIFICATE_LIFETIME_SECONDS / 2
 """They are renewed at half of it."""
+
+FETCHED = "certificate fetched"
+"""What a ztunnel's log says of each."""
+
+WEB, WEB_PORT = "web", 80
+WEB_PROGRAM = f"cd $(mktemp -d) && echo soak > name && exec python3 -m http.server --protocol HTTP/1.1 {HTTP_PORT}"
+LEFT_SECONDS = 30.0
+"""What the load gets to end by itself when its time is over: as long as its last connection may wait, and more."""
 
 GUARDED = "guarded"
 CHURN_SECONDS = 4.0
@@ -47,7 +60,7 @@ POLICY_PATIENCE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Series:
-    """What one ztunnel held, look after look."""
+    """What one process held, look after look."""
 
     mebibytes: list[float] = field(default_factory=list)
     descriptors: list[float] = field(default_factory=list)
@@ -55,13 +68,17 @@ class Series:
 
 @dataclass(slots=True)
 class Findings:
-    """What went on. `wrong` are answers that were not right, `unexpected` policies that did not do what they say."""
+    """What went on.
+
+    `unexpected` are policies that did not do what they say, `certificates` how many each ztunnel fetched.
+    """
 
     load: dict[str, object] = field(default_factory=dict)
     series: dict[str, Series] = field(default_factory=dict)
     churned: int = 0
     policy_changes: int = 0
     unexpected: list[str] = field(default_factory=list)
+    certificates: dict[str, int] = field(default_factory=dict)
 
 
 def run(effort: Effort) -> list[Row]:
@@ -73,8 +90,10 @@ def run(effort: Effort) -> list[Row]:
         build_pod(AMBIENT, NEAR, NODES[0], [build_echo_container()]),
         build_pod(AMBIENT, FAR, NODES[1], [build_echo_container()]),
         build_pod(AMBIENT, GUARDED, NODES[1], [build_echo_container()], {"app": GUARDED}),
+        *(build_pod(AMBIENT, f"{WEB}-{node}", node, [_web_container()], {"app": WEB}) for node in NODES),
+        build_service(AMBIENT, WEB, WEB_PORT, HTTP_PORT),
     ]
-    environment = {"SECRET_TTL": CERTIFICATE_LIFETIME}
+    environment = {"SECRET_TTL": f"{CERTIFICATE_LIFETIME_SECONDS:g}s"}
     with running_lab("bench-soak", documents, (), environment) as lab:
         return build_rows(_soak(lab, seconds), seconds)
 
@@ -93,6 +112,10 @@ def build_rows(findings: Findings, seconds: float) -> list[Row]:
         Row(f"{when}: connections that failed", "connections", count("failures"), aim=ours_at_most(0)),
         Row(f"{when}: policies without their effect", "changes", len(findings.unexpected), aim=ours_at_most(0)),
     ]
+    # The first is no renewal, and the last may be due just after the end.
+    fewest = max(0, int(seconds / RENEWED_SECONDS) - 1)
+    for name, fetched in findings.certificates.items():
+        rows.append(Row(f"{when}: {name}, certificates fetched", "certificates", fetched, aim=ours_at_least(fewest)))
     for name, series in findings.series.items():
         for what, unit, values in (("PSS", "MiB", series.mebibytes), ("descriptors", "", series.descriptors)):
             early, late = compare_ends(values)
@@ -100,6 +123,7 @@ def build_rows(findings: Findings, seconds: float) -> list[Row]:
     rows += [
         Row(f"{when}: connections", "connections", count("connections")),
         Row(f"{when}: messages", "messages", count("messages")),
+        Row(f"{when}: HTTP requests", "requests", count("requests"), aim=ours_at_least(1)),
         Row(f"{when}: bytes", "MiB", count("bytes") / (1 << 20)),
         Row(f"{when}: pods that came and went", "pods", findings.churned),
         Row(f"{when}: policy changes", "changes", findings.policy_changes),
@@ -115,19 +139,29 @@ def compare_ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _soak(lab: BenchLab, seconds: float) -> Findings:
-    findings = Findings(series={f"ztunnel/{node}": Series() for node in NODES})
+    ztunnels = [f"ztunnel/{node}" for node in NODES]
+    findings = Findings(series={name: Series() for name in (*ztunnels, "controller")})
     addresses = [lab.address(AMBIENT, pod) for pod in (NEAR, FAR)]
-    command = python_program("soak", str(ECHO_PORT), str(seconds), *addresses)
+    command = python_program("soak", str(ECHO_PORT), str(seconds), WEB, *addresses)
     reading, writing = os.pipe()
-    with lab.lab.start(CLIENT, *command, namespace=AMBIENT, streams=(0, writing, 2)), open(reading) as reports:
+    started = lab.lab.start(CLIENT, *command, namespace=AMBIENT, streams=(0, writing, 2))
+    with started as load, open(reading) as reports:
         os.close(writing)
         reader = threading.Thread(target=_follow, args=(reports, findings), name="reports")
         reader.start()
         _churn(lab, seconds, findings)
-        reader.join()
+        reader.join(LEFT_SECONDS)
+        status = load.wait(LEFT_SECONDS)
+    if status != 0:
+        raise BenchError(f"the load exited with {status}")
     if not findings.load:
         raise BenchError("the load said nothing")
+    findings.certificates = {name: lab.lab.logs(name).count(FETCHED) for name in ztunnels}
     return findings
+
+
+def _web_container() -> Document:
+    return build_container("web", ("sh", "-c", WEB_PROGRAM), HTTP_PORT)
 
 
 def _follow(reports: Iterable[str], findings: Findings) -> None:

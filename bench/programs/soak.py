@@ -1,11 +1,13 @@
-"""A mixed load that checks every answer: `soak.py PORT SECONDS ADDRESS...`, the addresses of echo servers.
+"""A mixed load that checks every answer: `soak.py PORT SECONDS WEB ADDRESS...`, the addresses of echo servers.
 
-Short connections, kept ones with messages of all sizes, and transfers of megabytes, each to all addresses in turn.
-Prints a JSON object every few seconds, {"connections", "messages", "bytes", "failures", "wrong", "example"}, since the
-start.
+Short connections, kept ones with messages of all sizes, and transfers of megabytes, each to all addresses in turn; and
+HTTP requests to the service called WEB, which is looked up for each connection.
+Prints a JSON object every few seconds, {"connections", "messages", "requests", "bytes", "failures", "wrong",
+"example"}, since the start.
 """
 
 import hashlib
+import http.client
 import itertools
 import json
 import random
@@ -16,7 +18,9 @@ import time
 
 TIMEOUT_SECONDS = 20
 REPORT_SECONDS = 5
-SHORT_WORKERS, KEPT_WORKERS, BULK_WORKERS = 4, 8, 1
+SHORT_WORKERS, KEPT_WORKERS, BULK_WORKERS, WEB_WORKERS = 4, 8, 1, 3
+WEB_REQUESTS = 50
+WEB_PATH, WEB_BODY = "/name", b"soak\n"
 SHORT_PAUSE_SECONDS = 0.02
 KEPT_PAUSE_SECONDS = 0.05
 KEPT_MESSAGES = 200
@@ -29,7 +33,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = dict.fromkeys(("connections", "messages", "bytes", "failures", "wrong"), 0)
+        self._counts = dict.fromkeys(("connections", "messages", "requests", "bytes", "failures", "wrong"), 0)
         self._example = ""
 
     def add(self, **counts: int) -> None:
@@ -98,15 +102,36 @@ def work(act: object, turns: "itertools.cycle[str]", port: int, until: float, ta
             tally.fail(error)
 
 
+def browse(name: str, until: float, tally: Tally) -> None:
+    """Connections of WEB_REQUESTS requests each until the time is over."""
+    while time.monotonic() < until:
+        connection = http.client.HTTPConnection(name, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.connect()
+            tally.add(connections=1)
+            for _ in range(WEB_REQUESTS):
+                connection.request("GET", WEB_PATH)
+                response = connection.getresponse()
+                body = response.read()
+                tally.add(requests=1, wrong=(response.status, body) != (200, WEB_BODY))
+                time.sleep(KEPT_PAUSE_SECONDS)
+        except (OSError, http.client.HTTPException) as error:
+            tally.fail(error)
+        finally:
+            connection.close()
+
+
 def main() -> None:
     """Run all of it."""
-    port, until, addresses = int(sys.argv[1]), time.monotonic() + float(sys.argv[2]), sys.argv[3:]
+    port, until = int(sys.argv[1]), time.monotonic() + float(sys.argv[2])
+    web, *addresses = sys.argv[3:]
     tally = Tally()
     kinds = [short] * SHORT_WORKERS + [kept] * KEPT_WORKERS + [bulk] * BULK_WORKERS
     threads = [
         threading.Thread(target=work, args=(kind, itertools.cycle(addresses), port, until, tally, seed))
         for seed, kind in enumerate(kinds)
     ]
+    threads += [threading.Thread(target=browse, args=(web, until, tally)) for _ in range(WEB_WORKERS)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):

@@ -11,13 +11,23 @@ from mesh.kit.errors import InvalidInputError
 FLAT = [100.0, *[10.0] * 40]
 """The first look, before all has settled, does not count."""
 GROWING = [10.0 + step * 0.1 for step in range(40)]
-NOTHING_WRONG: dict[str, object] = {"connections": 9, "messages": 9, "bytes": 1 << 20, "failures": 0, "wrong": 0}
+NOTHING_WRONG: dict[str, object] = {
+    "connections": 9,
+    "messages": 9,
+    "requests": 9,
+    "bytes": 1 << 20,
+    "failures": 0,
+    "wrong": 0,
+}
 
 
-def verdict(load: dict[str, object], values: list[float], unexpected: tuple[str, ...] = ()) -> list[Row]:
-    """The rows that miss their aim."""
+def verdict(
+    load: dict[str, object], values: list[float], unexpected: tuple[str, ...] = (), certificates: int = 3
+) -> list[Row]:
+    """The rows of a minute that miss their aim."""
     series = {"ztunnel/node-1": Series(values, [40.0] * len(values))}
-    rows = soak.build_rows(Findings(load, series, 5, 10, list(unexpected)), 60)
+    findings = Findings(load, series, 5, 10, list(unexpected), {"ztunnel/node-1": certificates})
+    rows = soak.build_rows(findings, 60)
     return [row for row in rows if row.is_met is False]
 
 
@@ -34,6 +44,16 @@ def test_one_bad_answer_is_too_many(name: str) -> None:
 def test_a_policy_without_its_effect_is_too_many() -> None:
     (missed,) = verdict(NOTHING_WRONG, FLAT, ("denied expected",))
     assert "policies" in missed.measure
+
+
+def test_certificates_that_are_not_renewed_are_missed() -> None:
+    (missed,) = verdict(NOTHING_WRONG, FLAT, certificates=1)
+    assert "certificates fetched" in missed.measure
+
+
+def test_a_load_without_http_is_missed() -> None:
+    (missed,) = verdict(NOTHING_WRONG | {"requests": 0}, FLAT)
+    assert "HTTP" in missed.measure
 
 
 def test_slow_growth_is_seen() -> None:
