@@ -6,6 +6,7 @@
     ServiceEntry                 its hosts, and others that lose or win a host or an address by it; their endpoints;
                                  workloads of its namespace, if it selects
     WorkloadEntry                its workload
+    EndpointSlice                its endpoints, and the pods that it names
     Node                         workloads on that node (locality)
     Namespace                    services of that namespace (traffic distribution), its workloads (node-local)
     AuthorizationPolicy          itself; workloads of its namespace if it selects, all if it does so from the root
@@ -16,13 +17,14 @@ was built again differs from what is served is decided where it is stored, by it
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controller.kinds.core import Namespace, Node, Pod, Service
+from controller.kinds.discovery import EndpointSlice
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
-from controller.registry import entries, policies, services, workloads
+from controller.registry import entries, policies, services, slices, workloads
 from controller.registry.entries import EntryHosts
 from controller.registry.names import (
     MeshSettings,
@@ -33,7 +35,7 @@ from controller.registry.names import (
     name_policy,
     name_service,
 )
-from controller.registry.workloads import Workload
+from controller.registry.workloads import Endpoint, Workload
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
@@ -57,6 +59,7 @@ class _Touched:
     hosts: set[tuple[str, str]] = field(default_factory=set)
     entries: set[tuple[str, str]] = field(default_factory=set)
     workload_entries: set[tuple[str, str]] = field(default_factory=set)
+    slices: set[tuple[str, str]] = field(default_factory=set)
     policies: set[tuple[str, str]] = field(default_factory=set)
     peer_namespaces: set[str] = field(default_factory=set)
 
@@ -79,6 +82,13 @@ def build_changes(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], setti
             for gone in builder.endpoint_names(snapshot, namespace, name):
                 address.put(gone, None)
         for resource in builder.build_endpoints(namespace, name):
+            address.put(resource.name, resource)
+    for namespace, name in touched.slices:
+        for snapshot in (old, new):
+            part = snapshot.find(EndpointSlice, namespace, name)
+            for gone in slices.endpoint_names(part, settings) if part else ():
+                address.put(gone, None)
+        for resource in builder.build_slice(namespace, name):
             address.put(resource.name, resource)
     for namespace, name in touched.workload_entries:
         address.put(name_entry(settings, namespace, name), builder.build_entry(namespace, name))
@@ -112,6 +122,7 @@ class _Builder:
         self._settings = settings
         self._hosts = hosts
         self._services: dict[str, dict[str, tuple[Service, services.Service]]] = {}
+        self._slices: dict[str, dict[str, dict[str, Endpoint]]] = {}
         self._entry_services: dict[str, list[tuple[ServiceEntry, services.Service]]] = {}
 
     def build_policy(self, namespace: str, name: str) -> Resource | None:
@@ -143,6 +154,13 @@ class _Builder:
         entry = snapshot.find(ServiceEntry, namespace, name)
         return entries.endpoint_names(entry, self._settings) if entry else iter(())
 
+    def build_slice(self, namespace: str, name: str) -> Iterator[Resource]:
+        part = self._snapshot.find(EndpointSlice, namespace, name)
+        if part is not None and part.service in self._find_services(namespace):
+            _, service = self._find_services(namespace)[part.service]
+            for workload in slices.build_endpoints(part, service, self._settings):
+                yield self._build_workload_resource(workload)
+
     def build_entry(self, namespace: str, name: str) -> Resource | None:
         entry = self._snapshot.find(WorkloadEntry, namespace, name)
         if entry is None:
@@ -162,6 +180,8 @@ class _Builder:
         names = policies.find_policy_names(self._snapshot, namespace, pod.labels, self._settings)
         owner = self._snapshot.find(Namespace, "", namespace)
         workload = workloads.build_workload(pod, node, owner, selecting, names, self._settings)
+        if by_slices := self._find_slices(namespace).get(name):
+            workload = replace(workload, endpoints=(*workload.endpoints, *by_slices.values()))
         return self._build_workload_resource(workload)
 
     def _build_workload_resource(self, workload: Workload) -> Resource:
@@ -181,6 +201,20 @@ class _Builder:
             ]
         hosts = self._entry_services[namespace]
         return selecting + [service for entry, service in hosts if policies.matches(entry.selector, labels)]
+
+    def _find_slices(self, namespace: str) -> dict[str, dict[str, Endpoint]]:
+        """By pod and Service, its part in Services without a selector. Each family has a slice, which say the same."""
+        if namespace not in self._slices:
+            found: dict[str, dict[str, Endpoint]] = {}
+            for part in sorted(self._snapshot.objects_in(EndpointSlice, namespace), key=lambda part: part.name):
+                source, service = self._find_services(namespace).get(part.service, (None, None))
+                if source is not None and service is not None and not source.spec.selector:
+                    for _, endpoint in part.servers:
+                        if endpoint.pod:
+                            served = found.setdefault(endpoint.pod, {})
+                            served.setdefault(service.name, slices.serve(part, service))
+            self._slices[namespace] = found
+        return self._slices[namespace]
 
     def _find_services(self, namespace: str) -> dict[str, tuple[Service, services.Service]]:
         if namespace not in self._services:
@@ -211,6 +245,11 @@ def _find_touched(
         match key.kind:
             case Pod.__name__:
                 touched.pods.add((place, key.name))
+            case EndpointSlice.__name__:
+                touched.slices.add((place, key.name))
+                parts = (snapshot.find(EndpointSlice, place, key.name) for snapshot in (old, new))
+                pods = {endpoint.pod for part in parts if part for _, endpoint in part.servers}
+                touched.pods |= {(place, pod) for pod in pods if pod}
             case WorkloadEntry.__name__:
                 touched.workload_entries.add((place, key.name))
             case Node.__name__:
@@ -231,6 +270,8 @@ def _find_touched(
                 whole_namespaces.add(place)
                 is_whole_mesh |= place == settings.root_namespace
     whole_namespaces |= _touch_hosts(touched, keys, EntryHosts(old, settings), hosts)
+    for namespace in whole_namespaces:
+        touched.slices |= {(namespace, part.name) for part in new.objects_in(EndpointSlice, namespace)}
     if is_whole_mesh:
         touched.peer_namespaces |= {policy.namespace for policy in new.objects(PeerAuthentication)}
         touched.pods |= {(pod.namespace, pod.name) for pod in new.objects(Pod)}

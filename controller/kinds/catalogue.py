@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
+from controller.kinds.discovery import EndpointSlice
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
@@ -22,6 +23,7 @@ def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], ty
 
 CATALOGUE: Catalogue = build_catalogue(
     AuthorizationPolicy,
+    EndpointSlice,
     Namespace,
     Node,
     PeerAuthentication,

@@ -58,6 +58,11 @@ def name_entry_endpoint(settings: MeshSettings, namespace: str, name: str, addre
     return f"{settings.cluster_id}/networking.istio.io/ServiceEntry/{namespace}/{name}/{address}"
 
 
+def name_slice_endpoint(settings: MeshSettings, namespace: str, name: str, address: IpAddress) -> str:
+    """The resource name, and uid, of an endpoint of an EndpointSlice."""
+    return f"{settings.cluster_id}/discovery.k8s.io/EndpointSlice/{namespace}/{name}/{address}"
+
+
 def name_policy(namespace: str, name: str) -> str:
     """A policy's resource name."""
     return f"{namespace}/{name}"

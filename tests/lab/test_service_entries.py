@@ -90,3 +90,25 @@ def test_endpoints_with_addresses_share_by_weight(meshed: Mesh) -> None:
         assert set(meshed.sweep("east/client", [("both.example", 80)] * 20)) <= set(meshed.pod("east/client").addresses)
         lines = [line for line in meshed.access_lines("node-1")[before:] if line.destination_service == "both.example"]
         assert {line.destination.rsplit(":", 1)[0] for line in lines} == {east, plain}
+
+
+def test_a_service_without_selector_is_served_by_its_endpoint_slice(meshed: Mesh) -> None:
+    bare: Document = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "bare", "namespace": "east"},
+        "spec": {"ports": [{"name": "tcp", "port": 80}]},
+    }
+    endpoints: Document = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "bare-1", "namespace": "east", "labels": {"kubernetes.io/service-name": "bare"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [meshed.address("plain/server")]}],
+        "ports": [{"name": "tcp", "port": mesh.PORT}],
+    }
+    with meshed.applied(bare, endpoints):
+        before = len(meshed.access_lines("node-1"))
+        assert eventually(lambda: asks(meshed, "bare"))
+        line = meshed.wait_for_line("node-1", lambda line: line.destination_service.startswith("bare."), before)
+        assert line.destination == f"{meshed.address('plain/server')}:{mesh.PORT}"

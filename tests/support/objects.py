@@ -1,6 +1,7 @@
 """Objects for tests, from as little text as says what matters."""
 
 from controller.kinds.core import Namespace, Node, Pod, Service
+from controller.kinds.discovery import EndpointSlice
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
@@ -76,6 +77,18 @@ def workload_entry(spec: str, name: str = "vm", namespace: str = "demo", labels:
         f"metadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}}}\nspec: {{{spec}}}"
     )
     assert isinstance(made, WorkloadEntry)
+    return made
+
+
+def endpoint_slice(
+    rest: str, name: str = "web-1", namespace: str = "demo", service: str = "web", family: str = "IPv4"
+) -> EndpointSlice:
+    """An EndpointSlice of `service`; `rest` is added to the flow mapping that it is."""
+    metadata = f"name: {name}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {service}}}"
+    made = parse(
+        f"{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: {family}, metadata: {{{metadata}}}, {rest}}}"
+    )
+    assert isinstance(made, EndpointSlice)
     return made
 
 

@@ -3,30 +3,16 @@
 from ipaddress import ip_address, ip_network
 
 import pytest
-from envoy.service.discovery.v3 import discovery_pb2
 
 from controller.kinds.meta import KubernetesObject
-from controller.publication import build_changes
 from controller.registry.entries import EntryHosts, build_host_service
 from controller.registry.names import MeshSettings
-from controller.serve.resources import ADDRESS_TYPE
-from controller.snapshot import Snapshot
 from controller.sources.documents import parse_documents
 from mesh.wire import workload_pb2 as pb
 from tests.support import objects
+from tests.support.publishing import publish
 
 MESH = MeshSettings()
-
-
-def publish(*values: KubernetesObject) -> dict[str, pb.Address]:
-    """What is served of these objects, by name."""
-    changes = {value.key: value for value in values}
-    published = build_changes(Snapshot(), Snapshot().apply(changes), changes, MESH)[ADDRESS_TYPE].updated
-    addresses: dict[str, pb.Address] = {}
-    for name, resource in published.items():
-        envelope = discovery_pb2.Resource.FromString(resource.wire)
-        addresses[name] = pb.Address.FromString(envelope.resource.value)
-    return addresses
 
 
 @pytest.mark.parametrize(

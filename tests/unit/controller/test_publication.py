@@ -115,6 +115,16 @@ VALUES: list[KubernetesObject] = [
     objects.service_entry("hosts: [one.example], addresses: [203.0.113.0/24], exportTo: ['.']", "a"),
     objects.service_entry("hosts: [one.example], resolution: DNS", "b", metadata='creationTimestamp: "2026-01-01"'),
     *(objects.workload_entry("address: 203.0.113.9, weight: 3", "v", place) for place in PLACES),
+    objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
+    *(
+        objects.endpoint_slice(f"endpoints: [{endpoints}], ports: [{{port: {port}}}]", name, service="s")
+        for name in ("x", "y")
+        for port in (8080, 8081)
+        for endpoints in (
+            "{addresses: [203.0.113.7]}",
+            "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: a}}, {addresses: [203.0.113.7]}",
+        )
+    ),
     objects.workload_entry("address: vm.example, ports: {http: 8080}", "v", labels="app: x"),
 ]
 _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
