@@ -85,9 +85,8 @@ def endpoint_slice(
 ) -> EndpointSlice:
     """An EndpointSlice of `service`; `rest` is added to the flow mapping that it is."""
     metadata = f"name: {name}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {service}}}"
-    made = parse(
-        f"{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: {family}, metadata: {{{metadata}}}, {rest}}}"
-    )
+    head = f"apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: {family}"
+    made = parse(f"{{{head}, metadata: {{{metadata}}}, {rest}}}")
     assert isinstance(made, EndpointSlice)
     return made
 
