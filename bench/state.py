@@ -137,7 +137,7 @@ def _while_pinging(ping_once: Callable[[], float], act: Callable[[], None]) -> l
 
 def build_resources(first: int, last: int) -> "Iterator[pb.Workload | pb.Service]":
     """Pods numbered from `first` to before `last`, as Kubernetes names them, and their services."""
-    from tests.support.chosen_mesh import service
+    from tests.support.chosen_resources import service
 
     for number in range(first, last):
         deployment = number // PODS_PER_SERVICE

@@ -76,7 +76,7 @@ find_missing_packages() {
         require procps has pgrep                       # looks for processes that should be gone
         require dnsmasq-base has dnsmasq               # the name server behind ztunnel's DNS proxy
         require g++ can_link_cxx                       # libFuzzer, which is C++
-        suggest haproxy has haproxy                    # reads the PROXY headers that we write
+        require haproxy has haproxy                    # reads the PROXY headers that we write
         suggest nftables has nft                       # reads back the rules that we wrote over netlink
         ;;
     bench)

@@ -1,7 +1,8 @@
 """A connection that nobody took goes to another endpoint of its service, once, and only before a byte was sent."""
 
 from mesh.wire import workload_pb2 as pb
-from tests.support.chosen_mesh import ChosenMesh, Pod, Ztunnel, chosen_mesh, endpoint_of, service
+from tests.support.chosen_mesh import ChosenMesh, Pod, Ztunnel, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, service
 from tests.support.isolation import isolated
 from tests.support.mesh import total
 

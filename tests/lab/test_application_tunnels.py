@@ -3,20 +3,10 @@ header, read here by a real Envoy and a real HAProxy, or takes another port (ztu
 
 from dataclasses import dataclass
 
-import pytest
-
 from ambit.demo.polling import wait_for
 from mesh.wire import workload_pb2 as pb
-from tests.support.chosen_mesh import (
-    ChosenMesh,
-    Pod,
-    Ztunnel,
-    chosen_mesh,
-    endpoint_of,
-    find_program,
-    gateway_by_name,
-    service,
-)
+from tests.support.chosen_mesh import ChosenMesh, Pod, Ztunnel, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, gateway_by_name, service
 from tests.support.envoy import start_proxy_reader
 from tests.support.isolation import isolated
 from tests.support.mesh import total
@@ -76,7 +66,6 @@ def test_a_waypoint_learns_client_destination_identity_and_service() -> None:
         assert opened == 2
 
 
-@pytest.mark.skipif(find_program("haproxy") is None, reason="needs HAProxy: apt-get install haproxy")
 @isolated
 def test_haproxy_reads_the_header() -> None:
     with chosen_mesh() as mesh:

@@ -1,7 +1,8 @@
 """The fixture itself: a mesh in a state of the test's choosing carries traffic, and tells of it."""
 
 from mesh.wire import workload_pb2 as pb
-from tests.support.chosen_mesh import chosen_mesh, endpoint_of, service
+from tests.support.chosen_mesh import chosen_mesh
+from tests.support.chosen_resources import endpoint_of, service
 from tests.support.isolation import isolated
 from tests.support.mesh import total
 

@@ -9,7 +9,8 @@ import pytest
 
 from mesh.wire import workload_pb2 as pb
 from tests.support import mesh_hbone
-from tests.support.chosen_mesh import ChosenMesh, Host, Pod, chosen_mesh, endpoint_of, gateway_by_name, service
+from tests.support.chosen_mesh import ChosenMesh, Host, Pod, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, gateway_by_name, service
 from tests.support.isolation import isolated
 from tests.support.mesh import total
 from tests.support.mesh_certificates import issue, read_authority

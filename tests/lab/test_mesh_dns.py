@@ -8,7 +8,8 @@ from functools import partial
 from ipaddress import ip_address
 
 from ambit.demo.polling import wait_for
-from tests.support.chosen_mesh import ChosenMesh, Host, Pod, Ztunnel, chosen_mesh, endpoint_of, service
+from tests.support.chosen_mesh import ChosenMesh, Host, Pod, Ztunnel, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, service
 from tests.support.isolation import isolated
 from tests.support.mesh import total
 

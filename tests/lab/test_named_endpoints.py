@@ -4,7 +4,8 @@ from functools import partial
 
 from ambit.demo.polling import wait_for
 from mesh.wire import workload_pb2 as pb
-from tests.support.chosen_mesh import ChosenMesh, Host, chosen_mesh, endpoint_of, service
+from tests.support.chosen_mesh import ChosenMesh, Host, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, service
 from tests.support.isolation import isolated
 from tests.support.mesh import total
 

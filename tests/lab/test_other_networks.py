@@ -12,16 +12,8 @@ from ambit.demo.access_log import AccessLine
 from ambit.demo.polling import wait_for
 from mesh.wire import authorization_pb2 as security
 from mesh.wire import workload_pb2 as pb
-from tests.support.chosen_mesh import (
-    ChosenMesh,
-    Pod,
-    Ztunnel,
-    chosen_mesh,
-    endpoint_of,
-    gateway_by_address,
-    gateway_by_name,
-    service,
-)
+from tests.support.chosen_mesh import ChosenMesh, Pod, Ztunnel, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, gateway_by_address, gateway_by_name, service
 from tests.support.envoy import start_gateway
 from tests.support.isolation import isolated
 from tests.support.mesh import total

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from ambit.demo.access_log import AccessLine
-from tests.support.chosen_mesh import Pod, Ztunnel, chosen_mesh, endpoint_of, service
+from tests.support.chosen_mesh import Pod, Ztunnel, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, service
 from tests.support.isolation import isolated
 from tests.support.mesh import eventually, total
 

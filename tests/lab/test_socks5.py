@@ -11,7 +11,8 @@ from ambit.demo.access_log import AccessLine
 from ambit.demo.polling import wait_for
 from mesh.ports import SOCKS5_PORT
 from mesh.wire import authorization_pb2 as security
-from tests.support.chosen_mesh import ChosenMesh, Host, Pod, Ztunnel, chosen_mesh, endpoint_of, service
+from tests.support.chosen_mesh import ChosenMesh, Host, Pod, Ztunnel, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, service
 from tests.support.isolation import isolated
 from tests.support.mesh import total
 

@@ -8,16 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from mesh.wire import workload_pb2 as pb
-from tests.support.chosen_mesh import (
-    ChosenMesh,
-    Pod,
-    Ztunnel,
-    chosen_mesh,
-    endpoint_of,
-    gateway_by_address,
-    gateway_by_name,
-    service,
-)
+from tests.support.chosen_mesh import ChosenMesh, Pod, Ztunnel, chosen_mesh
+from tests.support.chosen_resources import endpoint_of, gateway_by_address, gateway_by_name, service
 from tests.support.envoy import Tunnel, start_waypoint
 from tests.support.isolation import isolated
 from tests.support.mesh import total

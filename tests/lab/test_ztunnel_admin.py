@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
@@ -57,6 +58,10 @@ def fetch_metrics(ztunnel: Ztunnel, *headers: str) -> tuple[str, bytes]:
     return head.decode().lower(), body
 
 
+def has_received(ztunnel: Ztunnel, reporter: str, count: int) -> bool:
+    return total(ztunnel.metrics(), RECEIVED, reporter=reporter) == count
+
+
 @isolated
 def test_an_open_connection_is_in_the_dump_and_its_bytes_are_counted_while_it_lasts() -> None:
     with chosen_mesh() as mesh:
@@ -80,8 +85,9 @@ def test_an_open_connection_is_in_the_dump_and_its_bytes_are_counted_while_it_la
                 assert one["src"].rpartition(":")[0] == client.address
                 assert (one["bytesToServer"], one["bytesToClient"]) == (sent, received)
                 reporter = "source" if ztunnel is near else "destination"
-                counted = lambda z=ztunnel, r=reporter: total(z.metrics(), RECEIVED, reporter=r) == sent  # noqa: E731
-                assert eventually(counted), "nobody waits for its end to count it"
+                assert eventually(partial(has_received, ztunnel, reporter, sent)), (
+                    "nobody waits for its end to count it"
+                )
                 assert not [line for line in ztunnel.access_lines() if line.direction == direction]
             assert total(near.metrics(), OPEN_SOCKETS, reporter="source") == 1
             assert total(far.metrics(), OPEN_SOCKETS, reporter="destination") == 1, "the tunnel"
