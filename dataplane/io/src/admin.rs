@@ -1,7 +1,7 @@
 //! The three HTTP servers around the data path: admin (loopback only), metrics, readiness (ztunnel.md 8.1 to 8.3).
 
 mod certificates;
-mod encoding;
+mod negotiation;
 mod pages;
 
 use std::convert::Infallible;

@@ -1,5 +1,7 @@
 //! One pod's proxy on one worker: three listeners in the pod's namespace, and every connection that came through them.
 
+mod listeners;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,19 +19,20 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::handover::{Inherited, Share};
+use crate::handover::Share;
 use crate::live::Live;
 use crate::logging::{self, Fields, Level};
 use crate::netns::Netns;
 use crate::pool::{self, DialError, Pool};
-use crate::settings::SocketSettings;
 use crate::shared::Shared;
 use crate::signal::Signal;
 use crate::sockets::Source;
 use crate::telemetry::{Direction, Flag, OpenConnections, OpenSocket};
 use crate::tunnel::Tunnel;
 use crate::worker::PodConnections;
-use crate::{dns, inbound, outbound, sockets, socks5};
+use crate::{dns, inbound, outbound, socks5};
+pub(crate) use listeners::Accepted;
+use listeners::Listeners;
 
 /// Where redirected connections of the pod's applications arrive (ztunnel.md 1.1).
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -449,75 +452,6 @@ impl PodProxy {
         self.ended.raise();
         self.shared.metrics.proxies_stopped.fetch_add(1, Relaxed);
     }
-}
-
-/// What is listened on in a pod.
-struct Listeners {
-    hbone: Vec<std::net::TcpListener>,
-    /// What the redirect rules lead to: from the pod, and in plaintext to it.
-    captured: Option<(Vec<std::net::TcpListener>, Vec<std::net::TcpListener>)>,
-    socks5: Option<Vec<std::net::TcpListener>>,
-}
-
-impl Listeners {
-    /// Take what was inherited; open what was not, in the namespace that the thread is in.
-    fn open(settings: &SocketSettings, is_own: bool, socks5: bool, inherited: &mut Inherited) -> io::Result<Self> {
-        let mut take_or_open = |port: u16, open: &dyn Fn() -> io::Result<std::net::TcpListener>| {
-            let taken = inherited.take_listeners(port);
-            if taken.is_empty() {
-                Ok(vec![open()?])
-            } else {
-                Ok::<_, io::Error>(taken)
-            }
-        };
-        let mut listen = |port| take_or_open(port, &|| sockets::listen(settings, port));
-        let hbone = listen(HBONE_PORT)?;
-        let captured = if is_own {
-            None
-        } else {
-            Some((listen(OUTBOUND_PORT)?, listen(INBOUND_PLAINTEXT_PORT)?))
-        };
-        let socks5 = if socks5 && !is_own {
-            let open = || sockets::listen_at(settings, socks5::ADDRESS);
-            Some(take_or_open(socks5::ADDRESS.port(), &open)?)
-        } else {
-            None
-        };
-        Ok(Self {
-            hbone,
-            captured,
-            socks5,
-        })
-    }
-}
-
-/// A connection that a listener accepted. Addresses are canonical: IPv4 is never mapped into IPv6.
-pub(crate) struct Accepted {
-    /// The socket.
-    pub(crate) socket: TcpStream,
-    /// Who connected.
-    pub(crate) peer: SocketAddr,
-    /// To which address of ours.
-    pub(crate) local: SocketAddr,
-    /// Counts it while it is open.
-    pub(crate) open: OpenSocket,
-}
-
-impl Accepted {
-    fn new((socket, peer): (TcpStream, SocketAddr), open: OpenSocket) -> io::Result<Self> {
-        let local = socket.local_addr()?;
-        socket.set_nodelay(true)?;
-        Ok(Self {
-            socket,
-            peer: canonical(peer),
-            local: canonical(local),
-            open,
-        })
-    }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(sockets::canonical(address.ip()), address.port())
 }
 
 /// Drop the references to what is gone: each keeps its memory.

@@ -14,6 +14,7 @@
 pub(crate) mod allotment;
 mod buffers;
 mod receiving;
+mod relay_end;
 pub(crate) mod revocable;
 mod stream;
 #[cfg(test)]
@@ -36,8 +37,9 @@ use crate::tls::handshake::Established;
 use crate::tls::records::{RecordError, RecordLayer};
 use allotment::Allotment;
 use buffers::{OUTBOX, Pending};
+pub(crate) use relay_end::RelayEnd;
 use stream::Side;
-pub(crate) use stream::{RelayEnd, Request, Stream};
+pub(crate) use stream::{Request, Stream};
 
 /// A PING goes out this often, busy or not (ztunnel.md 1.7): it also restores what the framer lets a peer waste.
 const PING_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,15 +1,17 @@
 //! What the three servers answer.
 
 use ambit_core::mesh_state::ConfigDump;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{Page, Reply, certificates, encoding};
+use super::negotiation::{encode, lists};
+use super::{Page, Reply, certificates};
 use crate::logging;
 use crate::node::Node;
 
@@ -60,7 +62,7 @@ pub(super) fn stats<'a>(node: &'a Node, request: &'a Request<Incoming>) -> Page<
                 } else {
                     PLAIN
                 };
-                encoding::encode(request, reply(StatusCode::OK, kind, ""), node.shared.metrics.render())
+                encode(request, reply(StatusCode::OK, kind, ""), node.shared.metrics.render())
             }
             _ => text(StatusCode::NOT_FOUND, "not found; try /metrics\n"),
         }
@@ -85,21 +87,6 @@ pub(super) fn admin<'a>(node: &'a Node, request: &'a Request<Incoming>) -> Page<
     })
 }
 
-/// Whether a header names `wanted` among its comma-separated values.
-pub(super) fn lists(request: &Request<Incoming>, name: &HeaderName, wanted: &str) -> bool {
-    let values = request
-        .headers()
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let mut items = values.flat_map(|value| value.split(','));
-    items.any(|item| {
-        let mut parts = item.split(';').map(str::trim);
-        let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
-        is_named && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
-    })
-}
-
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, PLAIN, body)
 }
@@ -115,12 +102,7 @@ fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Repl
 fn change_levels(query: &str) -> Reply {
     let (mut reset, mut change) = (false, None);
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        // A comma or an equals sign may come percent-encoded.
-        let parameter = parameter
-            .replace("%2C", ",")
-            .replace("%2c", ",")
-            .replace("%3D", "=")
-            .replace("%3d", "=");
+        let parameter = percent_decode_str(parameter).decode_utf8_lossy();
         match parameter.split_once('=').unwrap_or((&parameter, "")) {
             ("reset", _) => reset = true,
             ("level", levels) => match levels.parse() {

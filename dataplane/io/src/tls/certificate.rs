@@ -264,7 +264,9 @@ fn parse_roots(
 fn validity(leaf: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), CertificateRejected> {
     let (_, parsed) =
         X509Certificate::from_der(leaf).map_err(|error| CertificateRejected::Malformed(error.to_string()))?;
-    let at = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.max(0).unsigned_abs());
     let validity = parsed.validity();
-    Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
+    Ok((
+        validity.not_before.to_datetime().into(),
+        validity.not_after.to_datetime().into(),
+    ))
 }

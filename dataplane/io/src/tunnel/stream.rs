@@ -12,9 +12,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::buffers::{BATCH, HEAD, MAX_CONTENT, OUTBOX, read_into_records};
+use super::relay_end::RelayEnd;
 use super::{Tunnel, TunnelEnd, tls_end};
 use crate::signal::Signal;
-use crate::telemetry::{Flag, Moved};
+use crate::telemetry::Moved;
 use crate::{busy_poll, sockets};
 
 /// Length of an HTTP/2 frame's head.
@@ -30,51 +31,6 @@ pub(crate) struct Request {
     pub stream: Rc<Stream>,
     /// Authority and headers, or why it is not a CONNECT that can be answered with a tunnel.
     pub head: Result<RequestHead, MalformedRequest>,
-}
-
-/// How an application connection through a tunnel ended, when not with an end from both sides.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RelayEnd {
-    /// The application's socket failed.
-    #[error("application: {0}")]
-    Application(io::Error),
-    /// The peer ended the stream before its time.
-    #[error("the peer reset the stream ({0:?})")]
-    PeerReset(ErrorCode),
-    /// The tunnel under the stream went away.
-    #[error(transparent)]
-    Tunnel(TunnelEnd),
-    /// The peer's answer to our CONNECT was not 200.
-    #[error("the destination's proxy answered {0}{hint}", hint = explain_status(*.0, .1.as_deref()))]
-    Refused(u16, Option<Box<str>>),
-    /// The peer did not answer our CONNECT.
-    #[error("the destination's proxy did not answer in {}s", .0.as_secs())]
-    NoAnswer(Duration),
-}
-
-impl RelayEnd {
-    /// The access log's flag for it.
-    pub(crate) fn flag(&self) -> Flag {
-        match self {
-            Self::Refused(401, _) => Flag::Denied,
-            Self::Refused(..) | Self::NoAnswer(_) => Flag::Connect,
-            Self::Tunnel(TunnelEnd::Revoked) => Flag::CertificateRevoked,
-            Self::Tunnel(TunnelEnd::Tls(_)) => Flag::TlsFailure,
-            Self::Tunnel(TunnelEnd::Http2(_)) => Flag::Http2Failure,
-            Self::Application(_) | Self::PeerReset(_) | Self::Tunnel(_) => Flag::None,
-        }
-    }
-}
-
-/// What the peer said of its refusal, else what the status means.
-fn explain_status(status: u16, said: Option<&str>) -> String {
-    let known = match status {
-        401 => Some("a policy there denies the connection; its log names the policy"),
-        503 => Some("it could not reach the application"),
-        400 => Some("it refused the request as malformed"),
-        _ => None,
-    };
-    said.or(known).map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 /// Which end of a tunnel we are.

@@ -1,16 +1,15 @@
-//! A body in a form that the client asked for: lists of metrics shrink to a twentieth.
+//! What the client asks for in its headers, and a body in that form: lists of metrics shrink to a twentieth.
 
 use std::io::{self, Write};
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, VARY};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderName, HeaderValue, VARY};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 
 use super::Reply;
-use super::pages::lists;
 
 /// Give `reply` the body `plain`, compressed by the first of ours that `Accept-Encoding` lists, if it lists one.
 pub(super) fn encode(request: &Request<Incoming>, reply: Reply, plain: String) -> Reply {
@@ -32,6 +31,21 @@ pub(super) fn encode(request: &Request<Incoming>, reply: Reply, plain: String) -
         Some((_, Err(_))) | None => Bytes::from(plain),
     };
     Response::from_parts(head, Full::new(body))
+}
+
+/// Whether a header names `wanted` among its comma-separated values.
+pub(super) fn lists(request: &Request<Incoming>, name: &HeaderName, wanted: &str) -> bool {
+    let values = request
+        .headers()
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut items = values.flat_map(|value| value.split(','));
+    items.any(|item| {
+        let mut parts = item.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+        is_named && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
 }
 
 fn gzip(plain: &[u8]) -> io::Result<Vec<u8>> {
