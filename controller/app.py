@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -16,6 +17,7 @@ from aiohttp import web
 from controller.admin import AdminPages
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
 from controller.authority.node_tokens import NodeTokens
+from controller.authority.plugged_in import Files, load_signer, read_files, watch_signer
 from controller.authority.root_store import load_or_create_root, lock_state
 from controller.authority.signing_service import Signing, SigningService
 from controller.configuration import Configuration
@@ -61,14 +63,17 @@ async def run(settings: Settings) -> None:
     configuration = Configuration(hub, settings.mesh, metrics, HeldFile(settings.state_dir / HELD_FILE))
     pages = AdminPages(configuration, hub, metrics)
     with lock_state(settings.state_dir):
-        root = load_or_create_root(settings.state_dir, settings.mesh.trust_domain, read_clock())
-        authority = CertificateAuthority(root)
-        metrics.root_expiry.set(authority.root_expiry.timestamp())
+        authority, files = _open_authority(settings)
+        metrics.root_expiry.set(authority.expiry.timestamp())
         async with AsyncExitStack() as stack:
             loaded = asyncio.Event()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             follower = tasks.create_task(_follow_files(settings, configuration, loaded), name="follow files")
+            followers = [follower]
             await _wait_for(loaded, follower)
+            if settings.authority_dir is not None:
+                following = _follow_authority(settings.authority_dir, files, authority, metrics)
+                followers.append(tasks.create_task(following, name="follow the authority"))
             await stack.enter_async_context(_serve_pages(pages, settings.admin))
             tokens = NodeTokens(settings.node_tokens)
             tokens.refresh()
@@ -79,8 +84,27 @@ async def run(settings: Settings) -> None:
             await stop.wait()
             log.info("controller is stopping")
             pages.is_ready = False
-            follower.cancel()
+            for each in followers:
+                each.cancel()
     log.info("controller has stopped")
+
+
+def _open_authority(settings: Settings) -> tuple[CertificateAuthority, Files]:
+    """What signs: the files that somebody plugged in, which are returned with it, else a root of our own."""
+    if settings.authority_dir is not None:
+        files = read_files(settings.authority_dir)
+        return CertificateAuthority(load_signer(settings.authority_dir, files, read_clock())), files
+    root = load_or_create_root(settings.state_dir, settings.mesh.trust_domain, read_clock())
+    return CertificateAuthority(root.signer), {}
+
+
+async def _follow_authority(
+    directory: Path, files: Files, authority: CertificateAuthority, metrics: ControllerMetrics
+) -> None:
+    async for signer in watch_signer(directory, files, read_clock):
+        authority.replace(signer)
+        metrics.root_expiry.set(authority.expiry.timestamp())
+        log.info("certificate authority replaced", extra={"expires": authority.expiry.isoformat()})
 
 
 async def _follow_files(settings: Settings, configuration: Configuration, loaded: asyncio.Event) -> None:

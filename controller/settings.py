@@ -34,6 +34,7 @@ class Settings:
 
     config_dir        the watched directory of objects
     state_dir         root key and certificate; made if absent
+    authority_dir     a certificate authority's four files, to sign with instead of a root of our own
     node_tokens       file of `NODE SHA256` lines; None: no agent can authenticate
     listen            TLS gRPC: xDS and the CA
     serving_names     DNS names and addresses of the serving certificate, besides those of `listen` and localhost
@@ -46,6 +47,7 @@ class Settings:
 
     config_dir: Path
     state_dir: Path
+    authority_dir: Path | None
     node_tokens: Path
     listen: tuple[ListenAddress, ...]
     serving_names: tuple[str, ...]
@@ -62,6 +64,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         config_dir=Path(_require(given, "AMBIT_CONFIG_DIR")),
         state_dir=Path(_require(given, "AMBIT_STATE_DIR")),
+        authority_dir=Path(given["AMBIT_CA_DIR"]) if given.get("AMBIT_CA_DIR") else None,
         node_tokens=Path(_require(given, "AMBIT_NODE_TOKENS")),
         listen=tuple(
             _parse_listen("AMBIT_LISTEN", text) for text in _split(given.get("AMBIT_LISTEN") or "0.0.0.0:15012")

@@ -7,13 +7,15 @@ from ipaddress import ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mesh.identity import SpiffeIdentity
 from mesh.kit.errors import FatalError, InvalidInputError
+
+SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 # Istio's defaults (facts of the control plane, section 8).
 DEFAULT_LIFETIME = timedelta(hours=24)
@@ -36,6 +38,20 @@ class RootExpiredError(FatalError):
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """What signs: a root, or an intermediate below one.
+
+    `intermediates` are what a peer needs to get from a leaf to a root, in PEM, ours first; none for a root. `bundle` is
+    what is trusted, in PEM: more than one root while one takes the place of another.
+    """
+
+    key: SigningKey
+    certificate: x509.Certificate
+    intermediates: tuple[str, ...]
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
 class Root:
     """The root's key and its self-signed certificate."""
 
@@ -45,6 +61,11 @@ class Root:
     @property
     def pem(self) -> str:
         return self.certificate.public_bytes(Encoding.PEM).decode()
+
+    @property
+    def signer(self) -> Signer:
+        """It signs leaves itself, and is all that is trusted."""
+        return Signer(self.key, self.certificate, (), self.pem)
 
 
 def build_root(key: ec.EllipticCurvePrivateKey, trust_domain: str, now: datetime) -> Root:
@@ -64,19 +85,24 @@ def build_root(key: ec.EllipticCurvePrivateKey, trust_domain: str, now: datetime
 
 
 class CertificateAuthority:
-    """Signs leaves with the root."""
+    """Signs leaves. What it signs with may be replaced while it is used, by another thread too."""
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    def replace(self, signer: Signer) -> None:
+        """Sign with another from now on."""
+        self._signer = signer
 
     @property
     def root_pem(self) -> str:
         """The trust bundle: what agents verify the mesh and the controller with."""
-        return self._root.pem
+        return self._signer.bundle
 
     @property
-    def root_expiry(self) -> datetime:
-        return self._root.certificate.not_valid_after_utc
+    def expiry(self) -> datetime:
+        """When what signs ends."""
+        return self._signer.certificate.not_valid_after_utc
 
     def sign_workload(
         self, key: CertificatePublicKeyTypes, identity: SpiffeIdentity, lifetime: timedelta, now: datetime
@@ -87,43 +113,48 @@ class CertificateAuthority:
         """
         if lifetime > MAX_LIFETIME:
             raise InvalidLifetimeError(f"a lifetime of {lifetime} was asked for; at most {MAX_LIFETIME} is given")
+        signer = self._signer
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(identity))])
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         # RFC 5280, 4.1.2.6: without a subject, the alternative name is critical.
-        builder = self._leaf(key, lifetime if lifetime > timedelta() else DEFAULT_LIFETIME, now)
+        builder = _leaf(signer, key, lifetime if lifetime > timedelta() else DEFAULT_LIFETIME, now)
         builder = builder.add_extension(names, critical=True).add_extension(
             x509.ExtendedKeyUsage(usages), critical=False
         )
-        return [self._sign(builder), self._root.pem]
+        return [_sign(signer, builder), *signer.intermediates, signer.bundle]
 
     def sign_server(
         self, key: CertificatePublicKeyTypes, names: Iterable[str], lifetime: timedelta, now: datetime
     ) -> str:
-        """A certificate for the controller's own listener, under DNS names and IP addresses: leaf and root in PEM."""
+        """A certificate for the controller's own listener, under DNS names and IP addresses: the chain in PEM."""
+        signer = self._signer
         alternatives = x509.SubjectAlternativeName([_parse_name(name) for name in dict.fromkeys(names)])
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-        builder = self._leaf(key, lifetime, now).add_extension(alternatives, critical=True)
-        return self._sign(builder.add_extension(usage, critical=False)) + self._root.pem
+        builder = _leaf(signer, key, lifetime, now).add_extension(alternatives, critical=True)
+        leaf = _sign(signer, builder.add_extension(usage, critical=False))
+        return leaf + ("".join(signer.intermediates) or signer.bundle)
 
-    def _leaf(self, key: CertificatePublicKeyTypes, lifetime: timedelta, now: datetime) -> x509.CertificateBuilder:
-        if now >= self.root_expiry:
-            raise RootExpiredError(f"the root certificate expired at {self.root_expiry}; make a new one")
-        root = self._root.certificate
-        return (
-            x509.CertificateBuilder(subject_name=x509.Name([]), issuer_name=root.subject, public_key=key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(max(now - CLOCK_SKEW, root.not_valid_before_utc))
-            .not_valid_after(min(now + lifetime, self.root_expiry))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(digital_signature=True), critical=True)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._root.key.public_key()), critical=False
-            )
-        )
 
-    def _sign(self, builder: x509.CertificateBuilder) -> str:
-        certificate = builder.sign(self._root.key, hashes.SHA256())
-        return certificate.public_bytes(Encoding.PEM).decode()
+def _leaf(
+    signer: Signer, key: CertificatePublicKeyTypes, lifetime: timedelta, now: datetime
+) -> x509.CertificateBuilder:
+    issuer = signer.certificate
+    if now >= issuer.not_valid_after_utc:
+        raise RootExpiredError(f"the root certificate expired at {issuer.not_valid_after_utc}; make a new one")
+    return (
+        x509.CertificateBuilder(subject_name=x509.Name([]), issuer_name=issuer.subject, public_key=key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(max(now - CLOCK_SKEW, issuer.not_valid_before_utc))
+        .not_valid_after(min(now + lifetime, issuer.not_valid_after_utc))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), critical=False)
+    )
+
+
+def _sign(signer: Signer, builder: x509.CertificateBuilder) -> str:
+    certificate = builder.sign(signer.key, hashes.SHA256())
+    return certificate.public_bytes(Encoding.PEM).decode()
 
 
 def read_clock() -> datetime:

@@ -79,7 +79,7 @@ class AnySigning:
 
 
 def read_root(folder: Path) -> CertificateAuthority:
-    return CertificateAuthority(load_or_create_root(folder, DEFAULT_TRUST_DOMAIN, read_clock()))
+    return CertificateAuthority(load_or_create_root(folder, DEFAULT_TRUST_DOMAIN, read_clock()).signer)
 
 
 def read_changes(order: dict[str, dict[str, dict[str, str] | list[str]]]) -> dict[str, ResourceChanges]:

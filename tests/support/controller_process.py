@@ -59,8 +59,9 @@ class ControllerProcess:
     def remove(self, name: str) -> None:
         (self.config / name).unlink()
 
-    def start(self) -> "ControllerProcess":
-        """Start it and wait until it is ready. Raises AssertionError with its log when it ends instead."""
+    def start(self, **settings: str) -> "ControllerProcess":
+        """Start it, with `settings` of its own, and wait until it is ready. Raises AssertionError with its log when it
+        ends instead."""
         self._ready.clear()
         self.log = []
         environment = {
@@ -71,6 +72,7 @@ class ControllerProcess:
             "AMBIT_NODE_TOKENS": str(self.tokens),
             "AMBIT_LISTEN": "127.0.0.1:0",
             "AMBIT_ADMIN_LISTEN": "127.0.0.1:0",
+            **settings,
         }
         command = [sys.executable, "-m", "controller"]
         self._process = subprocess.Popen(
@@ -94,10 +96,10 @@ class ControllerProcess:
         self._process = None
         return status
 
-    def run_to_end(self) -> tuple[int, str]:
+    def run_to_end(self, **settings: str) -> tuple[int, str]:
         """Start it where it is expected to refuse; gives its exit status and log."""
         try:
-            self.start()
+            self.start(**settings)
         except AssertionError:
             pass
         assert self._process
@@ -124,9 +126,9 @@ class ControllerProcess:
             time.sleep(0.01)
         raise AssertionError(f"{text!r} not in:\n{''.join(self.log)}")
 
-    def connect(self) -> grpc.Channel:
-        """A channel that trusts the mesh's root."""
-        roots = (self.state / "root-cert.pem").read_bytes()
+    def connect(self, trusted: Path | None = None) -> grpc.Channel:
+        """A channel that trusts the mesh's root, or the certificates in a file."""
+        roots = (trusted or self.state / "root-cert.pem").read_bytes()
         options = [("grpc.max_receive_message_length", -1)]
         return grpc.secure_channel(self.address("agents"), grpc.ssl_channel_credentials(roots), options)
 

@@ -1,5 +1,6 @@
 """Certificates as an attacker might hold them: of an authority of their own, or signed with a mesh's own key."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -18,7 +21,7 @@ class Authority:
     """A certificate authority with its key."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,40 @@ def forge_authority(original: x509.Certificate) -> Authority:
     builder = _builder(original.subject, original.subject, key.public_key())
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     return Authority(builder.sign(key, hashes.SHA256()), key)
+
+
+def make_authority(
+    name: str, issuer: Authority | None = None, *, rsa: bool = False, may_sign: bool = True
+) -> Authority:
+    """An authority of this name: a root, or below `issuer`."""
+    key = generate_rsa(65537, 2048) if rsa else ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = _builder(subject, issuer.certificate.subject if issuer else subject, key.public_key())
+    builder = builder.add_extension(x509.BasicConstraints(ca=may_sign, path_length=None), critical=True)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    usage = {"digital_signature": True, "key_cert_sign": may_sign, "crl_sign": may_sign}
+    unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
+    builder = builder.add_extension(
+        x509.KeyUsage(**usage, **dict.fromkeys((*unused, "decipher_only"), False)), critical=True
+    )
+    if issuer:
+        above = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+        builder = builder.add_extension(above, critical=False)
+    return Authority(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+
+
+def write_authority(folder: Path, signer: Authority, roots: Sequence[Authority], chain: Sequence[Authority]) -> None:
+    """Write Istio's four files, each at once."""
+    key = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    files = {"ca-cert.pem": _join([signer]), "ca-key.pem": key, "root-cert.pem": _join(roots)}
+    for name, content in {**files, "cert-chain.pem": _join(chain)}.items():
+        draft = folder / f"{name}.new"
+        draft.write_bytes(content)
+        draft.rename(folder / name)
+
+
+def _join(authorities: Sequence[Authority]) -> bytes:
+    return b"".join(each.certificate.public_bytes(Encoding.PEM) for each in authorities)
 
 
 def issue(authority: Authority, *identities: str) -> Credentials:
@@ -78,7 +115,9 @@ def build_request() -> str:
     return request.public_bytes(Encoding.PEM).decode()
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey | RSAPublicKey
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()

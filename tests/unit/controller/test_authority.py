@@ -32,7 +32,7 @@ WEB = SpiffeIdentity("cluster.local", "demo", "web")
 
 @pytest.fixture(scope="module")
 def authority() -> CertificateAuthority:
-    return CertificateAuthority(build_root(ec.generate_private_key(ec.SECP256R1()), "cluster.local", NOW))
+    return CertificateAuthority(build_root(ec.generate_private_key(ec.SECP256R1()), "cluster.local", NOW).signer)
 
 
 def csr(key: CertificateIssuerPrivateKeyTypes) -> str:
@@ -65,13 +65,10 @@ def test_leaf_is_what_both_ends_of_a_tunnel_need(authority: CertificateAuthority
 
 def test_leaf_never_outlives_its_root_nor_the_limit(authority: CertificateAuthority) -> None:
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    late = authority.root_expiry - timedelta(hours=1)
-    assert (
-        parse_chain(authority.sign_workload(key, WEB, timedelta(), late))[0].not_valid_after_utc
-        == authority.root_expiry
-    )
+    late = authority.expiry - timedelta(hours=1)
+    assert parse_chain(authority.sign_workload(key, WEB, timedelta(), late))[0].not_valid_after_utc == authority.expiry
     with pytest.raises(RootExpiredError):
-        authority.sign_workload(key, WEB, timedelta(), authority.root_expiry)
+        authority.sign_workload(key, WEB, timedelta(), authority.expiry)
     with pytest.raises(InvalidLifetimeError):
         authority.sign_workload(key, WEB, timedelta(days=90, seconds=1), NOW)
 
