@@ -4,19 +4,15 @@ import base64
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any  # JSON
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from controller.authority.root_store import load_or_create_root
 from mesh import ports
 from tests.support.chosen_mesh import Ztunnel, chosen_mesh
 from tests.support.isolation import isolated
 from tests.support.mesh import total
-from tests.support.mesh_certificates import Authority, read_authority
+from tests.support.mesh_certificates import Authority, make_authority, read_authority, write_authority
 
 PORT = 8080
 LIFETIME_SECONDS = 4
@@ -75,9 +71,10 @@ def test_a_root_is_replaced_while_traffic_flows() -> None:
         near = mesh.start_ztunnel(NODES["client"], SECRET_TTL=f"{2 * LIFETIME_SECONDS}s", **pool)
         far = mesh.start_ztunnel(NODES["server"], SECRET_TTL=f"{LIFETIME_SECONDS}s", **pool)
         server.serve(PORT)
-        (mesh.folder / "next").mkdir()
-        load_or_create_root(mesh.folder / "next", "cluster.local", datetime.now(UTC))
-        old, new = read_authority(mesh.authority), read_authority(mesh.folder / "next")
+        old, new = read_authority(mesh.authority), make_authority("new")
+        intermediate = make_authority("intermediate", new)
+        plugged_in = mesh.authority / "cacerts"
+        plugged_in.mkdir()
         ends = ((near, client.identity), (far, server.identity))
 
         def ask_until(is_true: Callable[[Ztunnel, str], bool]) -> None:
@@ -86,26 +83,21 @@ def test_a_root_is_replaced_while_traffic_flows() -> None:
                 assert time.monotonic() < deadline, [certificate(*end) for end in ends]
                 assert client.ask(server.address, PORT).server == "server", (near.log(), far.log())
 
-        def trust(*trusted: Authority) -> None:
-            bundle = mesh.folder / "bundle.pem"
-            bundle.write_bytes(b"".join(one.certificate.public_bytes(Encoding.PEM) for one in trusted))
-            bundle.rename(mesh.authority / "bundle.pem")
+        def plug_in(signer: Authority, *trusted: Authority) -> None:
+            """Sign with another, and wait until both ends trust these roots."""
+            write_authority(plugged_in, signer, trusted, [intermediate] if signer is intermediate else [])
             serials = {one.certificate.serial_number for one in trusted}
             ask_until(lambda *end: {root.serial_number for root in parse(certificate(*end)["rootCerts"])} == serials)
 
-        def is_signed_by_new(ztunnel: Ztunnel, identity: str) -> bool:
-            leaf = parse(certificate(ztunnel, identity)["certChain"])[0]
-            try:
-                leaf.verify_directly_issued_by(new.certificate)
-            except InvalidSignature:
-                return False
-            return True
+        def is_signed_by_intermediate(ztunnel: Ztunnel, identity: str) -> bool:
+            leaf, *rest = parse(certificate(ztunnel, identity)["certChain"])
+            return leaf.issuer == intermediate.certificate.subject and rest == [intermediate.certificate]
 
-        trust(old)
-        trust(old, new)
-        (mesh.folder / "next").rename(mesh.authority / "next")
-        ask_until(is_signed_by_new)
-        trust(new)
+        plug_in(old, old)
+        plug_in(old, old, new)
+        plug_in(intermediate, old, new)
+        ask_until(is_signed_by_intermediate)
+        plug_in(intermediate, new)
         assert client.ask(server.address, PORT).server == "server"
         for ztunnel, _ in ends:
             assert not [line for line in ztunnel.access_lines() if line.error]

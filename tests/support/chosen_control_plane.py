@@ -27,6 +27,7 @@ from google.protobuf.message import Message
 from controller.app import GRPC_OPTIONS
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
 from controller.authority.certificate_requests import parse_request
+from controller.authority.plugged_in import load_signer, read_files
 from controller.authority.root_store import load_or_create_root
 from controller.authority.signing_service import IDENTITY_FIELD, METHOD_NAME, SERVICE_NAME
 from controller.callers import CallContext
@@ -53,10 +54,7 @@ def authenticate(header: str | None) -> str | None:
 
 
 class AnySigning:
-    """Certificates for whatever is asked for, by the root in a folder.
-
-    A folder `next` in it is the root that signs instead; a file `bundle.pem` is what is trusted instead of that root.
-    """
+    """Certificates for whatever is asked for, by the root in a folder, or by the authority in its folder `cacerts`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,11 +68,12 @@ class AnySigning:
         identity = SpiffeIdentity.parse(request.metadata.fields[IDENTITY_FIELD].string_value)
         lifetime = timedelta(seconds=request.validity_duration)
         key = parse_request(request.csr)
-        following, bundle = self._folder / "next", self._folder / "bundle.pem"
-        signer = read_root(following if following.exists() else self._folder)
-        chain = list(signer.sign_workload(key, identity, lifetime, read_clock()))
-        if bundle.exists():
-            chain[-1] = bundle.read_text()
+        plugged_in = self._folder / "cacerts"
+        if files := read_files(plugged_in):
+            authority = CertificateAuthority(load_signer(plugged_in, files, read_clock()))
+        else:
+            authority = read_root(self._folder)
+        chain = authority.sign_workload(key, identity, lifetime, read_clock())
         return IstioCertificateResponse(cert_chain=chain).SerializeToString()
 
 
