@@ -23,8 +23,8 @@ def standing_mesh() -> Iterator[Mesh]:
         yield standing
 
 
-def entry(host: str, **spec: object) -> Document:
-    ports = [{"number": 80, "name": "tcp", "protocol": "TCP", "targetPort": spec.pop("target", mesh.PORT)}]
+def entry(host: str, port: int = 80, target: int = mesh.PORT, **spec: object) -> Document:
+    ports = [{"number": port, "name": "tcp", "protocol": "TCP", "targetPort": target}]
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "ServiceEntry",
@@ -70,8 +70,7 @@ def test_a_host_that_is_served_by_pods_of_the_mesh_is_reached_through_a_tunnel(m
 
 def test_a_host_with_an_address_of_its_own_is_passed_through_and_counted(meshed: Mesh) -> None:
     address = meshed.address("plain/server")
-    fixed = entry("fixed.example", addresses=[address], resolution="NONE")
-    fixed["spec"] = {**fixed["spec"], "ports": [{"number": mesh.PORT, "name": "tcp"}]}  # type: ignore[dict-item]
+    fixed = entry("fixed.example", mesh.PORT, addresses=[address], resolution="NONE")
     with meshed.applied(fixed):
         answer = eventually(lambda: meshed.ask("east/client", "fixed.example"))
         assert answer in meshed.pod("east/client").addresses
