@@ -194,9 +194,11 @@ class _Builder:
         known = self._find_services(namespace).values()
         selecting = [service for source, service in known if services.selects(source, labels)]
         if namespace not in self._entry_services:
+            # To know who has a host takes a look at all entries: not for every pod of a mesh that has some somewhere.
+            is_selecting = any(entry.selector for entry in self._snapshot.objects_in(ServiceEntry, namespace))
             self._entry_services[namespace] = [
                 (host.entry, entries.build_host_service(host))
-                for host in self._hosts.by_namespace.get(namespace, ())
+                for host in (self._hosts.by_namespace.get(namespace, ()) if is_selecting else ())
                 if host.entry.selector
             ]
         hosts = self._entry_services[namespace]

@@ -111,7 +111,7 @@ def find_workload_keys(workload: Workload) -> tuple[str, ...]:
     keys = [*find_workload_aliases(workload), *([name_node(workload.node)] if workload.node else [])]
     for endpoint in workload.endpoints:
         keys += [endpoint.service.resource_name, *find_service_keys(endpoint.service)]
-    return tuple(keys)
+    return tuple(sorted(set(keys)))
 
 
 def find_service_keys(service: Service) -> tuple[str, ...]:
