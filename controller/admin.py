@@ -59,6 +59,7 @@ class AdminPages:
                 "path": problem.path,
                 "value": problem.value,
                 "reason": problem.reason.value,
+                "code": problem.code,
                 "message": problem.message,
             }
             for problem in self._configuration.problems

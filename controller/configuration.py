@@ -92,6 +92,7 @@ class Configuration:
                 "object": problem.key or "",
                 "path": problem.path,
                 "reason": problem.reason.value,
+                "code": problem.code,
                 "problem": problem.message,
                 "value": problem.value,
                 "earlier_form_serves": self._directory.is_held(problem.key),

@@ -10,6 +10,7 @@ Pure: takes texts, gives changes. The rules:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.sources.documents import Located, Parsed, parse_documents
 from controller.sources.problems import Problem, ProblemReason
@@ -50,7 +51,8 @@ _NO_FILE = _File()
 class Directory:
     """The state of a directory of object files. Not thread-safe; has one owner."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalogue: Catalogue = CATALOGUE) -> None:
+        self._catalogue = catalogue
         self._files: dict[str, _File] = {}
         self._owners: dict[ObjectKey, str] = {}
         self._claims: dict[ObjectKey, set[str]] = {}
@@ -61,6 +63,11 @@ class Directory:
     def objects(self) -> dict[ObjectKey, KubernetesObject]:
         """Every object as it is served."""
         return {key: self._files[file].objects[key].value for key, file in self._owners.items()}
+
+    @property
+    def files(self) -> dict[ObjectKey, str]:
+        """The file that each object is served from."""
+        return dict(self._owners)
 
     @property
     def problems(self) -> list[Problem]:
@@ -95,7 +102,7 @@ class Directory:
         """Take the present texts of the files that changed. Never raises because of a text."""
         before = {file: self._files.get(file, _NO_FILE) for file in texts}
         for file, text in sorted(texts.items()):
-            self._store(file, None if text is None else _read(file, text, before[file]))
+            self._store(file, None if text is None else _read(file, text, before[file], self._catalogue))
         after = {file: self._files.get(file, _NO_FILE) for file in texts}
         touched = {key for known in (*before.values(), *after.values()) for key in known.objects}
         old_problems = {problem for known in before.values() for problem in known.problems}
@@ -130,7 +137,8 @@ class Directory:
             if file != owner:
                 first, line = self._files[owner].objects[key], self._files[file].objects[key].line
                 message = f"this object stands in {first.file}, line {first.line}, too; that one counts"
-                problem = Problem(file, line, 1, key, "", "", ProblemReason.DUPLICATE_OBJECT, message)
+                reason = ProblemReason.DUPLICATE_OBJECT
+                problem = Problem(file, line, 1, key, "", "", reason, message, reason.code)
                 self._duplicates.setdefault(key, {})[file] = problem
 
     @property
@@ -154,12 +162,13 @@ class Directory:
             self._troubled.add(file)
 
 
-def _read(file: str, text: str | Unreadable, before: _File) -> _File:
+def _read(file: str, text: str | Unreadable, before: _File, catalogue: Catalogue) -> _File:
     if isinstance(text, Unreadable):
-        problem = Problem(file, 0, 0, None, "", "", ProblemReason.UNREADABLE, text.why)
+        reason = ProblemReason.UNREADABLE
+        problem = Problem(file, 0, 0, None, "", "", reason, text.why, reason.code)
         parsed = Parsed(problems=[problem], has_unnamed=True)
     else:
-        parsed = parse_documents(text, file)
+        parsed = parse_documents(text, file, catalogue)
     valid = {located.value.key: located for located in parsed.objects}
     held = {key: old for key, old in before.objects.items() if key not in valid and parsed.may_mention(key)}
     return _File(valid | held, frozenset(held), tuple(parsed.problems))

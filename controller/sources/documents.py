@@ -7,9 +7,11 @@ parsed.problems  # what was refused
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ErrorType
 
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, KubernetesObject, ObjectKey
@@ -19,6 +21,11 @@ from controller.sources.problems import Problem, ProblemReason
 MAX_SHOWN_CHARACTERS = 80
 # Of one object; a policy written for another product altogether need not fill the log.
 MAX_PROBLEMS_PER_OBJECT = 20
+
+UNKNOWN_VERSION = "unknown-version"
+"""The code of an object of a kind that is read, in a version that is not."""
+
+_PYDANTICS_OWN = frozenset(get_args(ErrorType))
 
 _REASONS = {
     "extra_forbidden": ProblemReason.UNKNOWN_FIELD,
@@ -86,11 +93,34 @@ def parse_documents(text: str, file: str, catalogue: Catalogue = CATALOGUE) -> P
     return Parsed(parser.objects, parser.problems, parser.has_unnamed, frozenset(parser.doubtful_names))
 
 
+def compose_objects(text: str) -> Iterator[Node]:
+    """The nodes of the objects in `text`, the items of lists one by one, up to where it cannot be read."""
+    try:
+        for document in compose_documents(text):
+            yield from _expand_list(document)
+    except ComposeError:
+        return
+
+
+def find_key(node: Node, catalogue: Catalogue = CATALOGUE) -> ObjectKey | None:
+    """Which object a node speaks about, though it may be invalid; None when its kind or name cannot be read."""
+    model = catalogue.get((get_text(node, "apiVersion") or "", get_text(node, "kind") or ""))
+    return _find_key(node, model) if model else None
+
+
+def get_text(node: Node, *path: str) -> str | None:
+    """The text at a path of keys; None where there is none, or something else."""
+    found: Node | None = node
+    for key in path:
+        found = _get(found, key) if found is not None else None
+    return found.value if found is not None and isinstance(found.value, str) else None
+
+
 def _expand_list(node: Node) -> Iterator[Node]:
     if node.value is None:
         return  # an empty document, as between two `---`
     items = _get(node, "items")
-    if _text(node, "kind") == "List" and items is not None and isinstance(items.value, list):
+    if get_text(node, "kind") == "List" and items is not None and isinstance(items.value, list):
         yield from items.value
     else:
         yield node
@@ -105,6 +135,7 @@ class _Refused:
     value: str
     reason: ProblemReason
     message: str
+    code: str = ""
 
 
 class _Parser:
@@ -120,9 +151,9 @@ class _Parser:
         self.doubtful_names: set[str] = set()
 
     def refuse(self, what: _Refused, key: ObjectKey | None = None) -> None:
-        place = what.node
+        place, code = what.node, what.code or what.reason.code
         self.problems.append(
-            Problem(self._file, place.line, place.column, key, what.path, what.value, what.reason, what.message)
+            Problem(self._file, place.line, place.column, key, what.path, what.value, what.reason, what.message, code)
         )
 
     def parse_object(self, node: Node) -> None:
@@ -150,26 +181,31 @@ class _Parser:
         if not isinstance(node.value, dict):
             return _Refused(node, "", _shorten(node), ProblemReason.NOT_AN_OBJECT, "a document must be one object")
         for name in ("apiVersion", "kind"):
-            if not _text(node, name):
+            if not get_text(node, name):
                 return _Refused(node, name, "", ProblemReason.MISSING_FIELD, "must be there, as text")
-        version, kind = _text(node, "apiVersion") or "", _text(node, "kind") or ""
+        version, kind = get_text(node, "apiVersion") or "", get_text(node, "kind") or ""
         model = self._catalogue.get((version, kind))
         if model is None:
             at, why = _get(node, "kind") or node, _explain(kind, self._catalogue)
-            return _Refused(at, "kind", f"{version} {kind}", ProblemReason.UNKNOWN_KIND, why)
+            code = UNKNOWN_VERSION if _versions_of(kind, self._catalogue) else ""
+            return _Refused(at, "kind", f"{version} {kind}", ProblemReason.UNKNOWN_KIND, why, code)
         return model
 
     def _keep_name(self, node: Node) -> None:
         metadata = _get(node, "metadata")
-        name = _text(metadata, "name") if metadata else None
+        name = get_text(metadata, "name") if metadata else None
         if name:
             self.doubtful_names.add(name)
         else:
             self.has_unnamed = True
 
 
+def _versions_of(kind: str, catalogue: Catalogue) -> list[str]:
+    return sorted(version for version, known in catalogue if known == kind)
+
+
 def _explain(kind: str, catalogue: Catalogue) -> str:
-    versions = sorted(version for version, known in catalogue if known == kind)
+    versions = _versions_of(kind, catalogue)
     if versions:
         return f"{kind} is read as {' or '.join(versions)}"
     return f"not a kind that is read here; known: {', '.join(sorted({known for _, known in catalogue}))}"
@@ -178,17 +214,17 @@ def _explain(kind: str, catalogue: Catalogue) -> str:
 def _find_key(node: Node, model: type[KubernetesObject]) -> ObjectKey | None:
     """Which object a node speaks about, even though it may be invalid; None when its name cannot be read."""
     metadata = _get(node, "metadata")
-    name = _text(metadata, "name") if metadata else None
+    name = get_text(metadata, "name") if metadata else None
     if metadata is None or not name:
         return None
     namespace = _get(metadata, "namespace")
     if namespace is not None and namespace.value is not None and not isinstance(namespace.value, str):
         return None
-    text = _text(metadata, "namespace") or DEFAULT_NAMESPACE
+    text = get_text(metadata, "namespace") or DEFAULT_NAMESPACE
     return ObjectKey(model.GROUP, model.__name__, text if model.IS_NAMESPACED else "", name)
 
 
-def _locate(node: Node, loc: Sequence[str | int]) -> tuple[Node, str]:
+def locate_field(node: Node, loc: Sequence[str | int]) -> tuple[Node, str]:
     """The deepest node on the way `loc`, and the way as text. What pydantic adds to it (union branches) falls away."""
     path = ""
     for step in loc:
@@ -210,18 +246,14 @@ def _describe(node: Node, detail: ErrorDetails) -> _Refused:
     fallback = ProblemReason.WRONG_TYPE if code.endswith("_type") else ProblemReason.INVALID_VALUE
     reason = _REASONS.get(code, fallback)
     message = _MESSAGES.get(code, detail["msg"])
-    at, path = _locate(node, detail["loc"])
+    at, path = locate_field(node, detail["loc"])
     shown = "" if reason is ProblemReason.MISSING_FIELD else _shorten(at)
-    return _Refused(at, path, shown, reason, message[:1].lower() + message[1:])
+    own_code = "" if code in _PYDANTICS_OWN else code.replace("_", "-")
+    return _Refused(at, path, shown, reason, message[:1].lower() + message[1:], own_code)
 
 
 def _get(node: Node, key: str) -> Node | None:
     return node.value.get(key) if isinstance(node.value, dict) else None
-
-
-def _text(node: Node, key: str) -> str | None:
-    child = _get(node, key)
-    return child.value if child is not None and isinstance(child.value, str) else None
 
 
 def _shorten(node: Node) -> str:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from watchfiles import awatch
 
@@ -18,7 +19,7 @@ from controller.sources.directory import FileText, Unreadable
 from controller.sources.documents import parse_documents
 from mesh.kit.errors import FatalError
 
-__all__ = ["FileScanner", "parse_documents", "watch_files"]
+__all__ = ["FileScanner", "parse_documents", "read_file", "read_stream", "watch_files"]
 
 log = logging.getLogger(__name__)
 
@@ -79,17 +80,23 @@ class FileScanner:
         signature = (status.st_ino, status.st_mtime_ns, status.st_size)
         if self._signatures.get(path) != signature:
             self._signatures[path] = signature
-            yield _read(path)
+            yield read_file(path)
 
 
-def _read(path: str) -> FileText:
+def read_file(path: str) -> FileText:
+    """A file's text; what is wrong with it when it cannot be read, None when it is not there."""
     try:
         with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            return read_stream(file)
     except FileNotFoundError:
         return None
     except OSError as error:
         return Unreadable(f"cannot be read: {error.strerror}")
+
+
+def read_stream(stream: BinaryIO) -> FileText:
+    """The text that comes from an open file, or what is wrong with it. Raises OSError."""
+    content = stream.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:
         return Unreadable(f"is larger than {MAX_FILE_BYTES} bytes")
     try:

@@ -22,6 +22,11 @@ class ProblemReason(StrEnum):
     UNSUPPORTED = "unsupported"
     DUPLICATE_OBJECT = "duplicate_object"
 
+    @property
+    def code(self) -> str:
+        """The code of a problem about which no more is known than this."""
+        return self.value.replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -29,7 +34,8 @@ class Problem:
 
     `line` and `column` count from 1, 0 where there is none (an unreadable file); `key` is None when the text does not
     say which object it is about; `path` is the field, as in `spec.rules[0].from[1].source.principals`; `value` is what
-    was written there, shortened.
+    was written there, shortened. `code` is a stable word for exactly this problem: the type of
+    the check that refused it, as in `pattern-star`, or the reason's where that check has none of its own.
     """
 
     file: str
@@ -40,6 +46,7 @@ class Problem:
     value: str
     reason: ProblemReason
     message: str
+    code: str
 
     def __str__(self) -> str:
         parts = [f"{self.file}:{self.line}:{self.column}" if self.line else self.file]
