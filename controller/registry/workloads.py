@@ -135,20 +135,23 @@ def _demands_tunnel(pod: core.Pod, owner: core.Namespace | None) -> bool:
 def _resolve_ports(pod: core.Pod, service: Service) -> Iterator[EndpointPort]:
     """A target that names no port of the pod drops that port for this pod only."""
     for port in service.ports:
-        target = port.target if isinstance(port.target, int) else _find_container_port(pod, port.target)
+        target = port.target if isinstance(port.target, int) else find_container_port(pod, port.target)
         if service.is_entry:
-            target = _find_container_port(pod, port.name) or target
+            target = find_container_port(pod, port.name) or target
         if target is not None:
             yield EndpointPort(port.number, target, port.protocol)
 
 
-def _find_container_port(pod: core.Pod, name: str) -> int | None:
+def find_container_port(pod: core.Pod, name: str) -> int | None:
+    """The number of a pod's TCP port of that name."""
+    return next((port.container_port for port in declared_ports(pod) if port.name == name), None)
+
+
+def declared_ports(pod: core.Pod) -> Iterator[core.ContainerPort]:
+    """The TCP ports that a pod's lasting containers declare."""
     restartable = [each for each in pod.spec.init_containers or () if each.restart_policy == "Always"]
     for container in [*(pod.spec.containers or ()), *restartable]:
-        for port in container.ports or ():
-            if port.name == name and port.protocol == "TCP":
-                return port.container_port
-    return None
+        yield from (port for port in container.ports or () if port.protocol == "TCP")
 
 
 def _find_locality(node: core.Node | None) -> Locality:

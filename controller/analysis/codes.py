@@ -1,0 +1,121 @@
+"""Every code that an analysis can report, how much it weighs, and what to do about it.
+
+The codes of what the door refuses are not chosen here: they are the types of its checks (`Problem.code`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """An error does not work, or not as written; a warning is most likely a mistake."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a code means, and the next step."""
+
+    severity: Severity
+    meaning: str
+    fix: str
+
+
+def _error(meaning: str, fix: str) -> Code:
+    return Code(Severity.ERROR, meaning, fix)
+
+
+def _warning(meaning: str, fix: str) -> Code:
+    return Code(Severity.WARNING, meaning, fix)
+
+
+REFUSALS: Mapping[str, Code] = {
+    "unreadable": _error("the file cannot be read, or is no UTF-8", "check the file's permissions and encoding"),
+    "syntax": _error("the text is no YAML", "correct the YAML at this place; what stands after it was not read"),
+    "too-large": _error("the text nests too deep or holds too much", "split the document"),
+    "duplicate-key": _error("a mapping has a key twice", "remove one of the two"),
+    "not-an-object": _error("a document is no object", "write one object per document, separated by ---"),
+    "unknown-kind": _warning(
+        "a kind that is not read here", "expect no effect of it in the mesh, or move it elsewhere"
+    ),
+    "unknown-version": _error("a kind that is read, in a version that is not", "write a version that is read"),
+    "unknown-field": _error("a field that does not exist", "correct its spelling or its place, or remove it"),
+    "missing-field": _error("a field that must be there is not", "add the field"),
+    "wrong-type": _error("a value of another type", "write a value of the type that the message names"),
+    "invalid-value": _error("a value that is not allowed", "write a value that the message allows"),
+    "unsupported": _error("something that is not enforced or not supported", "take it out, or do as the message says"),
+    "duplicate-object": _error("an object that is given twice", "remove one of the two, or rename it"),
+    "combination": _error(
+        "serviceAccounts beside principals or namespaces in one source", "write two sources, or use principals only"
+    ),
+    "empty-match": _error("a source, operation or condition that names nothing", "name what to match, or remove it"),
+    "invalid-name": _error("a name that Kubernetes would not take", "use lower-case letters, digits and '-'"),
+    "ip-type": _error("an address that is no text", "write the address in quotes"),
+    "ip-value": _error("text that is no IP address or CIDR block", "correct the address"),
+    "label-value": _error("a label of the mesh with an unknown value", "write a value that the message names"),
+    "needs-selector": _error("portLevelMtls without a selector", "add spec.selector.matchLabels"),
+    "needs-waypoint": _error(
+        "something that only an L7 proxy could enforce", "take it out, and match on identity, address and port instead"
+    ),
+    "pattern-empty": _error("an empty pattern", "write '*' for any value, or remove it"),
+    "pattern-star": _error("a pattern with a star inside", "use one '*', at the beginning or the end"),
+    "port-type": _error("a port that is no text", 'write the port in quotes, as in "8080"'),
+    "port-value": _error("a number that is no port", "write a number between 1 and 65535"),
+    "principal-prefix": _error("a principal that begins with spiffe://", "remove spiffe:// from its beginning"),
+    "service-account": _error(
+        "a malformed service account in a source", "write SERVICE-ACCOUNT or NAMESPACE/SERVICE-ACCOUNT"
+    ),
+    "target-type": _error(
+        "a targetPort that is neither number nor name", "write a number, or the name of a container's port"
+    ),
+    "container-twice": _error("two containers of a lab's pod with one name", "rename one of them"),
+    "no-command": _error("a lab's container without a command", "give it a command, a program of this machine"),
+    "node-twice": _error("two nodes of a lab with one name", "rename or remove one of them"),
+}
+"""What the door refuses; the last three are of a lab's own kinds."""
+
+CROSS_CHECKS: Mapping[str, Code] = {
+    "policy-selector-matches-nothing": _warning(
+        "an AuthorizationPolicy or PeerAuthentication whose selector matches no pod",
+        "correct spec.selector.matchLabels, or the labels of the pods",
+    ),
+    "policy-namespace-without-pods": _warning(
+        "a policy in a namespace that has no pods", "move it to the namespace of the pods that it is meant for"
+    ),
+    "policy-not-enforced": _warning(
+        "an AuthorizationPolicy, or a STRICT PeerAuthentication, for pods outside of the mesh",
+        "label their namespace or the pods istio.io/dataplane-mode: ambient, or narrow the selector",
+    ),
+    "peer-authentication-shadowed": _warning(
+        "a PeerAuthentication that an older one of the same level overrides", "merge the two into one"
+    ),
+    "policy-port-is-a-service-port": _warning(
+        "a policy that names a Service's port, where the application's own is meant", "write the targetPort"
+    ),
+    "principal-never-matches": _warning(
+        "a principal that has not the form of an identity", "write TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT"
+    ),
+    "unknown-service-account": _warning(
+        "a policy that names a service account that is not given", "correct its spelling, or give the ServiceAccount"
+    ),
+    "unknown-namespace": _warning(
+        "a policy that names a namespace that is not given", "correct its spelling, or give the Namespace"
+    ),
+    "service-selector-matches-nothing": _warning(
+        "a Service whose selector matches no pod", "correct spec.selector, or the labels of the pods"
+    ),
+    "target-port-unknown": _error(
+        "a Service whose targetPort is a name that no selected pod declares",
+        "name a port of the pods' containers, or write its number",
+    ),
+    "target-port-undeclared": _warning(
+        "a Service whose targetPort some selected pods do not declare, though they declare others",
+        "correct the targetPort, or add it to the ports of the containers",
+    ),
+}
+"""What the checks across objects find."""
+
+CODES: Mapping[str, Code] = {**REFUSALS, **CROSS_CHECKS}

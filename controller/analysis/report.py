@@ -1,0 +1,155 @@
+"""The analysis as a whole: texts in, every problem out, each with its place. Pure.
+
+report = analyze_texts({"policies.yaml": text})
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from controller.analysis.codes import CODES, REFUSALS, Severity
+from controller.analysis.enforcement import check_enforcement, check_shadowing
+from controller.analysis.findings import Finding
+from controller.analysis.given import Given
+from controller.analysis.ports import check_policy_ports, check_target_ports
+from controller.analysis.principals import check_principals
+from controller.analysis.selection import check_policy_selection, check_service_selection
+from controller.kinds.catalogue import CATALOGUE, Catalogue
+from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
+from controller.registry.names import MeshSettings
+from controller.snapshot import Snapshot
+from controller.sources.composing import Node
+from controller.sources.directory import Directory, FileText
+from controller.sources.documents import compose_objects, find_key, get_text, locate_field
+from controller.sources.problems import Problem, ProblemReason
+
+CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
+    check_policy_selection,
+    check_service_selection,
+    check_enforcement,
+    check_shadowing,
+    check_target_ports,
+    check_policy_ports,
+    check_principals,
+)
+
+# Kinds that are not read here and make pods: what selects those pods cannot be judged.
+_POD_MAKERS = frozenset(
+    {"CronJob", "DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "Rollout", "StatefulSet"}
+)
+# Reasons after which nobody knows what else the file would have said.
+_BLINDING = frozenset(
+    {ProblemReason.UNREADABLE, ProblemReason.SYNTAX, ProblemReason.TOO_LARGE, ProblemReason.DUPLICATE_KEY}
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """One problem with all that is known of it. `line` is 0 where there is none; `object` may be empty."""
+
+    file: str
+    line: int
+    object: str
+    field: str
+    code: str
+    severity: Severity
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an analysis found, by file and line, and how much it looked at."""
+
+    entries: Sequence[Entry]
+    file_count: int
+    object_count: int
+
+    def count(self, severity: Severity) -> int:
+        return sum(entry.severity is severity for entry in self.entries)
+
+
+def analyze_texts(
+    texts: Mapping[str, FileText], catalogue: Catalogue = CATALOGUE, settings: MeshSettings | None = None
+) -> Report:
+    """Every problem of these files, as if they were all that the mesh has. Never raises because of a text."""
+    directory = Directory(catalogue)
+    directory.apply(texts)
+    objects = directory.objects
+    nodes = {file: list(compose_objects(text)) for file, text in texts.items() if isinstance(text, str)}
+    given = Given(
+        Snapshot().apply(objects), settings or MeshSettings(), _find_doubtful(directory.problems, nodes, objects.keys())
+    )
+    places = _Places(directory.files, nodes, catalogue)
+    findings = {finding for check in CHECKS for finding in check(given)}
+    entries = [
+        *(_from_problem(problem) for problem in directory.problems),
+        *(places.locate(finding) for finding in findings),
+    ]
+    return Report(sorted(entries), sum(text is not None for text in texts.values()), len(objects))
+
+
+def _find_doubtful(
+    problems: Iterable[Problem], nodes: Mapping[str, Sequence[Node]], valid: Iterable[ObjectKey]
+) -> frozenset[str] | None:
+    """The namespaces that may have pods that were not read; None for all."""
+    if any(problem.reason in _BLINDING for problem in problems):
+        return None
+    known = {(key.namespace, key.name) for key in valid if key.kind == "Pod"}
+    doubtful = set()
+    for node in (node for found in nodes.values() for node in found):
+        kind = get_text(node, "kind")
+        if kind != "Pod" and kind not in _POD_MAKERS:
+            continue
+        namespace = get_text(node, "metadata", "namespace") or DEFAULT_NAMESPACE
+        if kind != "Pod" or (namespace, get_text(node, "metadata", "name")) not in known:
+            doubtful.add(namespace)
+    return frozenset(doubtful)
+
+
+def _from_problem(problem: Problem) -> Entry:
+    code = REFUSALS.get(problem.code) or REFUSALS[problem.reason.code]
+    shown = f" (got {problem.value})" if problem.value else ""
+    return Entry(
+        file=problem.file,
+        line=problem.line,
+        object=str(problem.key or ""),
+        field=problem.path,
+        code=problem.code,
+        severity=code.severity,
+        message=problem.message + shown,
+        fix=code.fix,
+    )
+
+
+class _Places:
+    """Finds the line of a field of an object."""
+
+    def __init__(
+        self, files: Mapping[ObjectKey, str], nodes: Mapping[str, Sequence[Node]], catalogue: Catalogue
+    ) -> None:
+        self._files = files
+        self._nodes: dict[tuple[str, ObjectKey], Node] = {}
+        for file, found in nodes.items():
+            for node, key in _with_keys(found, catalogue):
+                self._nodes.setdefault((file, key), node)  # of an object that stands there twice the first counts
+
+    def locate(self, finding: Finding) -> Entry:
+        file, code = self._files[finding.key], CODES[finding.code]
+        node, path = locate_field(self._nodes[file, finding.key], finding.path)
+        return Entry(
+            file=file,
+            line=node.line,
+            object=str(finding.key),
+            field=path,
+            code=finding.code,
+            severity=code.severity,
+            message=finding.message,
+            fix=finding.fix or code.fix,
+        )
+
+
+def _with_keys(nodes: Iterable[Node], catalogue: Catalogue) -> Iterator[tuple[Node, ObjectKey]]:
+    for node in nodes:
+        key = find_key(node, catalogue)
+        if key is not None:
+            yield node, key
