@@ -11,6 +11,7 @@ import typer
 
 from ambit import __version__
 from ambit.cli import lab, output
+from ambit.cli.analyze import analyze
 from ambit.cli.demo import demo
 from ambit.cli.ztunnel_config import ztunnel_config
 from ambit.cli.ztunnel_log import ztunnel_log
@@ -22,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(analyze)
 app.command()(demo)
 app.command("ztunnel-config")(ztunnel_config)
 app.command("ztunnel-log")(ztunnel_log)
