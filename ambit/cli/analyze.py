@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     from controller.sources.directory import FileText
 
 
+ROOT_NAMESPACE = "istio-system"
+"""The controller's default (controller.registry.names), which importing would cost every other command."""
+
+
 def analyze(
     files: Annotated[
         list[str],
         typer.Option("-f", "--file", metavar="PATH", help="A file, a directory with all below it, or -. Repeatable."),
     ],
+    root_namespace: Annotated[
+        str, typer.Option("--root-namespace", metavar="NAMESPACE", help="Whose policies are for the whole mesh.")
+    ] = ROOT_NAMESPACE,
     strict: Annotated[bool, typer.Option("--strict", help="Let warnings count as errors.")] = False,
     format_: Annotated[Format, typer.Option("-o", "--output", help="How to show the result.")] = Format.TABLE,
 ) -> None:
@@ -29,9 +36,10 @@ def analyze(
     """
     from controller.analysis.codes import Severity
     from controller.analysis.report import analyze_texts
+    from controller.registry.names import MeshSettings
 
     texts = {name: text for path in files for name, text in _read(path).items()}
-    report = analyze_texts(texts, _choose_catalogue(texts))
+    report = analyze_texts(texts, _choose_catalogue(texts), MeshSettings(root_namespace=root_namespace))
     if format_ is Format.JSON:
         _show_json(report)
     else:

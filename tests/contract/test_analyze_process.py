@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from controller.registry.names import DEFAULT_ROOT_NAMESPACE
+
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop, labels: {app: web}}\n"
@@ -38,6 +40,12 @@ def test_healthy_folder_passes(folder: Path) -> None:
     assert done.stdout == "1 object in 1 file: 0 errors, 0 warnings\n"
 
 
+@pytest.mark.parametrize("paths", [["examples/demo"], ["examples/first-lab.yaml", "examples/strict.yaml"]])
+def test_examples_pass(paths: list[str]) -> None:
+    done = run("--strict", *(word for path in paths for word in ("-f", path)))
+    assert done.returncode == 0, done.stdout
+
+
 def test_warning_fails_only_when_strict(folder: Path) -> None:
     (folder / "policy.yaml").write_text(WARNED)
     lenient = run("-f", folder)
@@ -64,6 +72,12 @@ def test_json_has_every_field(folder: Path) -> None:
         "file": str(folder / "policy.yaml"),
         "line": 5,
     }
+
+
+def test_policy_for_the_whole_mesh_stands_in_the_root_namespace(folder: Path) -> None:
+    (folder / "policy.yaml").write_text(WARNED.replace("wbe", "web").replace("shop", DEFAULT_ROOT_NAMESPACE))
+    assert run("-f", folder, "--strict").returncode == 0
+    assert run("-f", folder, "--strict", "--root-namespace", "mesh").returncode == 1
 
 
 def test_files_and_standard_input_are_read_as_one_mesh(folder: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ambit.lab.kinds import LAB_CATALOGUE
 from controller.analysis.codes import CODES, CROSS_CHECKS, REFUSALS, Severity
 from controller.analysis.report import Report, analyze_texts
+from controller.registry.names import MeshSettings
 from controller.sources.directory import Unreadable
 from controller.sources.problems import ProblemReason
 
@@ -176,6 +177,12 @@ def test_what_fits_nothing_else_is_found(text: str, codes: list[str]) -> None:
 )
 def test_what_is_healthy_is_passed_over(text: str) -> None:
     assert codes_of(text) == []
+
+
+def test_root_namespace_is_a_setting() -> None:
+    text = {"a.yaml": SHOP + policy(WEB, "mesh")}
+    assert [entry.code for entry in analyze_texts(text).entries] == ["policy-namespace-without-pods"]
+    assert not analyze_texts(text, settings=MeshSettings(root_namespace="mesh")).entries
 
 
 def test_pods_that_are_made_by_others_or_refused_silence_what_would_select_them() -> None:
