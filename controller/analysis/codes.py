@@ -48,10 +48,10 @@ REFUSALS: Mapping[str, Code] = {
     "invalid-value": _error("a value that is not allowed", "write a value that the message allows"),
     "unsupported": _error("something that is not enforced or not supported", "take it out, or do as the message says"),
     "duplicate-object": _error("an object that is given twice", "remove one of the two, or rename it"),
-    "combination": _error(
-        "serviceAccounts beside principals or namespaces in one source", "write two sources, or use principals only"
-    ),
+    "combination": _error("fields that exclude or need each other", "do as the message says"),
+    "duplicate-endpoint": _error("an endpoint that stands twice", "remove one of the two, and give the other a weight"),
     "empty-match": _error("a source, operation or condition that names nothing", "name what to match, or remove it"),
+    "host-value": _error("a host that is no DNS name", "write a full name, like api.example.com"),
     "invalid-name": _error("a name that Kubernetes would not take", "use lower-case letters, digits and '-'"),
     "ip-type": _error("an address that is no text", "write the address in quotes"),
     "ip-value": _error("text that is no IP address or CIDR block", "correct the address"),
@@ -65,6 +65,7 @@ REFUSALS: Mapping[str, Code] = {
     "port-type": _error("a port that is no text", 'write the port in quotes, as in "8080"'),
     "port-value": _error("a number that is no port", "write a number between 1 and 65535"),
     "principal-prefix": _error("a principal that begins with spiffe://", "remove spiffe:// from its beginning"),
+    "protocol-value": _error("a protocol that is not known", "write one that the message names; TCP carries all"),
     "service-account": _error(
         "a malformed service account in a source", "write SERVICE-ACCOUNT or NAMESPACE/SERVICE-ACCOUNT"
     ),

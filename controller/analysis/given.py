@@ -1,10 +1,11 @@
 """What the checks look at: the snapshot of what is valid, and how much is known to be missing from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from controller.kinds.core import Namespace, Pod, Service, ServiceAccount
+from controller.kinds.networking import WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
 from controller.registry.names import MeshSettings
 from controller.registry.policies import matches
@@ -80,6 +81,17 @@ class Given:
         """The pods that a policy is for."""
         places = self.pods.values() if self.reaches_all(policy) else [self.pods.get(policy.namespace, ())]
         return [pod for pods in places for pod in pods if matches(policy.match_labels, pod.labels)]
+
+    def labels_in(self, namespace: str) -> Iterator[Mapping[str, str]]:
+        """The labels of all that a selector of the namespace may pick: pods and WorkloadEntries."""
+        yield from (pod.labels for pod in self.pods.get(namespace, ()))
+        yield from (entry.all_labels for entry in self.snapshot.objects_in(WorkloadEntry, namespace))
+
+    def is_for_nobody(self, policy: Policy) -> bool:
+        """Whether a policy is for no pod and no WorkloadEntry."""
+        entries = {entry.namespace for entry in self.snapshot.objects(WorkloadEntry)}
+        places = entries | set(self.pods) if self.reaches_all(policy) else [policy.namespace]
+        return not any(matches(policy.match_labels, labels) for place in places for labels in self.labels_in(place))
 
     def is_outside(self, pod: Pod) -> bool:
         """Whether a pod is surely not in the mesh; where its Namespace is not given, nobody can know."""

@@ -9,9 +9,9 @@ from controller.registry.services import is_served, selects
 
 
 def check_policy_selection(given: Given) -> Iterator[Finding]:
-    """Policies that are for no pod."""
+    """Policies that are for nobody."""
     for policy in given.policies:
-        if given.knows_reach_of(policy) and not given.selected_by(policy):
+        if given.knows_reach_of(policy) and given.is_for_nobody(policy):
             yield _explain(given, policy)
 
 
@@ -31,7 +31,7 @@ def check_service_selection(given: Given) -> Iterator[Finding]:
         selector = service.spec.selector
         if not selector or not is_served(service) or not given.knows_pods_of(service.namespace):
             continue
-        if not any(selects(service, pod.labels) for pod in given.pods.get(service.namespace, ())):
+        if not any(selects(service, labels) for labels in given.labels_in(service.namespace)):
             labels = ", ".join(f"{key}={value}" for key, value in sorted(selector.items()))
             message = f"no pod of namespace {service.namespace} has the labels {labels}: it has no endpoints"
             yield Finding("service-selector-matches-nothing", service.key, ("spec", "selector"), message)

@@ -153,7 +153,9 @@ class ServiceEntrySpec(StrictModel):
         if None in endpoints:
             raise PydanticCustomError("combination", "each of endpoints needs an address")
         if len(set(endpoints)) < len(endpoints):
-            raise PydanticCustomError("duplicate", "an address stands twice among endpoints; give it one weight")
+            raise PydanticCustomError(
+                "duplicate_endpoint", "an address stands twice among endpoints; give it one weight"
+            )
         self._check_resolution([each for each in endpoints if each is not None])
         return self
 

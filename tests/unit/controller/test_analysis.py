@@ -312,3 +312,13 @@ def test_no_text_that_looks_like_objects_makes_it_raise(texts: list[str]) -> Non
 @given(st.text())
 def test_no_text_at_all_makes_it_raise(text: str) -> None:
     assert_complete(analyze_texts({"a.yaml": text}))
+
+
+def test_workload_entries_are_somebody_too() -> None:
+    entry = (
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n"
+        "metadata: {name: vm, namespace: shop, labels: {app: other}}\nspec: {address: 192.0.2.1}\n---\n"
+    )
+    chosen = [service("{port: 80}", "app: other"), policy(ELSEWHERE)]
+    assert codes_of(SHOP, entry, *chosen) == []
+    assert sorted(codes_of(SHOP, *chosen)) == ["policy-selector-matches-nothing", "service-selector-matches-nothing"]
