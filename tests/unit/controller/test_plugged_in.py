@@ -17,7 +17,11 @@ from mesh.identity import SpiffeIdentity
 from tests.support.mesh_certificates import Authority, make_authority, write_authority
 
 WEB = SpiffeIdentity("cluster.local", "demo", "web")
-NOW = datetime.now(UTC)
+
+
+def now() -> datetime:
+    """Asked for anew each time: a session may have begun long before."""
+    return datetime.now(UTC)
 
 
 def parse(*pems: str) -> list[x509.Certificate]:
@@ -27,15 +31,15 @@ def parse(*pems: str) -> list[x509.Certificate]:
 def verify(root: Authority, chain: list[str]) -> None:
     """Build the path as a peer does that trusts `root` only; raises when there is none."""
     leaf, *rest = parse(*chain)
-    verifier = PolicyBuilder().store(Store([root.certificate])).time(NOW).build_client_verifier()
+    verifier = PolicyBuilder().store(Store([root.certificate])).time(now()).build_client_verifier()
     verified = verifier.verify(leaf, rest)
     assert verified.chain[-1] == root.certificate
 
 
 def sign(folder: Path) -> list[str]:
-    authority = CertificateAuthority(load_signer(folder, read_files(folder), NOW))
+    authority = CertificateAuthority(load_signer(folder, read_files(folder), now()))
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
-    return list(authority.sign_workload(key, WEB, timedelta(hours=1), NOW))
+    return list(authority.sign_workload(key, WEB, timedelta(hours=1), now()))
 
 
 @pytest.mark.parametrize("rsa", [False, True], ids=["ecdsa", "rsa"])
@@ -106,7 +110,7 @@ def test_what_has_ended_or_may_not_sign_is_refused(tmp_path: Path) -> None:
     write_authority(tmp_path, root, [root], [])
     files = read_files(tmp_path)
     with pytest.raises(RootStoreError, match="expired at"):
-        load_signer(tmp_path, files, NOW + timedelta(days=400))
+        load_signer(tmp_path, files, now() + timedelta(days=400))
     leaf = make_authority("leaf", root, may_sign=False)
     write_authority(tmp_path, leaf, [root], [])
     with pytest.raises(RootStoreError, match="may not sign"):
@@ -125,7 +129,7 @@ async def test_changes_are_followed_and_what_is_broken_is_passed_over(tmp_path: 
         nonlocal looks
         looks += 1
         write_authority(tmp_path, new, [old, new], [])
-        return NOW
+        return now()
 
     signer = await asyncio.wait_for(anext(watch_signer(tmp_path, files, look, look_seconds=0.01)), 5)
     assert (signer.certificate, looks) == (new.certificate, 2), "broken files are no news"
