@@ -45,7 +45,9 @@ FETCHED = "certificate fetched"
 """What a ztunnel's log says of each."""
 
 WEB, WEB_PORT = "web", 80
-WEB_PROGRAM = f"cd $(mktemp -d) && echo soak > name && exec python3 -m http.server --protocol HTTP/1.1 {HTTP_PORT}"
+WEB_PROGRAM = (
+    f"cd $(mktemp -d) && echo soak > name && exec python3 -m http.server --bind :: --protocol HTTP/1.1 {HTTP_PORT}"
+)
 LEFT_SECONDS = 30.0
 """What the load gets to end by itself when its time is over: as long as its last connection may wait, and more."""
 
