@@ -16,6 +16,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -28,7 +29,7 @@ from controller.app import GRPC_OPTIONS
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
 from controller.authority.certificate_requests import parse_request
 from controller.authority.plugged_in import load_signer, read_files
-from controller.authority.root_store import load_or_create_root
+from controller.authority.root_store import RootStoreError, load_or_create_root
 from controller.authority.signing_service import IDENTITY_FIELD, METHOD_NAME, SERVICE_NAME
 from controller.callers import CallContext
 from controller.metrics import ControllerMetrics
@@ -58,6 +59,7 @@ class AnySigning:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._authority = read_root(folder)
 
     def build_handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
         method = grpc.unary_unary_rpc_method_handler(self._create)
@@ -68,13 +70,16 @@ class AnySigning:
         identity = SpiffeIdentity.parse(request.metadata.fields[IDENTITY_FIELD].string_value)
         lifetime = timedelta(seconds=request.validity_duration)
         key = parse_request(request.csr)
-        plugged_in = self._folder / "cacerts"
-        if files := read_files(plugged_in):
-            authority = CertificateAuthority(load_signer(plugged_in, files, read_clock()))
-        else:
-            authority = read_root(self._folder)
-        chain = authority.sign_workload(key, identity, lifetime, read_clock())
+        self._read_plugged_in()
+        chain = self._authority.sign_workload(key, identity, lifetime, read_clock())
         return IstioCertificateResponse(cert_chain=chain).SerializeToString()
+
+    def _read_plugged_in(self) -> None:
+        """Sign with what is in the folder now; while a test is half through writing it, with what was before."""
+        folder = self._folder / "cacerts"
+        with suppress(RootStoreError):
+            if files := read_files(folder):
+                self._authority = CertificateAuthority(load_signer(folder, files, read_clock()))
 
 
 def read_root(folder: Path) -> CertificateAuthority:
