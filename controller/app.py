@@ -6,8 +6,8 @@ Readiness comes last: whoever connects then gets everything that the directory h
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -26,6 +26,7 @@ from controller.serve.discovery_service import DiscoveryService
 from controller.serve.hub import Hub
 from controller.serving_certificate import ServingCertificate
 from controller.settings import ListenAddress, Settings
+from controller.sources.directory import FileText
 from controller.sources.files import watch_files
 from controller.sources.held import HeldFile
 from mesh.kit.errors import FatalError
@@ -68,7 +69,8 @@ async def run(settings: Settings) -> None:
         async with AsyncExitStack() as stack:
             loaded = asyncio.Event()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            follower = tasks.create_task(_follow_files(settings, configuration, loaded), name="follow files")
+            following = _follow_source(settings, configuration, metrics, loaded)
+            follower = tasks.create_task(following, name="follow the source")
             followers = [follower]
             await _wait_for(loaded, follower)
             if settings.authority_dir is not None:
@@ -107,19 +109,34 @@ async def _follow_authority(
         log.info("certificate authority replaced", extra={"expires": authority.expiry.isoformat()})
 
 
-async def _follow_files(settings: Settings, configuration: Configuration, loaded: asyncio.Event) -> None:
-    async for texts in watch_files(settings.config_dir):
-        if loaded.is_set():
-            configuration.apply_files(texts)
-        else:
-            configuration.load_files(texts)
-            loaded.set()
+async def _follow_source(
+    settings: Settings, configuration: Configuration, metrics: ControllerMetrics, loaded: asyncio.Event
+) -> None:
+    async with aclosing(_open_source(settings, metrics)) as source:
+        async for texts in source:
+            if loaded.is_set():
+                configuration.apply_files(texts)
+            else:
+                configuration.load_files(texts)
+                loaded.set()
+
+
+def _open_source(settings: Settings, metrics: ControllerMetrics) -> AsyncGenerator[Mapping[str, FileText]]:
+    """What `settings` say that objects are read from."""
+    if settings.config_dir is not None:
+        return watch_files(settings.config_dir)
+    try:
+        # Only here: it takes 25 MiB and half a second, and needs a library that only Kubernetes does.
+        from controller.sources.kubernetes import KubernetesSource
+    except ModuleNotFoundError as error:
+        raise FatalError(f"{error.name} is not installed: pip install 'ambit[kubernetes]'") from error
+    return KubernetesSource(settings.kubeconfig, lambda kinds: metrics.failing_watches.set(kinds)).follow()
 
 
 async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
     """Wait until `task` sets `event`, or fails."""
     async with asyncio.TaskGroup() as tasks:
-        waiter = tasks.create_task(event.wait(), name="wait for files")
+        waiter = tasks.create_task(event.wait(), name="wait for the source")
         await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
         waiter.cancel()
 

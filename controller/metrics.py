@@ -26,6 +26,9 @@ class ControllerMetrics:
         self.objects = metrics.gauge("ambit_config_objects", "Valid objects, by kind.", "kind")
         self.problems = metrics.gauge("ambit_config_problems", "What is refused at present, by reason.", "reason")
         self.refusals = metrics.counter("ambit_config_refusals_total", "What was ever refused, by reason.", "reason")
+        self.failing_watches = metrics.gauge(
+            "ambit_source_failing_watches", "Kinds whose present state cannot be read from Kubernetes."
+        )
         self.csrs = metrics.counter("citadel_server_csr_count", "Certificate requests.")
         self.issued = metrics.counter("citadel_server_success_cert_issuance_count", "Certificates issued.")
         self.authentication_failures = metrics.counter(

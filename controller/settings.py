@@ -32,7 +32,8 @@ class ListenAddress:
 class Settings:
     """How one controller runs.
 
-    config_dir        the watched directory of objects
+    config_dir        the watched directory of objects, or
+    kubeconfig        whose API server is watched: a kubeconfig file, or `in-cluster`
     state_dir         root key and certificate; made if absent
     authority_dir     a certificate authority's four files, to sign with instead of a root of our own
     node_tokens       file of `NODE SHA256` lines; None: no agent can authenticate
@@ -45,7 +46,8 @@ class Settings:
     log_level         debug, info, warning or error
     """
 
-    config_dir: Path
+    config_dir: Path | None
+    kubeconfig: str
     state_dir: Path
     authority_dir: Path | None
     node_tokens: Path
@@ -61,8 +63,15 @@ class Settings:
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment`, the process's own by default. Raises InvalidSettingError."""
     given = os.environ if environment is None else environment
+    directory, kubeconfig = given.get("AMBIT_CONFIG_DIR", ""), given.get("AMBIT_KUBECONFIG", "")
+    if bool(directory) == bool(kubeconfig):
+        found = "both are" if directory else "neither is"
+        raise InvalidSettingError(
+            f"AMBIT_CONFIG_DIR or AMBIT_KUBECONFIG must be set, and not both: {found}; objects come from one place"
+        )
     return Settings(
-        config_dir=Path(_require(given, "AMBIT_CONFIG_DIR")),
+        config_dir=Path(directory) if directory else None,
+        kubeconfig=kubeconfig,
         state_dir=Path(_require(given, "AMBIT_STATE_DIR")),
         authority_dir=Path(given["AMBIT_CA_DIR"]) if given.get("AMBIT_CA_DIR") else None,
         node_tokens=Path(_require(given, "AMBIT_NODE_TOKENS")),

@@ -20,7 +20,8 @@ STAMPS=.venv/.stamps # what was done, as a hash of what it was done from
 
 case "$GOAL" in
 build | demo) STEPS=4 EXTRAS=() ;;
-lint | test) STEPS=5 EXTRAS=(dev) ;;
+lint) STEPS=5 EXTRAS=(dev) ;;
+test) STEPS=6 EXTRAS=(dev) ;;
 bench) STEPS=4 EXTRAS=(bench) ;;
 *) echo "setup: unknown goal '$GOAL'" >&2 && exit 2 ;;
 esac
@@ -76,6 +77,7 @@ find_missing_packages() {
         require procps has pgrep                       # looks for processes that should be gone
         require dnsmasq-base has dnsmasq               # the name server behind ztunnel's DNS proxy
         require g++ can_link_cxx                       # libFuzzer, which is C++
+        require etcd-server has etcd                   # below the Kubernetes API server of the tests
         require haproxy has haproxy                    # reads the PROXY headers that we write
         suggest nftables has nft                       # reads back the rules that we wrote over netlink
         ;;
@@ -169,7 +171,7 @@ fi
 
 # ------------------------------------------------------------------------------------------------------- 5. cargo-deny
 
-if ((STEPS == 5)); then
+if ((STEPS >= 5)); then
     step "cargo-deny"
     if [[ $("$CACHE/tools/bin/cargo-deny" --version 2>/dev/null) != "cargo-deny $CARGO_DENY_VERSION" ]]; then
         echo "  building cargo-deny $CARGO_DENY_VERSION (once a user: about 2 minutes)"
@@ -178,4 +180,11 @@ if ((STEPS == 5)); then
             --target-dir "$CACHE/tools/target" --root "$CACHE/tools" --version "$CARGO_DENY_VERSION" cargo-deny
         rm -rf "$CACHE/tools/target"
     fi
+fi
+
+# ------------------------------------------------------------------------------------------------------------ 6. peers
+
+if ((STEPS == 6)); then
+    step "peers of the tests (Go)"
+    tools/peers.sh
 fi

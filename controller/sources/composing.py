@@ -6,8 +6,9 @@ spellings of true that Kubernetes does not, and values lose their lines. So we b
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import yaml
 
@@ -57,6 +58,15 @@ class ComposeError(Exception):
         self.message = message
         self.line = line
         self.column = column
+
+
+def build_node(value: object) -> Node:
+    """A tree without places, of lists, dicts and scalars such as JSON gives."""
+    if isinstance(value, Mapping):
+        return Node(0, 0, {str(key): build_node(each) for key, each in value.items()})
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return Node(0, 0, [build_node(each) for each in value])
+    return Node(0, 0, cast(Scalar, value))
 
 
 def compose_documents(text: str) -> Iterator[Node]:

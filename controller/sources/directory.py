@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import KubernetesObject, ObjectKey
-from controller.sources.documents import Located, Parsed, parse_documents
+from controller.sources.documents import Located, Parsed, PlainObject, parse_documents, parse_plain
 from controller.sources.problems import Problem, ProblemReason
 
 
@@ -23,8 +23,8 @@ class Unreadable:
     why: str
 
 
-FileText = str | Unreadable | None
-"""What a file holds now; None when it is gone."""
+FileText = str | PlainObject | Unreadable | None
+"""What a file holds now; None when it is gone. An object of Kubernetes is a file of its own, parsed already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +162,15 @@ class Directory:
             self._troubled.add(file)
 
 
-def _read(file: str, text: str | Unreadable, before: _File, catalogue: Catalogue) -> _File:
+def _read(file: str, text: str | PlainObject | Unreadable, before: _File, catalogue: Catalogue) -> _File:
     if isinstance(text, Unreadable):
         reason = ProblemReason.UNREADABLE
         problem = Problem(file, 0, 0, None, "", "", reason, text.why, reason.code)
         parsed = Parsed(problems=[problem], has_unnamed=True)
-    else:
+    elif isinstance(text, str):
         parsed = parse_documents(text, file, catalogue)
+    else:
+        parsed = parse_plain(text, file, catalogue)
     valid = {located.value.key: located for located in parsed.objects}
     held = {key: old for key, old in before.objects.items() if key not in valid and parsed.may_mention(key)}
     return _File(valid | held, frozenset(held), tuple(parsed.problems))

@@ -5,7 +5,7 @@ parsed.objects   # what is valid
 parsed.problems  # what was refused
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -15,7 +15,7 @@ from pydantic_core.core_schema import ErrorType
 
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, KubernetesObject, ObjectKey
-from controller.sources.composing import ComposeError, Node, compose_documents
+from controller.sources.composing import ComposeError, Node, build_node, compose_documents
 from controller.sources.problems import Problem, ProblemReason
 
 MAX_SHOWN_CHARACTERS = 80
@@ -44,6 +44,10 @@ _MESSAGES = {
     "mapping_type": "must be a mapping",
     "sequence_type": "must be a list",
 }
+
+
+PlainObject = Mapping[str, object]
+"""An object as JSON gives it: lists, dicts and scalars, without lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,19 @@ def parse_documents(text: str, file: str, catalogue: Catalogue = CATALOGUE) -> P
         place = Node(error.line, error.column, None)
         parser.refuse(_Refused(place, "", "", ProblemReason(error.reason), error.message))
         parser.has_unnamed = True
+    return Parsed(parser.objects, parser.problems, parser.has_unnamed, frozenset(parser.doubtful_names))
+
+
+def parse_plain(document: PlainObject, file: str, catalogue: Catalogue = CATALOGUE) -> Parsed:
+    """The same for one object that is no text any more; its problems have no line."""
+    model = catalogue.get((str(document.get("apiVersion")), str(document.get("kind"))))
+    if model is not None:
+        try:
+            return Parsed([Located(model.model_validate(document), file, 0)])
+        except ValidationError:
+            pass  # seldom: the way below says where it is
+    parser = _Parser(file, catalogue)
+    parser.parse_object(build_node(document))
     return Parsed(parser.objects, parser.problems, parser.has_unnamed, frozenset(parser.doubtful_names))
 
 

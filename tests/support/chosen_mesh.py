@@ -57,6 +57,7 @@ PATIENCE_SECONDS = 15.0
 IPV4_PREFIX, IPV6_PREFIX = "192.0.2.", "2001:db8::"
 ROUTER_IPV4, ROUTER_IPV6 = f"{IPV4_PREFIX}1", f"{IPV6_PREFIX}1"
 MAX_PACKET_BYTES = 1024
+LOOPBACK_INDEX = 1
 
 Result = TypeVar("Result")
 
@@ -373,6 +374,7 @@ def chosen_mesh() -> Iterator[ChosenMesh]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chosen-", dir="/tmp")))
         with IPRoute() as here:
+            here.link("set", index=LOOPBACK_INDEX, state="up")
             here.link("add", ifname="underlay", kind="bridge")
             (index,) = here.link_lookup(ifname="underlay")
             here.addr("add", index=index, address=ROUTER_IPV4, prefixlen=24)

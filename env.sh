@@ -1,0 +1,1 @@
+export CARGO_TARGET_DIR=/root/wt/target-lead

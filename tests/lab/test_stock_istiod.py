@@ -1,0 +1,82 @@
+"""Ours under a stock istiod, on a real Kubernetes API server: certificates, services and policies are its."""
+
+import time
+from collections.abc import Callable
+
+from tests.support.chosen_mesh import NODE, ROUTER_IPV4, Answer, chosen_mesh
+from tests.support.isolation import isolated
+from tests.support.istiod import Istiod
+from tests.support.kubernetes import kubernetes
+from tests.support.mesh import total
+
+PORT, VIP = 8080, "10.96.7.7"
+PATIENCE_SECONDS = 20.0
+
+
+def wait_until(ask: Callable[[], Answer], is_wanted: Callable[[Answer], bool], log: Callable[[], str]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_wanted(answer := ask()):
+        assert time.monotonic() < deadline, f"{answer}\n{log()}"
+        time.sleep(0.05)
+
+
+def is_served(answer: Answer) -> bool:
+    return answer.server == "server"
+
+
+def is_refused(answer: Answer) -> bool:
+    return not answer.server
+
+
+@isolated
+def test_a_stock_istiod_gives_certificates_services_and_policies() -> None:
+    with chosen_mesh() as mesh, kubernetes(ROUTER_IPV4) as cluster:
+        client, server = mesh.add_pod("client"), mesh.add_pod("server", node="node-2")
+        stranger = mesh.add_host("stranger")
+        istiod = Istiod(mesh, cluster, ROUTER_IPV4)
+        istiod.start()
+        istiod.add_namespace("test")
+        istiod.add_pod(client)
+        istiod.add_pod(server, app="web")
+        spec = {"clusterIP": VIP, "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": PORT}]}
+        metadata = {"name": "web", "namespace": "test"}
+        cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+        near, far = istiod.start_ztunnel(NODE), istiod.start_ztunnel("node-2")
+        server.serve(PORT)
+
+        def logs() -> str:
+            return f"{near.log()}\n{far.log()}\n{istiod.log_file.read_text()[-4000:]}"
+
+        # A service's address, through a tunnel with certificates that istiod signed.
+        wait_until(lambda: client.ask(VIP, 80), is_served, logs)
+        line = far.wait_for_line(lambda line: line.direction == "inbound" and not line.error)
+        assert (line.source_identity, line.destination_identity) == (client.identity, server.identity)
+        line = near.wait_for_line(lambda line: line.direction == "outbound" and not line.error)
+        assert line.destination_service == "web.test.svc.cluster.local"
+        opened = "istio_tcp_connections_opened_total"
+        assert total(near.metrics(), opened, connection_security_policy="mutual_tls") >= 1
+
+        # STRICT: who is outside of the mesh was served, and is no more.
+        wait_until(lambda: stranger.ask(server.address, PORT), is_served, logs)
+        strict = {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication"}
+        metadata = {"name": "default", "namespace": "test"}
+        cluster.apply({**strict, "metadata": metadata, "spec": {"mtls": {"mode": "STRICT"}}})
+        wait_until(lambda: stranger.ask(server.address, PORT), is_refused, logs)
+        assert is_served(client.ask(VIP, 80))
+
+        # A policy that denies the client, and its end.
+        rule = {"from": [{"source": {"principals": [client.identity.removeprefix("spiffe://")]}}]}
+        spec = {"action": "DENY", "selector": {"matchLabels": {"app": "web"}}, "rules": [rule]}
+        policy = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}
+        cluster.apply({**policy, "metadata": {"name": "no-client", "namespace": "test"}, "spec": spec})
+        wait_until(lambda: client.ask(VIP, 80), is_refused, logs)
+        denied = far.wait_for_line(lambda line: line.direction == "inbound" and "no-client" in line.error)
+        assert denied.source_identity == client.identity
+        cluster.delete("security.istio.io/v1", "AuthorizationPolicy", "no-client", "test")
+        wait_until(lambda: client.ask(VIP, 80), is_served, logs)
+
+        # istiod's pods change under traffic: the service loses its only endpoint, and gets it again.
+        cluster.delete("v1", "Pod", "server", "test")
+        wait_until(lambda: client.ask(VIP, 80), is_refused, logs)
+        istiod.add_pod(server, app="web")
+        wait_until(lambda: client.ask(VIP, 80), is_served, logs)
