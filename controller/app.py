@@ -8,6 +8,7 @@ import logging
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -20,6 +21,8 @@ from controller.authority.node_tokens import NodeTokens
 from controller.authority.plugged_in import Files, load_signer, read_files, watch_signer
 from controller.authority.root_store import load_or_create_root, lock_state
 from controller.authority.signing_service import Signing, SigningService
+from controller.authority.token_reviews import TokenReviews
+from controller.callers import Authenticate, authenticate_by_any
 from controller.configuration import Configuration
 from controller.metrics import ControllerMetrics
 from controller.serve.discovery_service import DiscoveryService
@@ -68,18 +71,18 @@ async def run(settings: Settings) -> None:
         metrics.root_expiry.set(authority.expiry.timestamp())
         async with AsyncExitStack() as stack:
             loaded = asyncio.Event()
+            source = await _open_source(settings, metrics, stack)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            following = _follow_source(settings, configuration, metrics, loaded)
-            follower = tasks.create_task(following, name="follow the source")
+            follower = tasks.create_task(_follow_source(source, configuration, loaded), name="follow the source")
             followers = [follower]
-            await _wait_for(loaded, follower)
+            if not await _wait_for(loaded, follower, stop):
+                follower.cancel()
+                return
             if settings.authority_dir is not None:
                 following = _follow_authority(settings.authority_dir, files, authority, metrics)
                 followers.append(tasks.create_task(following, name="follow the authority"))
             await stack.enter_async_context(_serve_pages(pages, settings.admin))
-            tokens = NodeTokens(settings.node_tokens)
-            tokens.refresh()
-            server = _build_server(settings, hub, configuration, authority, tokens, metrics)
+            server = _build_server(settings, hub, configuration, authority, source.authenticate, metrics)
             await stack.enter_async_context(_serve_grpc(server, hub, settings))
             pages.is_ready = True
             log.info("controller is ready", extra={"objects": configuration.snapshot.object_count})
@@ -109,11 +112,17 @@ async def _follow_authority(
         log.info("certificate authority replaced", extra={"expires": authority.expiry.isoformat()})
 
 
-async def _follow_source(
-    settings: Settings, configuration: Configuration, metrics: ControllerMetrics, loaded: asyncio.Event
-) -> None:
-    async with aclosing(_open_source(settings, metrics)) as source:
-        async for texts in source:
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where objects come from, and who knows the nodes' tokens."""
+
+    changes: AsyncGenerator[Mapping[str, FileText]]
+    authenticate: Authenticate
+
+
+async def _follow_source(source: _Source, configuration: Configuration, loaded: asyncio.Event) -> None:
+    async with aclosing(source.changes) as changes:
+        async for texts in changes:
             if loaded.is_set():
                 configuration.apply_files(texts)
             else:
@@ -121,24 +130,38 @@ async def _follow_source(
                 loaded.set()
 
 
-def _open_source(settings: Settings, metrics: ControllerMetrics) -> AsyncGenerator[Mapping[str, FileText]]:
-    """What `settings` say that objects are read from."""
+async def _open_source(settings: Settings, metrics: ControllerMetrics, stack: AsyncExitStack) -> _Source:
+    """What `settings` say that objects are read from. Raises FatalError."""
+    ways: list[Authenticate] = []
+    if settings.node_tokens is not None:
+        tokens = NodeTokens(settings.node_tokens)
+        tokens.refresh()
+        ways.append(tokens.authenticate)
     if settings.config_dir is not None:
-        return watch_files(settings.config_dir)
+        return _Source(watch_files(settings.config_dir), authenticate_by_any(ways))
     try:
-        # Only here: it takes 25 MiB and half a second, and needs a library that only Kubernetes does.
+        # Only here: it takes half a second, and a library that only Kubernetes needs.
         from controller.sources.kubernetes import KubernetesSource
+        from controller.sources.kubernetes_client import FAILURES, open_kubernetes
     except ModuleNotFoundError as error:
         raise FatalError(f"{error.name} is not installed: pip install 'ambit[kubernetes]'") from error
-    return KubernetesSource(settings.kubeconfig, lambda kinds: metrics.failing_watches.set(kinds)).follow()
+    client = await stack.enter_async_context(open_kubernetes(settings.kubeconfig))
+    ways.append(TokenReviews(client.create, FAILURES, settings.node_accounts).authenticate)
+    source = KubernetesSource(client, lambda count: metrics.failing_watches.set(count))
+    return _Source(source.follow(), authenticate_by_any(ways))
 
 
-async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]") -> None:
-    """Wait until `task` sets `event`, or fails."""
+async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]", stop: asyncio.Event) -> bool:
+    """Wait until `task` sets `event`, or fails, or we are to stop; gives whether `event` is set."""
     async with asyncio.TaskGroup() as tasks:
-        waiter = tasks.create_task(event.wait(), name="wait for the source")
-        await asyncio.wait([waiter, task], return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
+        waiters = [
+            tasks.create_task(event.wait(), name="wait for the source"),
+            tasks.create_task(stop.wait(), name="wait for the end"),
+        ]
+        await asyncio.wait([*waiters, task], return_when=asyncio.FIRST_COMPLETED)
+        for each in waiters:
+            each.cancel()
+    return event.is_set()
 
 
 def _build_server(
@@ -146,15 +169,13 @@ def _build_server(
     hub: Hub,
     configuration: Configuration,
     authority: CertificateAuthority,
-    tokens: NodeTokens,
+    authenticate: Authenticate,
     metrics: ControllerMetrics,
 ) -> grpc.aio.Server:
-    signing = Signing(
-        authority, lambda: configuration.snapshot, read_clock, tokens.authenticate, settings.mesh.trust_domain
-    )
+    signing = Signing(authority, lambda: configuration.snapshot, read_clock, authenticate, settings.mesh.trust_domain)
     server = grpc.aio.server(options=GRPC_OPTIONS)
     handlers = [
-        DiscoveryService(hub, tokens.authenticate, metrics).build_handler(),
+        DiscoveryService(hub, authenticate, metrics).build_handler(),
         SigningService(signing, metrics).build_handler(),
     ]
     server.add_generic_rpc_handlers(handlers)

@@ -36,7 +36,8 @@ class Settings:
     kubeconfig        whose API server is watched: a kubeconfig file, or `in-cluster`
     state_dir         root key and certificate; made if absent
     authority_dir     a certificate authority's four files, to sign with instead of a root of our own
-    node_tokens       file of `NODE SHA256` lines; None: no agent can authenticate
+    node_tokens       file of `NODE SHA256` lines: who may speak for which node. None with Kubernetes only
+    node_accounts     service accounts (`NAMESPACE/NAME`) whose tokens, by Kubernetes, speak for the pod's node
     listen            TLS gRPC: xDS and the CA
     serving_names     DNS names and addresses of the serving certificate, besides those of `listen` and localhost
     admin             plaintext HTTP, for this machine only
@@ -50,7 +51,8 @@ class Settings:
     kubeconfig: str
     state_dir: Path
     authority_dir: Path | None
-    node_tokens: Path
+    node_tokens: Path | None
+    node_accounts: frozenset[str]
     listen: tuple[ListenAddress, ...]
     serving_names: tuple[str, ...]
     admin: ListenAddress
@@ -74,7 +76,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         kubeconfig=kubeconfig,
         state_dir=Path(_require(given, "AMBIT_STATE_DIR")),
         authority_dir=Path(given["AMBIT_CA_DIR"]) if given.get("AMBIT_CA_DIR") else None,
-        node_tokens=Path(_require(given, "AMBIT_NODE_TOKENS")),
+        node_tokens=_find_node_tokens(given, is_needed=not kubeconfig),
+        node_accounts=frozenset(_split(given.get("CA_TRUSTED_NODE_ACCOUNTS") or "istio-system/ztunnel")),
         listen=tuple(
             _parse_listen("AMBIT_LISTEN", text) for text in _split(given.get("AMBIT_LISTEN") or "0.0.0.0:15012")
         ),
@@ -94,6 +97,11 @@ def _require(given: Mapping[str, str], name: str) -> str:
     if not value:
         raise InvalidSettingError(f"{name} must be set")
     return value
+
+
+def _find_node_tokens(given: Mapping[str, str], is_needed: bool) -> Path | None:
+    text = _require(given, "AMBIT_NODE_TOKENS") if is_needed else given.get("AMBIT_NODE_TOKENS")
+    return Path(text) if text else None
 
 
 def _split(text: str) -> list[str]:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from controller.callers import read_bearer
 from mesh.kit.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
 
 _DIGEST_CHARACTERS = 64
-# A bearer token longer than this is none of ours; hashing must not become work that a stranger orders.
-MAX_TOKEN_CHARACTERS = 4096
 
 
 class InvalidTokenFileError(InvalidInputError):
@@ -56,10 +55,10 @@ def parse_tokens(text: str) -> tuple[NodeToken, ...]:
 
 def find_node(tokens: tuple[NodeToken, ...], authorization: str | None) -> str | None:
     """The node whose token an `authorization` header carries, or None. Takes as long for every wrong token."""
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_CHARACTERS:
+    token = read_bearer(authorization)
+    if token is None:
         return None
-    digest = sha256(token.strip().encode()).digest()
+    digest = sha256(token.encode()).digest()
     found = None
     for known in tokens:
         if hmac.compare_digest(known.digest, digest):
@@ -75,7 +74,7 @@ class NodeTokens:
         self._signature: tuple[int, ...] | None = ()
         self._tokens: tuple[NodeToken, ...] = ()
 
-    def authenticate(self, authorization: str | None) -> str | None:
+    async def authenticate(self, authorization: str | None) -> str | None:
         """The node that carries this header, or None. Reads the file again if it changed (one stat(2) otherwise)."""
         self.refresh()
         return find_node(self._tokens, authorization)

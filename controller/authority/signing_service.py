@@ -15,7 +15,7 @@ from controller.callers import Authenticate, CallContext, UnauthenticatedError, 
 from controller.metrics import ControllerMetrics
 from controller.snapshot import Snapshot
 from mesh.identity import InvalidIdentityError, SpiffeIdentity
-from mesh.kit.errors import AmbitError, InvalidInputError, RefusedError
+from mesh.kit.errors import AmbitError, InvalidInputError, RefusedError, TransientError
 from mesh.wire.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class SigningService:
         self._metrics.csrs.add()
         node = identity = ""
         try:
-            node = authenticate_node(context, self._signing.authenticate)
+            node = await authenticate_node(context, self._signing.authenticate)
             request = _parse_message(data)
             identity = request.metadata.fields[IDENTITY_FIELD].string_value
             chain = self._sign(request, node, identity)
@@ -103,6 +103,8 @@ def _parse_message(data: bytes) -> IstioCertificateRequest:
 
 
 def _find_status(error: AmbitError) -> grpc.StatusCode:
+    if isinstance(error, TransientError):
+        return grpc.StatusCode.UNAVAILABLE
     if isinstance(error, UnauthenticatedError):
         return grpc.StatusCode.UNAUTHENTICATED
     if isinstance(error, InvalidIdentityError | InvalidInputError):

@@ -11,7 +11,13 @@ import time
 import grpc
 import grpc.aio
 
-from controller.callers import Authenticate, CallContext, UnauthenticatedError, authenticate_node
+from controller.callers import (
+    Authenticate,
+    AuthenticationUnavailableError,
+    CallContext,
+    UnauthenticatedError,
+    authenticate_node,
+)
 from controller.metrics import ControllerMetrics, short_type
 from controller.serve.hub import Client, Hub
 from controller.serve.session import ProtocolViolationError, RequestOutcome
@@ -45,6 +51,7 @@ _STATUS: dict[type[AmbitError], grpc.StatusCode] = {
     ProtocolViolationError: grpc.StatusCode.INVALID_ARGUMENT,
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     TooManyNamesError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    AuthenticationUnavailableError: grpc.StatusCode.UNAVAILABLE,
     ClosingError: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -75,7 +82,7 @@ class DiscoveryService:
             await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
 
     async def _converse(self, context: CallContext, peer: str) -> None:
-        node = authenticate_node(context, self._authenticate)
+        node = await authenticate_node(context, self._authenticate)
         with self._hub.connect(node, peer, time.time()) as client:
             log.info("xds client connected", extra={"node": node, "peer": peer})
             try:
@@ -122,7 +129,7 @@ class DiscoveryService:
             if response is None:
                 await self._wait(client)
                 continue
-            authenticate_node(context, self._authenticate)  # it may have been withdrawn since
+            await authenticate_node(context, self._authenticate)  # it may have been withdrawn since
             await context.write(response.encode())
             self._count(client, response)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mesh.wire import workload_pb2 as pb
@@ -22,6 +21,7 @@ from tests.support.controller_process import (
     DeltaStream,
     addresses_of,
     authorizations_of,
+    build_csr,
     create_certificate,
 )
 
@@ -85,12 +85,6 @@ def subscribe(channel: grpc.Channel) -> DeltaStream:
     stream.send(ADDRESS)
     stream.send(AUTHORIZATION)
     return stream
-
-
-def build_csr(key: ec.EllipticCurvePrivateKey, san: str) -> str:
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(san)])
-    builder = x509.CertificateSigningRequestBuilder(x509.Name([])).add_extension(names, critical=True)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
 def test_agent_gets_everything_then_each_change_within_a_second(

@@ -6,19 +6,33 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
+import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from controller.sources.kubernetes import PAGE_OBJECTS
+from controller.sources.kubernetes_client import PAGE_OBJECTS
 from tests.support.controller_process import (
     ADDRESS,
     AUTHORIZATION,
     PATIENCE_SECONDS,
     ControllerProcess,
     DeltaStream,
+    build_csr,
+    create_certificate,
 )
-from tests.support.kubernetes import ETCD_PORT, Document, Kubernetes, kubernetes, running_pod, running_status
+from tests.support.kubernetes import (
+    ETCD_PORT,
+    ISSUER,
+    ApiError,
+    Document,
+    Kubernetes,
+    kubernetes,
+    running_pod,
+    running_status,
+)
 
 NODE = "node-1"
 POLICY_GROUP = "security.istio.io"
@@ -34,9 +48,9 @@ def cluster() -> Iterator[Kubernetes]:
 class Agent:
     """Everything that a node's agent has been told, by resource name."""
 
-    def __init__(self, controller: ControllerProcess) -> None:
+    def __init__(self, controller: ControllerProcess, token: str = "token-1") -> None:
         self._channel = controller.connect()
-        self._stream = DeltaStream(self._channel, "token-1")
+        self._stream = DeltaStream(self._channel, token, NODE)
         self.known: set[str] = set()
         for type_url in (ADDRESS, AUTHORIZATION):
             self._stream.send(type_url, resource_names_subscribe=["*"])
@@ -58,7 +72,7 @@ def follow(
     cluster: Kubernetes, root: Path, kubeconfig: Path | None = None
 ) -> Iterator[tuple[ControllerProcess, Agent]]:
     with ControllerProcess(root) as controller:
-        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(kubeconfig or cluster.kubeconfig))
+        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.kubeconfig))
         agent = Agent(controller)
         try:
             yield controller, agent
@@ -173,37 +187,62 @@ def test_what_went_while_a_watch_expired_is_noticed(cluster: Kubernetes, tmp_pat
         controller.wait_for_log("watch has expired, listing anew")
 
 
+def allow_reading(cluster: Kubernetes, namespace: str) -> str:
+    """The token of the namespace's service account `web`, which may then read everything."""
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": namespace}}
+    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace}
+    subjects = [{"kind": "ServiceAccount", "name": "web", "namespace": namespace}]
+    cluster.apply({**role, "kind": "ClusterRole", "rules": rules})
+    cluster.apply({**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": subjects})
+    return cluster.create_token(namespace, "web", ISSUER)
+
+
+@contextmanager
+def overload(cluster: Kubernetes, namespace: str, token: str) -> Iterator[None]:
+    """The API server has room for one request of the namespace's service account `web`, and it is taken (429)."""
+    flow_control = {"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "metadata": {"name": namespace}}
+    limited: Document = {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0}
+    limited["limitResponse"] = {"type": "Reject"}
+    level = {**flow_control, "kind": "PriorityLevelConfiguration", "spec": {"type": "Limited", "limited": limited}}
+    subject = {"kind": "ServiceAccount", "serviceAccount": {"name": "web", "namespace": namespace}}
+    resources = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True, "namespaces": ["*"]}
+    paths = {"verbs": ["*"], "nonResourceURLs": ["*"]}
+    rule = {"subjects": [subject], "resourceRules": [resources], "nonResourceRules": [paths]}
+    spec = {"priorityLevelConfiguration": {"name": namespace}, "matchingPrecedence": 2, "rules": [rule]}
+    cluster.apply(level, {**flow_control, "kind": "FlowSchema", "spec": spec})
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        with cluster.hold_request(token):  # one that began before the limit was known counts for nothing
+            if is_refused(cluster, token):
+                yield
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_refused(cluster: Kubernetes, token: str) -> bool:
+    try:
+        cluster.request("GET", "/api/v1/nodes", token=token)
+    except ApiError as error:
+        return error.status == HTTPStatus.TOO_MANY_REQUESTS
+    return False
+
+
 def test_an_overloaded_api_server_is_asked_again_later(cluster: Kubernetes, tmp_path: Path) -> None:
     add_namespace(cluster, "busy")
     add_pod(cluster, "busy", "first", "10.0.4.1")
-    kubeconfig = tmp_path / "kubeconfig"
-    cluster.write_kubeconfig(kubeconfig, cluster.create_token("busy", "web", "https://kubernetes.default.svc"))
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "busy"}}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view-all"}
-    subjects = [{"kind": "ServiceAccount", "name": "web", "namespace": "busy"}]
-    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
-    cluster.apply({**role, "kind": "ClusterRole", "metadata": {"name": "view-all"}, "rules": rules})
-    cluster.apply({**role, "roleRef": reference, "subjects": subjects})
-    with follow(cluster, tmp_path, kubeconfig) as (controller, agent):
+    token = allow_reading(cluster, "busy")
+    cluster.write_kubeconfig(tmp_path / "kubeconfig", token)
+    with ControllerProcess(tmp_path) as controller:
+        with overload(cluster, "busy", token):
+            controller.launch(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(tmp_path / "kubeconfig"))
+            assert "429" in controller.wait_for_log("Kubernetes cannot be watched, what was read stays")
+        cluster.delete("flowcontrol.apiserver.k8s.io/v1", "FlowSchema", "busy")
+        controller.wait_until_ready()
+        agent = Agent(controller)
         agent.wait(lambda known: uid("busy", "first") in known)
-        # From now on whatever the controller asks is refused with 429; the watches that stand end with the server.
-        level = {"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration"}
-        limited: Document = {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0}
-        limited["limitResponse"] = {"type": "Reject"}
-        spec: Document = {"type": "Limited", "limited": limited}
-        cluster.apply({**level, "metadata": {"name": "nothing"}, "spec": spec})
-        subject = {"kind": "ServiceAccount", "serviceAccount": {"name": "web", "namespace": "busy"}}
-        everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True, "namespaces": ["*"]}
-        paths = {"verbs": ["*"], "nonResourceURLs": ["*"]}
-        rule = {"subjects": [subject], "resourceRules": [everything], "nonResourceRules": [paths]}
-        flow = {"priorityLevelConfiguration": {"name": "nothing"}, "matchingPrecedence": 2, "rules": [rule]}
-        cluster.apply({**level, "kind": "FlowSchema", "metadata": {"name": "nothing"}, "spec": flow})
-        cluster.stop("kube-apiserver")
-        cluster.start_api_server()
-        add_pod(cluster, "busy", "second", "10.0.4.2")
-        wait_for_metric(controller, "ambit_source_failing_watches", lambda count: count > 0)
-        cluster.delete(level["apiVersion"], "FlowSchema", "nothing")
-        agent.wait(lambda known: {uid("busy", "first"), uid("busy", "second")} <= known)
+        agent.close()
         wait_for_metric(controller, "ambit_source_failing_watches", lambda count: count == 0)
 
 
@@ -233,6 +272,77 @@ def test_kinds_whose_definition_comes_later_are_read_and_refused_like_files(
         late.close()
         cluster.delete(f"{POLICY_GROUP}/v1beta1", "AuthorizationPolicy", "deny", "later")
         agent.wait(lambda known: "later/deny" not in known)
+
+
+def add_ztunnel(cluster: Kubernetes, name: str = "ztunnel-1") -> str:
+    """The token that kubelet mounts into the pod of a node's agent."""
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}})
+    account = {"apiVersion": "v1", "kind": "ServiceAccount"}
+    cluster.apply({**account, "metadata": {"name": "ztunnel", "namespace": "istio-system"}})
+    cluster.apply(running_pod(name, "istio-system", NODE, "ztunnel"))
+    pod = cluster.get("v1", "Pod", name, "istio-system")
+    return cluster.create_token("istio-system", "ztunnel", "istio-ca", pod)
+
+
+def refusal_of(controller: ControllerProcess, token: str, identity: str) -> grpc.StatusCode | None:
+    """Why a certificate is refused to who has `token`; None when it is given."""
+    csr = build_csr(ec.generate_private_key(ec.SECP256R1()), identity)
+    with controller.connect() as channel:
+        try:
+            create_certificate(channel, token, csr, identity)
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+    return None
+
+
+def test_service_account_tokens_prove_the_node_of_their_pod(cluster: Kubernetes, tmp_path: Path) -> None:
+    add_namespace(cluster, "tokens")
+    add_pod(cluster, "tokens", "here", "10.0.5.1")
+    other = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "other", "namespace": "tokens"}}
+    cluster.apply(other, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-2"}})
+    cluster.apply(running_pod("there", "tokens", "node-2", "other"))
+    token = add_ztunnel(cluster)
+    here, there = (f"spiffe://cluster.local/ns/tokens/sa/{name}" for name in ("web", "other"))
+    with ControllerProcess(tmp_path) as controller:
+        controller.start(AMBIT_CONFIG_DIR="", AMBIT_NODE_TOKENS="", AMBIT_KUBECONFIG=str(cluster.kubeconfig))
+        agent = Agent(controller, token)
+        agent.wait(lambda known: uid("tokens", "here") in known)
+        agent.close()
+        assert refusal_of(controller, token, here) is None
+        assert refusal_of(controller, token, there) is grpc.StatusCode.PERMISSION_DENIED
+        denied = grpc.StatusCode.UNAUTHENTICATED
+        pod = cluster.get("v1", "Pod", "here", "tokens")
+        cases = {
+            "another account's": cluster.create_token("tokens", "web", "istio-ca", pod),
+            "bound to no pod": cluster.create_token("istio-system", "ztunnel", "istio-ca"),
+            "for somebody else": cluster.create_token("istio-system", "ztunnel", "vault"),
+            "nobody's": f"{token}x",
+        }
+        assert {name: refusal_of(controller, each, here) for name, each in cases.items()} == dict.fromkeys(
+            cases, denied
+        )
+        gone = add_ztunnel(cluster, "ztunnel-gone")
+        cluster.delete("v1", "Pod", "ztunnel-gone", "istio-system")
+        assert refusal_of(controller, gone, here) is denied
+        # Who is known already goes on while the API server is away; nobody else is let in, or told that he is wrong.
+        unseen = add_ztunnel(cluster, "ztunnel-unseen")
+        cluster.stop("kube-apiserver")
+        assert refusal_of(controller, token, here) is None
+        assert refusal_of(controller, unseen, here) is grpc.StatusCode.UNAVAILABLE
+        cluster.start_api_server()
+        assert refusal_of(controller, unseen, here) is None
+
+
+def test_a_controller_that_waits_for_its_api_server_can_be_ended(cluster: Kubernetes, tmp_path: Path) -> None:
+    cluster.stop("kube-apiserver")
+    try:
+        with ControllerProcess(tmp_path) as controller:
+            controller.launch(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.kubeconfig))
+            controller.wait_for_log("Kubernetes cannot be watched")
+            assert controller.stop() == 0
+    finally:
+        cluster.start_api_server()
 
 
 def test_credentials_that_cannot_be_read_are_told(tmp_path: Path) -> None:

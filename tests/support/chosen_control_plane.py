@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[str, Callable[[bytes], Message]]] = {
 POLL_SECONDS = 0.005
 
 
-def authenticate(header: str | None) -> str | None:
+async def authenticate(header: str | None) -> str | None:
     return header.removeprefix("Bearer ") if header else None
 
 

@@ -15,6 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.struct_pb2 import Struct
 
@@ -62,6 +66,17 @@ class ControllerProcess:
     def start(self, **settings: str) -> "ControllerProcess":
         """Start it, with `settings` of its own, and wait until it is ready. Raises AssertionError with its log when it
         ends instead."""
+        self.launch(**settings)
+        self.wait_until_ready()
+        return self
+
+    def wait_until_ready(self) -> None:
+        assert self._process
+        assert self._ready.wait(PATIENCE_SECONDS), "".join(self.log)
+        assert self._process.poll() is None, "".join(self.log)
+
+    def launch(self, **settings: str) -> None:
+        """Start it, and do not wait."""
         self._ready.clear()
         self.log = []
         environment = {
@@ -80,9 +95,6 @@ class ControllerProcess:
         )
         self._reader = threading.Thread(target=self._read_log, name="controller log", daemon=True)
         self._reader.start()
-        assert self._ready.wait(PATIENCE_SECONDS), "".join(self.log)
-        assert self._process.poll() is None, "".join(self.log)
-        return self
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; gives the exit status."""
@@ -213,6 +225,12 @@ class DeltaStream:
             self._responses.put(None)
         except grpc.RpcError as error:
             self._responses.put(error)
+
+
+def build_csr(key: ec.EllipticCurvePrivateKey, san: str) -> str:
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(san)])
+    builder = x509.CertificateSigningRequestBuilder(x509.Name([])).add_extension(names, critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 def create_certificate(

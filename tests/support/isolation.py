@@ -30,7 +30,7 @@ Parameters = ParamSpec("Parameters")
 
 
 def isolated(body: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Run a test's body in namespaces of its own, with loopback up."""
+    """Run a test's body in namespaces of its own. No link is up yet, not even loopback."""
 
     @functools.wraps(body)
     def run(*arguments: Parameters.args, **named: Parameters.kwargs) -> None:

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -197,11 +198,17 @@ class Kubernetes:
         return token
 
     def request(
-        self, method: str, path: str, body: Document | None = None, kind: str = "application/json", parse: bool = True
+        self,
+        method: str,
+        path: str,
+        body: Document | None = None,
+        kind: str = "application/json",
+        parse: bool = True,
+        token: str = USER_TOKEN,
     ) -> Any:  # noqa: ANN401  # as json.loads
         """Ask the API server; gives what the answer's JSON holds. Raises ApiError, or OSError where nobody answers."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {USER_TOKEN}", "Content-Type": kind}
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
         question = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
         trust = ssl.create_default_context(cafile=str(self._certificates / "apiserver.crt"))
         try:
@@ -210,6 +217,24 @@ class Kubernetes:
         except urllib.error.HTTPError as error:
             raise ApiError(error.code, error.read().decode(errors="replace")) from error
         return json.loads(text) if parse else text.decode()
+
+    @contextmanager
+    def hold_request(self, token: str) -> Iterator[None]:
+        """A request of who has `token` that the API server is busy with until the end: its body never comes."""
+        trust = ssl.create_default_context(cafile=str(self._certificates / "apiserver.crt"))
+        connection = HTTPSConnection(self.address, API_PORT, timeout=PATIENCE_SECONDS, context=trust)
+        connection.putrequest("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        for name, value in {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            "Content-Length": "100",
+        }.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        try:
+            yield
+        finally:
+            connection.close()
 
     def _path(self, version: str, kind: str, namespace: str, name: str) -> str:
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"

@@ -200,10 +200,10 @@ def test_broken_token_line_is_refused_without_showing_it(line: str) -> None:
     assert "g" * 64 not in str(refusal.value)
 
 
-def test_token_file_is_read_again_when_it_changes_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+async def test_token_file_is_read_again_when_it_changes_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     tokens = NodeTokens(path)
-    assert tokens.authenticate("Bearer one") is None
+    assert await tokens.authenticate("Bearer one") is None
 
     def write(text: str, mode: int = 0o600) -> None:
         draft = tmp_path / "draft"
@@ -212,15 +212,15 @@ def test_token_file_is_read_again_when_it_changes_and_a_bad_one_changes_nothing(
         draft.rename(path)
 
     write(f"node-1 {digest('one')}\n")
-    assert tokens.authenticate("Bearer one") == "node-1"
+    assert await tokens.authenticate("Bearer one") == "node-1"
     write("broken\n")
-    assert tokens.authenticate("Bearer one") == "node-1"
+    assert await tokens.authenticate("Bearer one") == "node-1"
     write(f"node-2 {digest('one')}\n", 0o644)
-    assert tokens.authenticate("Bearer one") == "node-1"
+    assert await tokens.authenticate("Bearer one") == "node-1"
     write(f"node-2 {digest('two')}\n")
-    assert tokens.authenticate("Bearer one") is None
+    assert await tokens.authenticate("Bearer one") is None
     path.unlink()
-    assert tokens.authenticate("Bearer two") is None
+    assert await tokens.authenticate("Bearer two") is None
 
 
 # The root on disk

@@ -42,3 +42,13 @@ def test_bad_setting_is_refused_by_name(name: str, value: str) -> None:
 def test_trust_domain_must_fit_an_identity() -> None:
     with pytest.raises(InvalidInputError, match="trust domain"):
         read_settings({**NEEDED, "AMBIT_TRUST_DOMAIN": "a/b"})
+
+
+def test_with_kubernetes_node_tokens_may_be_missing_and_there_is_no_directory() -> None:
+    settings = read_settings({"AMBIT_KUBECONFIG": "in-cluster", "AMBIT_STATE_DIR": "/s"})
+    assert (settings.config_dir, settings.kubeconfig, settings.node_tokens) == (None, "in-cluster", None)
+    assert settings.node_accounts == {"istio-system/ztunnel"}
+    with pytest.raises(InvalidSettingError, match="not both"):
+        read_settings({**NEEDED, "AMBIT_KUBECONFIG": "in-cluster"})
+    with pytest.raises(InvalidSettingError, match="AMBIT_NODE_TOKENS"):
+        read_settings({**NEEDED, "AMBIT_NODE_TOKENS": ""})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.kinds.core import Service
-from controller.sources.documents import parse_documents
+from controller.sources.documents import parse_documents, parse_plain
 from controller.sources.problems import ProblemReason as Reason
 
 POLICY = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: demo}\n"
@@ -277,3 +277,23 @@ def test_any_spec_is_accepted_or_refused_with_a_path_in_it(head: str, spec: obje
     assert len(parsed.objects) + bool(parsed.problems) == 1
     for problem in parsed.problems:
         assert problem.line in (1, 4)
+
+
+def test_an_object_that_is_parsed_already_is_read_as_its_text_is() -> None:
+    spec = {"action": "DENY", "rules": [{"from": [{"source": {"principals": [""]}}]}]}
+    document = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p", "namespace": "demo", "managedFields": [{"manager": "kubectl"}], "generation": 3},
+        "spec": spec,
+        "status": {"conditions": []},
+    }
+    (refused,) = parse_plain(document, "AuthorizationPolicy demo/p").problems
+    assert (refused.path, refused.line) == (f"{SOURCE}.principals[0]", 0)
+    assert str(refused).startswith("AuthorizationPolicy demo/p: AuthorizationPolicy demo/p: spec.rules")
+    spec["rules"] = []
+    for read in (parse_plain(document, "here"), parse_documents(json.dumps(document), "here")):
+        assert [located.value.key.name for located in read.objects] == ["p"]
+        assert not read.problems
+    (refused,) = parse_plain({"kind": "Secret"}, "here").problems
+    assert refused.path == "apiVersion"

@@ -1,11 +1,13 @@
-"""Ours under a stock istiod, on a real Kubernetes API server: certificates, services and policies are its."""
+"""Our ztunnels on a real Kubernetes API server, under a stock istiod and under our controller: neither is noticed."""
 
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.chosen_mesh import NODE, ROUTER_IPV4, Answer, chosen_mesh
+from tests.support.control_planes import AmbitController, ControlPlane, Istiod
 from tests.support.isolation import isolated
-from tests.support.istiod import Istiod
 from tests.support.kubernetes import kubernetes
 from tests.support.mesh import total
 
@@ -28,24 +30,25 @@ def is_refused(answer: Answer) -> bool:
     return not answer.server
 
 
+@pytest.mark.parametrize("kind", [Istiod, AmbitController])
 @isolated
-def test_a_stock_istiod_gives_certificates_services_and_policies() -> None:
+def test_a_control_plane_gives_certificates_services_and_policies(kind: type[ControlPlane]) -> None:
     with chosen_mesh() as mesh, kubernetes(ROUTER_IPV4) as cluster:
         client, server = mesh.add_pod("client"), mesh.add_pod("server", node="node-2")
         stranger = mesh.add_host("stranger")
-        istiod = Istiod(mesh, cluster, ROUTER_IPV4)
-        istiod.start()
-        istiod.add_namespace("test")
-        istiod.add_pod(client)
-        istiod.add_pod(server, app="web")
+        plane = kind(mesh, cluster, ROUTER_IPV4)
+        plane.start()
+        plane.add_namespace("test")
+        plane.add_pod(client)
+        plane.add_pod(server, app="web")
         spec = {"clusterIP": VIP, "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": PORT}]}
         metadata = {"name": "web", "namespace": "test"}
         cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
-        near, far = istiod.start_ztunnel(NODE), istiod.start_ztunnel("node-2")
+        near, far = plane.start_ztunnel(NODE), plane.start_ztunnel("node-2")
         server.serve(PORT)
 
         def logs() -> str:
-            return f"{near.log()}\n{far.log()}\n{istiod.log_file.read_text()[-4000:]}"
+            return f"{near.log()}\n{far.log()}\n{plane.log_file.read_text()[-4000:]}"
 
         # A service's address, through a tunnel with certificates that istiod signed.
         wait_until(lambda: client.ask(VIP, 80), is_served, logs)
@@ -78,5 +81,5 @@ def test_a_stock_istiod_gives_certificates_services_and_policies() -> None:
         # istiod's pods change under traffic: the service loses its only endpoint, and gets it again.
         cluster.delete("v1", "Pod", "server", "test")
         wait_until(lambda: client.ask(VIP, 80), is_refused, logs)
-        istiod.add_pod(server, app="web")
+        plane.add_pod(server, app="web")
         wait_until(lambda: client.ask(VIP, 80), is_served, logs)

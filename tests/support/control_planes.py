@@ -1,15 +1,19 @@
-"""A stock istiod on a real Kubernetes control plane, for lab tests of our ztunnel under it.
+"""Control planes on a real Kubernetes API server, for lab tests of ztunnels under them: a stock istiod, and ours.
 
-What kubelets and Istio's node agent would say of the pods of a chosen mesh, the test says for them.
+What kubelets and the node agent would say of the pods of a chosen mesh, the test says for them.
 """
 
 import base64
+import subprocess
+import sys
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
-from tests.support.chosen_mesh import ChosenMesh, Pod, Ztunnel
+from tests.support.chosen_mesh import REPOSITORY, ChosenMesh, Pod, Ztunnel
 from tests.support.kubernetes import ApiError, Document, Kubernetes, find_peer, running_pod, running_status
 from tests.support.processes import end_process, start_process
 
@@ -20,51 +24,36 @@ CRDS = "istio-crds.yaml"
 PATIENCE_SECONDS = 60.0
 
 
-class Istiod:
-    """istiod, and the objects that tell it of `mesh`."""
+class ControlPlane(ABC):
+    """Certificates and discovery at `address`, from the objects of `cluster` that tell of `mesh`."""
 
     def __init__(self, mesh: ChosenMesh, cluster: Kubernetes, address: str) -> None:
         self.mesh = mesh
         self.cluster = cluster
         self.address = address
-        self.log_file = cluster.folder / "istiod.log"
+        self.log_file = cluster.folder / "control-plane.log"
         self.root_certificate = cluster.folder / "root-cert.pem"
 
+    @abstractmethod
     def start(self) -> None:
-        """Start it in an empty cluster with Istio's definitions, and wait until it has a root."""
+        """Start it in an empty cluster, and wait until agents may come."""
+
+    def install_definitions(self) -> None:
+        """Istio's own definitions, of the version of the stock istiod, and what every installation has."""
         crds = Path(find_peer("istiod")).resolve().parent / CRDS
         self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         self.cluster.apply(*yaml.load_all(crds.read_text(), yaml.CSafeLoader))
-        account = {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": "ztunnel", "namespace": NAMESPACE},
-        }
-        self.cluster.apply(account)
-        environment = {
-            "POD_NAME": "istiod",
-            "POD_NAMESPACE": NAMESPACE,
-            "CLUSTER_ID": "Kubernetes",
-            "REVISION": "default",
-            "PILOT_ENABLE_AMBIENT": "true",
-            "CA_TRUSTED_NODE_ACCOUNTS": f"{NAMESPACE}/ztunnel",
-        }
-        command = [find_peer("istiod"), "discovery", "--kubeconfig", str(self.cluster.kubeconfig), "--ctrlz_port", "0"]
-        process = start_process(command, self.log_file, environment)
+        metadata = {"name": "ztunnel", "namespace": NAMESPACE}
+        self.cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        self.cluster.wait_for_kind("security.istio.io/v1", "AuthorizationPolicy")
+
+    def wait_until(self, process: "subprocess.Popen[bytes]", is_true: Callable[[], bool]) -> None:
         self.mesh.stack.callback(end_process, process)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self._read_root():
+        while not is_true():
             assert process.poll() is None, self.log_file.read_text()
             assert time.monotonic() < deadline, self.log_file.read_text()
             time.sleep(0.1)
-
-    def _read_root(self) -> bool:
-        try:
-            secret = self.cluster.get("v1", "Secret", "istio-ca-secret", NAMESPACE)
-        except ApiError:
-            return False
-        self.root_certificate.write_bytes(base64.b64decode(secret["data"]["ca-cert.pem"]))
-        return True
 
     def add_namespace(self, name: str) -> None:
         labels = {"istio.io/dataplane-mode": "ambient"}
@@ -102,3 +91,46 @@ class Istiod:
             "SERVICE_ACCOUNT": "ztunnel",
         }
         return self.mesh.start_ztunnel(node, **given, **environment)
+
+
+class Istiod(ControlPlane):
+    """A stock istiod."""
+
+    def start(self) -> None:
+        self.install_definitions()
+        environment = {
+            "POD_NAME": "istiod",
+            "POD_NAMESPACE": NAMESPACE,
+            "CLUSTER_ID": "Kubernetes",
+            "REVISION": "default",
+            "PILOT_ENABLE_AMBIENT": "true",
+            "CA_TRUSTED_NODE_ACCOUNTS": f"{NAMESPACE}/ztunnel",
+        }
+        command = [find_peer("istiod"), "discovery", "--kubeconfig", str(self.cluster.kubeconfig), "--ctrlz_port", "0"]
+        self.wait_until(start_process(command, self.log_file, environment), self._read_root)
+
+    def _read_root(self) -> bool:
+        try:
+            secret = self.cluster.get("v1", "Secret", "istio-ca-secret", NAMESPACE)
+        except ApiError:
+            return False
+        self.root_certificate.write_bytes(base64.b64decode(secret["data"]["ca-cert.pem"]))
+        return True
+
+
+class AmbitController(ControlPlane):
+    """Ours."""
+
+    def start(self) -> None:
+        self.install_definitions()
+        state = self.cluster.folder / "state"
+        environment = {
+            "PYTHONPATH": str(REPOSITORY),
+            "AMBIT_KUBECONFIG": str(self.cluster.kubeconfig),
+            "AMBIT_STATE_DIR": str(state),
+            "AMBIT_LISTEN": f"{self.address}:{PORT}",
+            "AMBIT_SERVING_NAMES": HOSTNAME,
+        }
+        process = start_process([sys.executable, "-m", "controller"], self.log_file, environment)
+        self.wait_until(process, lambda: "controller is ready" in self.log_file.read_text())
+        self.root_certificate.write_bytes((state / "root-cert.pem").read_bytes())

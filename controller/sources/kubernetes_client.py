@@ -1,0 +1,175 @@
+"""The calls that we make of a Kubernetes API server: find, list, watch and create, with a kubeconfig's credentials."""
+
+import json
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import cast
+
+import aiohttp
+from kubernetes_asyncio.client import ApiClient, Configuration
+from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
+
+from controller.kinds.meta import KubernetesObject
+from controller.sources.documents import PlainObject
+from mesh.kit.errors import FatalError
+
+IN_CLUSTER = "in-cluster"
+"""In place of a kubeconfig file: the service account of the pod that we run in."""
+
+PAGE_OBJECTS = 500
+# The server ends a watch by itself after this; jitter keeps all kinds from coming back at once.
+WATCH_SECONDS = (240, 300)
+# Bookmarks come about every minute: a connection on which nothing comes for longer is dead.
+SILENCE_SECONDS = 120.0
+ANSWER_SECONDS = 60.0
+
+
+class ExpiredError(Exception):
+    """The server no longer knows the place from which a watch or the next page should go on (410 Gone)."""
+
+
+class UnavailableError(Exception):
+    """The server did not do what was asked. `retry_after` is what it asked for in return, in seconds."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+FAILURES = (UnavailableError, aiohttp.ClientError, TimeoutError, OSError, ValueError)
+"""What a call raises when the server cannot be reached, refuses, or answers nonsense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a kind's objects, and the version of the whole list."""
+
+    items: Sequence[PlainObject]
+    version: str
+
+
+class KubernetesClient:
+    """The calls that we make. All raise ExpiredError, or one of FAILURES."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+
+    async def find(self, model: type[KubernetesObject]) -> tuple[str, str] | None:
+        """The path and apiVersion of a kind, in the first of our versions that is served; None where it is not."""
+        for version in model.VERSIONS:
+            api_version = f"{model.GROUP}/{version}" if model.GROUP else version
+            root = f"/apis/{api_version}" if model.GROUP else f"/api/{api_version}"
+            async with await self._ask("GET", root) as answer:
+                if answer.status == HTTPStatus.NOT_FOUND:
+                    continue
+                document = await _read(answer)
+            for each in cast(list[Mapping[str, str]], document["resources"]):
+                if each["kind"] == model.__name__ and "/" not in each["name"]:
+                    return f"{root}/{each['name']}", api_version
+        return None
+
+    async def list(self, path: str) -> AsyncIterator[Page]:
+        """All objects of a kind."""
+        token = ""
+        while True:
+            parameters = {"limit": str(PAGE_OBJECTS)} | ({"continue": token} if token else {})
+            async with await self._ask("GET", path, parameters) as answer:
+                document = await _read(answer)
+            metadata = cast(Mapping[str, str], document["metadata"])
+            yield Page(cast(list[PlainObject], document.get("items") or []), metadata["resourceVersion"])
+            token = metadata.get("continue") or ""
+            if not token:
+                return
+
+    async def watch(self, path: str, version: str) -> AsyncGenerator[tuple[str, PlainObject]]:
+        """The events since `version`, until the server ends the watch. The first is ours: the server agreed to it."""
+        parameters = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(random.randint(*WATCH_SECONDS)),
+        }
+        async with await self._ask("GET", path, parameters, seconds=None) as answer:
+            if answer.status != HTTPStatus.OK:
+                await _read(answer)
+            yield "BOOKMARK", {}
+            async for line in answer.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    if status.get("code") == HTTPStatus.GONE:
+                        raise ExpiredError
+                    raise UnavailableError(str(status.get("message")))
+                yield event["type"], event["object"]
+
+    async def create(self, path: str, document: PlainObject) -> PlainObject:
+        """Create an object; gives it as the server answers it."""
+        async with await self._ask("POST", path, document=document) as answer:
+            return await _read(answer)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, str] | None = None,
+        document: PlainObject | None = None,
+        seconds: float | None = ANSWER_SECONDS,
+    ) -> aiohttp.ClientResponse:
+        headers: dict[str, str] = {"Accept": "application/json"}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"])
+        rest = self._api.rest_client
+        return await rest.pool_manager.request(
+            method,
+            f"{self._api.configuration.host}{path}",
+            params=parameters,
+            json=document,
+            headers=headers,
+            proxy=rest.proxy,
+            server_hostname=rest.server_hostname,
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=ANSWER_SECONDS, sock_read=SILENCE_SECONDS),
+        )
+
+
+async def _read(answer: aiohttp.ClientResponse) -> PlainObject:
+    """What an answer says. Raises ExpiredError, UnavailableError when it is a refusal."""
+    if answer.status in (HTTPStatus.OK, HTTPStatus.CREATED):
+        return cast(PlainObject, await answer.json())
+    if answer.status == HTTPStatus.GONE:
+        raise ExpiredError
+    text = (await answer.text())[:500]
+    try:
+        text = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    asked = answer.headers.get("Retry-After", "")
+    raise UnavailableError(f"{answer.status} {text}".strip(), float(asked) if asked.isdigit() else 0.0)
+
+
+async def _load(kubeconfig: str) -> Configuration:
+    configuration = Configuration()
+    try:
+        if kubeconfig == IN_CLUSTER:
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # it has no types
+        else:
+            if not Path(kubeconfig).is_file():
+                raise FatalError(f"there is no kubeconfig file {kubeconfig}: correct AMBIT_KUBECONFIG")
+            await load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
+    except ConfigException as error:
+        raise FatalError(f"cannot use the Kubernetes credentials of {kubeconfig}: {error}") from error
+    configuration.connection_pool_maxsize = 0  # one connection for each kind, for as long as it is watched
+    return configuration
+
+
+@asynccontextmanager
+async def open_kubernetes(kubeconfig: str) -> AsyncIterator[KubernetesClient]:
+    """A client of the API server that `kubeconfig` names: a file, or `in-cluster`. Raises FatalError when the
+    credentials cannot be read; nothing is asked yet."""
+    api = ApiClient(await _load(kubeconfig))
+    try:
+        yield KubernetesClient(api)
+    finally:
+        await api.close()
