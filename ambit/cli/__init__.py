@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ambit import __version__
-from ambit.cli import lab, output
+from ambit.cli import lab, output, token
 from ambit.cli.analyze import analyze
 from ambit.cli.demo import demo
 from ambit.cli.ztunnel_config import ztunnel_config
@@ -28,6 +28,7 @@ app.command()(demo)
 app.command("ztunnel-config")(ztunnel_config)
 app.command("ztunnel-log")(ztunnel_log)
 app.add_typer(lab.app, name="lab")
+app.add_typer(token.app, name="token")
 
 
 def _show_version(wanted: bool) -> None:

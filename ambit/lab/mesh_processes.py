@@ -1,8 +1,6 @@
 """How the mesh's own processes are started: their commands, environments, files and credentials."""
 
-import hashlib
 import os
-import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from pathlib import Path
 from ambit.lab import addresses
 from ambit.lab.kernel import NetworkNamespace
 from ambit.lab.processes import RunSpec
+from controller.authority.token_file import mint_token
 
 CONTROLLER_PORT = 15012
 CONTROLLER_ADMIN_PORT = 15014
@@ -58,9 +57,9 @@ class MeshFolders:
 
 def create_node_token(files: NodeFiles, name: str) -> str:
     """Write the node's random token (0600) and return the controller's line for it: name and SHA-256."""
-    token = secrets.token_urlsafe(32)
-    write_private_file(files.token, token)
-    return f"{name} {hashlib.sha256(token.encode()).hexdigest()}\n"
+    secret, token = mint_token(name)
+    write_private_file(files.token, secret)
+    return f"{token.line}\n"
 
 
 def write_private_file(path: Path, text: str) -> None:

@@ -8,49 +8,13 @@ import hmac
 import logging
 import os
 import stat
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from controller.authority.token_file import InvalidTokenFileError, NodeToken, parse_tokens
 from controller.callers import read_bearer
-from mesh.kit.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
-
-_DIGEST_CHARACTERS = 64
-
-
-class InvalidTokenFileError(InvalidInputError):
-    """The file of tokens cannot be used as it is."""
-
-    reason = "invalid_token_file"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeToken:
-    """A node's name and the SHA-256 of its token."""
-
-    node: str
-    digest: bytes
-
-
-def parse_tokens(text: str) -> tuple[NodeToken, ...]:
-    """Parse the file's text; empty lines and lines that begin with `#` count for nothing.
-
-    Raises InvalidTokenFileError, which names the line and never shows its second word.
-    """
-    tokens = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2 or len(words[1]) != _DIGEST_CHARACTERS:
-            raise InvalidTokenFileError(f"line {number}: expected a node's name and 64 hexadecimal digits (SHA-256)")
-        try:
-            tokens.append(NodeToken(words[0], bytes.fromhex(words[1])))
-        except ValueError:
-            raise InvalidTokenFileError(f"line {number}: the SHA-256 of {words[0]!r} is not hexadecimal") from None
-    return tuple(tokens)
 
 
 def find_node(tokens: tuple[NodeToken, ...], authorization: str | None) -> str | None:

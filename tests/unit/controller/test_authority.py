@@ -20,8 +20,9 @@ from controller.authority.certificate_authority import (
 )
 from controller.authority.certificate_requests import InvalidRequestError, WeakKeyError, parse_request
 from controller.authority.node_authorization import Permit, Refusal, decide_impersonation
-from controller.authority.node_tokens import InvalidTokenFileError, NodeTokens, find_node, parse_tokens
+from controller.authority.node_tokens import NodeTokens, find_node
 from controller.authority.root_store import RootStoreError, load_or_create_root, lock_state
+from controller.authority.token_file import InvalidTokenFileError, parse_tokens
 from controller.kinds.core import Pod
 from mesh.identity import SpiffeIdentity
 from tests.support import objects
