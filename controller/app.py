@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -24,7 +25,9 @@ from controller.authority.signing_service import Signing, SigningService
 from controller.authority.token_reviews import TokenReviews
 from controller.callers import Authenticate, authenticate_by_any
 from controller.configuration import Configuration
+from controller.kinds.core import Namespace
 from controller.metrics import ControllerMetrics
+from controller.root_distribution import RootDistribution
 from controller.serve.discovery_service import DiscoveryService
 from controller.serve.hub import Hub
 from controller.serving_certificate import ServingCertificate
@@ -33,6 +36,9 @@ from controller.sources.directory import FileText
 from controller.sources.files import watch_files
 from controller.sources.held import HeldFile
 from mesh.kit.errors import FatalError
+
+if TYPE_CHECKING:
+    from controller.sources.kubernetes_client import KubernetesClient
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +84,9 @@ async def run(settings: Settings) -> None:
             if not await _wait_for(loaded, follower, stop):
                 follower.cancel()
                 return
+            if source.cluster is not None:
+                roots = _build_distribution(source.cluster, configuration, authority)
+                followers.append(tasks.create_task(roots.run(), name="distribute the roots"))
             if settings.authority_dir is not None:
                 following = _follow_authority(settings.authority_dir, files, authority, metrics)
                 followers.append(tasks.create_task(following, name="follow the authority"))
@@ -103,6 +112,20 @@ def _open_authority(settings: Settings) -> tuple[CertificateAuthority, Files]:
     return CertificateAuthority(root.signer), {}
 
 
+def _build_distribution(
+    cluster: "KubernetesClient", configuration: Configuration, authority: CertificateAuthority
+) -> RootDistribution:
+    roots = RootDistribution(
+        cluster.apply,
+        cluster.FAILURES,
+        read_namespaces=lambda: configuration.snapshot.objects(Namespace),
+        read_bundle=lambda: authority.root_pem,
+    )
+    configuration.observers.append(roots.note_changes)
+    authority.observers.append(roots.note_roots)
+    return roots
+
+
 async def _follow_authority(
     directory: Path, files: Files, authority: CertificateAuthority, metrics: ControllerMetrics
 ) -> None:
@@ -118,6 +141,8 @@ class _Source:
 
     changes: AsyncGenerator[Mapping[str, FileText]]
     authenticate: Authenticate
+    cluster: "KubernetesClient | None" = None
+    """Where objects are written, if anywhere."""
 
 
 async def _follow_source(source: _Source, configuration: Configuration, loaded: asyncio.Event) -> None:
@@ -142,13 +167,13 @@ async def _open_source(settings: Settings, metrics: ControllerMetrics, stack: As
     try:
         # Only here: it takes half a second, and a library that only Kubernetes needs.
         from controller.sources.kubernetes import KubernetesSource
-        from controller.sources.kubernetes_client import FAILURES, open_kubernetes
+        from controller.sources.kubernetes_client import open_kubernetes
     except ModuleNotFoundError as error:
         raise FatalError(f"{error.name} is not installed: pip install 'ambit[kubernetes]'") from error
     client = await stack.enter_async_context(open_kubernetes(settings.kubeconfig))
-    ways.append(TokenReviews(client.create, FAILURES, settings.node_accounts).authenticate)
+    ways.append(TokenReviews(client.create, client.FAILURES, settings.node_accounts).authenticate)
     source = KubernetesSource(client, lambda count: metrics.failing_watches.set(count))
-    return _Source(source.follow(), authenticate_by_any(ways))
+    return _Source(source.follow(), authenticate_by_any(ways), client)
 
 
 async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]", stop: asyncio.Event) -> bool:

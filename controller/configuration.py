@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from controller.kinds.catalogue import CATALOGUE
 from controller.kinds.core import Service
@@ -30,6 +30,8 @@ class Configuration:
         self._directory = Directory()
         self._held = held
         self.snapshot = Snapshot()
+        self.observers: list[Callable[[Changes], None]] = []
+        """Told of every change once it serves."""
 
     @property
     def problems(self) -> list[Problem]:
@@ -81,7 +83,10 @@ class Configuration:
         old, self.snapshot = self.snapshot, self.snapshot.apply(changes)
         publication = build_changes(old, self.snapshot, changes, self._settings)
         self._log_hints(changes)
-        return self._hub.publish(publication, self.snapshot.version)
+        sent = self._hub.publish(publication, self.snapshot.version)
+        for observe in self.observers:
+            observe(changes)
+        return sent
 
     def _log_problems(self, change: DirectoryChange) -> None:
         for problem in change.new_problems:

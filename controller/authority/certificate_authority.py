@@ -1,6 +1,6 @@
 """Signing certificates. Pure but for the serial numbers: the time comes in as a parameter."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -89,10 +89,14 @@ class CertificateAuthority:
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
+        self.observers: list[Callable[[], None]] = []
+        """Told once another signs."""
 
     def replace(self, signer: Signer) -> None:
         """Sign with another from now on."""
         self._signer = signer
+        for observe in self.observers:
+            observe()
 
     @property
     def root_pem(self) -> str:

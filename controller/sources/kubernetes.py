@@ -21,7 +21,7 @@ from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import KubernetesObject
 from controller.sources.directory import FileText
 from controller.sources.documents import PlainObject
-from controller.sources.kubernetes_client import FAILURES, ExpiredError, KubernetesClient, UnavailableError
+from controller.sources.kubernetes_client import ExpiredError, KubernetesClient, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class KubernetesSource:
             except ExpiredError:
                 log.info("watch has expired, listing anew", extra={"kind": watch.model.__name__})
                 watch.version = ""
-            except FAILURES as error:
+            except KubernetesClient.FAILURES as error:
                 failures += 1
                 self._fail(watch, error)
                 wait = min(RETRY_SECONDS[0] * 2 ** min(failures - 1, 16), RETRY_SECONDS[1])

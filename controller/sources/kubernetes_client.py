@@ -20,6 +20,7 @@ from mesh.kit.errors import FatalError
 IN_CLUSTER = "in-cluster"
 """In place of a kubeconfig file: the service account of the pod that we run in."""
 
+FIELD_MANAGER = "ambit-controller"
 PAGE_OBJECTS = 500
 # The server ends a watch by itself after this; jitter keeps all kinds from coming back at once.
 WATCH_SECONDS = (240, 300)
@@ -40,10 +41,6 @@ class UnavailableError(Exception):
         self.retry_after = retry_after
 
 
-FAILURES = (UnavailableError, aiohttp.ClientError, TimeoutError, OSError, ValueError)
-"""What a call raises when the server cannot be reached, refuses, or answers nonsense."""
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some of a kind's objects, and the version of the whole list."""
@@ -54,6 +51,9 @@ class Page:
 
 class KubernetesClient:
     """The calls that we make. All raise ExpiredError, or one of FAILURES."""
+
+    FAILURES = (UnavailableError, aiohttp.ClientError, TimeoutError, OSError, ValueError)
+    """What a call raises when the server cannot be reached, refuses, or answers nonsense."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
@@ -111,6 +111,12 @@ class KubernetesClient:
         async with await self._ask("POST", path, document=document) as answer:
             return await _read(answer)
 
+    async def apply(self, path: str, document: PlainObject) -> PlainObject:
+        """Make an object what `document` says of it, by server-side apply; what it does not speak of stays."""
+        parameters = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        async with await self._ask("PATCH", path, parameters, document) as answer:
+            return await _read(answer)
+
     async def _ask(
         self,
         method: str,
@@ -119,14 +125,16 @@ class KubernetesClient:
         document: PlainObject | None = None,
         seconds: float | None = ANSWER_SECONDS,
     ) -> aiohttp.ClientResponse:
-        headers: dict[str, str] = {"Accept": "application/json"}
+        # Of the kinds of PATCH only apply is used here.
+        content = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
+        headers: dict[str, str] = {"Accept": "application/json", "Content-Type": content}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"])
         rest = self._api.rest_client
         return await rest.pool_manager.request(
             method,
             f"{self._api.configuration.host}{path}",
             params=parameters,
-            json=document,
+            data=None if document is None else json.dumps(document),
             headers=headers,
             proxy=rest.proxy,
             server_hostname=rest.server_hostname,

@@ -33,6 +33,7 @@ from tests.support.kubernetes import (
     running_pod,
     running_status,
 )
+from tests.support.mesh_certificates import make_authority, write_authority
 
 NODE = "node-1"
 POLICY_GROUP = "security.istio.io"
@@ -332,6 +333,44 @@ def test_service_account_tokens_prove_the_node_of_their_pod(cluster: Kubernetes,
         assert refusal_of(controller, unseen, here) is grpc.StatusCode.UNAVAILABLE
         cluster.start_api_server()
         assert refusal_of(controller, unseen, here) is None
+
+
+def wait_for_root(cluster: Kubernetes, namespace: str, text: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    found = ""
+    while found != text:
+        assert time.monotonic() < deadline, (namespace, found)
+        try:
+            found = cluster.get("v1", "ConfigMap", "istio-ca-root-cert", namespace)["data"]["root-cert.pem"]
+        except ApiError:
+            time.sleep(0.05)
+
+
+def test_every_namespace_holds_the_roots_through_their_rotation(cluster: Kubernetes, tmp_path: Path) -> None:
+    add_namespace(cluster, "roots")
+    old, new = make_authority("old"), make_authority("new")
+    folder = tmp_path / "cacerts"
+    folder.mkdir()
+    write_authority(folder, old, [old], [])
+    with ControllerProcess(tmp_path) as controller:
+        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.kubeconfig), AMBIT_CA_DIR=str(folder))
+        wait_for_root(cluster, "roots", (folder / "root-cert.pem").read_text())
+        add_namespace(cluster, "roots-later")
+        wait_for_root(cluster, "roots-later", (folder / "root-cert.pem").read_text())
+        # What others keep in it stays theirs.
+        note = {"name": "istio-ca-root-cert", "namespace": "roots", "annotations": {"note": "ours"}}
+        cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": note})
+        cluster.stop("kube-apiserver")
+        write_authority(folder, old, [old, new], [])
+        controller.wait_for_log("certificate authority replaced")
+        controller.wait_for_log("root certificates cannot be written")
+        cluster.start_api_server()
+        for namespace in ("roots", "roots-later", "default"):
+            wait_for_root(cluster, namespace, (folder / "root-cert.pem").read_text())
+        metadata = cluster.get("v1", "ConfigMap", "istio-ca-root-cert", "roots")["metadata"]
+        assert (metadata["labels"], metadata["annotations"]) == ({"istio.io/config": "true"}, {"note": "ours"})
+        with pytest.raises(ApiError, match="404"):
+            cluster.get("v1", "ConfigMap", "istio-ca-root-cert", "kube-public")
 
 
 def test_a_controller_that_waits_for_its_api_server_can_be_ended(cluster: Kubernetes, tmp_path: Path) -> None:

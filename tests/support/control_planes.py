@@ -123,14 +123,20 @@ class AmbitController(ControlPlane):
 
     def start(self) -> None:
         self.install_definitions()
-        state = self.cluster.folder / "state"
         environment = {
             "PYTHONPATH": str(REPOSITORY),
             "AMBIT_KUBECONFIG": str(self.cluster.kubeconfig),
-            "AMBIT_STATE_DIR": str(state),
+            "AMBIT_STATE_DIR": str(self.cluster.folder / "state"),
             "AMBIT_LISTEN": f"{self.address}:{PORT}",
             "AMBIT_SERVING_NAMES": HOSTNAME,
         }
         process = start_process([sys.executable, "-m", "controller"], self.log_file, environment)
-        self.wait_until(process, lambda: "controller is ready" in self.log_file.read_text())
-        self.root_certificate.write_bytes((state / "root-cert.pem").read_bytes())
+        self.wait_until(process, lambda: "controller is ready" in self.log_file.read_text() and self._read_root())
+
+    def _read_root(self) -> bool:
+        try:
+            found = self.cluster.get("v1", "ConfigMap", "istio-ca-root-cert", NAMESPACE)
+        except ApiError:
+            return False
+        self.root_certificate.write_text(found["data"]["root-cert.pem"])
+        return True

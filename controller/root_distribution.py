@@ -1,0 +1,96 @@
+"""The mesh's roots in every namespace of Kubernetes, as the ConfigMap that ztunnels and other proxies mount.
+
+Istio's name and form (controlplane.md 8): `istio-ca-root-cert`, key `root-cert.pem`. Written when a namespace comes and
+when the roots change, and all anew now and then, so that what somebody deleted or edited comes back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from controller.kinds.core import Namespace
+from controller.kinds.meta import ObjectKey
+from controller.sources.documents import PlainObject
+
+log = logging.getLogger(__name__)
+
+NAME, KEY = "istio-ca-root-cert", "root-cert.pem"
+LABELS = {"istio.io/config": "true"}
+EXCLUDED = frozenset({"kube-node-lease", "kube-public", "local-path-storage"})
+RENEW_SECONDS = 300.0
+RETRY_SECONDS = (0.5, 30.0)
+
+Apply = Callable[[str, PlainObject], Awaitable[PlainObject]]
+"""Creates an object at a path, or makes it what it should be."""
+
+
+class RootDistribution:
+    """Keeps the ConfigMaps. `read_namespaces` and `read_bundle` say what is wanted now; `failures` are `apply`'s."""
+
+    def __init__(
+        self,
+        apply: Apply,
+        failures: tuple[type[Exception], ...],
+        read_namespaces: Callable[[], Iterable[Namespace]],
+        read_bundle: Callable[[], str],
+    ) -> None:
+        self._apply = apply
+        self._failures = failures
+        self._read_namespaces = read_namespaces
+        self._read_bundle = read_bundle
+        self._written: dict[str, str] = {}
+        self._is_failing = False
+        self._wake = asyncio.Event()
+
+    def note_changes(self, keys: Iterable[ObjectKey]) -> None:
+        """Objects have changed; those that are namespaces matter."""
+        if any(key.kind == Namespace.__name__ for key in keys):
+            self._wake.set()
+
+    def note_roots(self) -> None:
+        """The roots have changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            failures = 0 if await self._write_all() else failures + 1
+            wait = min(RETRY_SECONDS[0] * 2 ** min(failures - 1, 16), RETRY_SECONDS[1]) if failures else RENEW_SECONDS
+            try:
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            except TimeoutError:
+                if not failures:
+                    self._written.clear()
+
+    async def _write_all(self) -> bool:
+        """Write where it is not written yet; gives whether it is everywhere now."""
+        bundle = self._read_bundle()
+        wanted = {each.name for each in self._read_namespaces() if not each.metadata.deletion_timestamp} - EXCLUDED
+        self._written = {name: text for name, text in self._written.items() if name in wanted}
+        is_complete = True
+        for namespace in sorted(wanted):
+            if self._written.get(namespace) == bundle:
+                continue
+            try:
+                await self._apply(*build_config_map(namespace, bundle))
+            except self._failures as error:
+                is_complete = False
+                if not self._is_failing:
+                    fields = {"target_namespace": namespace, "error": str(error) or type(error).__name__}
+                    log.warning("root certificates cannot be written, trying again", extra=fields)
+                    self._is_failing = True
+            else:
+                self._written[namespace] = bundle
+        if is_complete:
+            self._is_failing = False
+        return is_complete
+
+
+def build_config_map(namespace: str, bundle: str) -> tuple[str, PlainObject]:
+    """The path of a namespace's ConfigMap, and what it should be."""
+    metadata = {"name": NAME, "namespace": namespace, "labels": LABELS}
+    document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: bundle}}
+    return f"/api/v1/namespaces/{namespace}/configmaps/{NAME}", document
