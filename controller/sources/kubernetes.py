@@ -15,6 +15,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import cast
 
 from controller.kinds.catalogue import CATALOGUE, Catalogue
@@ -88,7 +89,7 @@ class KubernetesSource:
         failures = 0
         while True:
             try:
-                if not watch.version:
+                if not watch.version or await self._is_set_back(watch):
                     await self._list(watch)
                 watch.first_look.set()
                 if not watch.version:
@@ -101,19 +102,43 @@ class KubernetesSource:
                         self._recover(watch)
                         failures = 0
                         self._take(watch, kind, document)
+                await asyncio.sleep(RETRY_SECONDS[0] * random.uniform(0.5, 1.0))  # not all kinds at once
             except ExpiredError:
                 log.info("watch has expired, listing anew", extra={"kind": watch.model.__name__})
                 watch.version = ""
             except KubernetesClient.FAILURES as error:
                 failures += 1
                 self._fail(watch, error)
-                wait = min(RETRY_SECONDS[0] * 2 ** min(failures - 1, 16), RETRY_SECONDS[1])
-                asked = error.retry_after if isinstance(error, UnavailableError) else 0.0
-                await asyncio.sleep(max(wait * random.uniform(0.5, 1.0), asked))
+                wait = min(RETRY_SECONDS[0] * 2 ** min(failures - 1, 16), RETRY_SECONDS[1]) * random.uniform(0.5, 1.0)
+                if isinstance(error, UnavailableError):
+                    wait = max(wait, error.retry_after)
+                    if error.status == HTTPStatus.NOT_FOUND:
+                        watch.version = ""  # the kind may be gone
+                await asyncio.sleep(wait)
+
+    async def _is_set_back(self, watch: _Watch) -> bool:
+        """Whether the server's store is older than what we have seen of it, as after a backup was restored.
+
+        A watch would not say so: it would go on in silence until the store has caught up.
+        """
+        present = await self._client.read_version(watch.path)
+        # Versions are numbers that grow, as the API server itself compares them.
+        is_older = present.isdigit() and watch.version.isdigit() and int(present) < int(watch.version)
+        if is_older:
+            log.warning(
+                "Kubernetes was set back to an earlier state, listing anew", extra={"kind": watch.model.__name__}
+            )
+        return is_older
 
     async def _list(self, watch: _Watch) -> None:
-        """Read all objects of a kind; what was there and is no more is told as gone."""
+        """Read all objects of a kind; what was there and is no more is told as gone.
+
+        A definition that is taken away takes its objects with it, one by one, and we see each go. So a kind that is not
+        served while we know of objects is a server that is not itself: what it forgot may be what denies.
+        """
         found = await self._client.find(watch.model)
+        if not found and watch.present:
+            raise UnavailableError(f"the kind is not served any more, but {len(watch.present)} objects of it were")
         watch.path, watch.api_version = found or ("", "")
         texts: dict[str, FileText] = {}
         version = ""

@@ -34,10 +34,11 @@ class ExpiredError(Exception):
 
 
 class UnavailableError(Exception):
-    """The server did not do what was asked. `retry_after` is what it asked for in return, in seconds."""
+    """The server did not do what was asked. `status` is HTTP's; `retry_after` what it asked for, in seconds."""
 
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(message)
+        self.status = status
         self.retry_after = retry_after
 
 
@@ -85,6 +86,12 @@ class KubernetesClient:
             if not token:
                 return
 
+    async def read_version(self, path: str) -> str:
+        """The present version of a kind's list."""
+        async with await self._ask("GET", path, {"limit": "1"}) as answer:
+            document = await _read(answer)
+        return cast(Mapping[str, str], document["metadata"])["resourceVersion"]
+
     async def watch(self, path: str, version: str) -> AsyncGenerator[tuple[str, PlainObject]]:
         """The events since `version`, until the server ends the watch. The first is ours: the server agreed to it."""
         parameters = {
@@ -103,7 +110,7 @@ class KubernetesClient:
                     status = event["object"]
                     if status.get("code") == HTTPStatus.GONE:
                         raise ExpiredError
-                    raise UnavailableError(str(status.get("message")))
+                    raise UnavailableError(str(status.get("message")), int(status.get("code") or 0))
                 yield event["type"], event["object"]
 
     async def create(self, path: str, document: PlainObject) -> PlainObject:
@@ -154,7 +161,7 @@ async def _read(answer: aiohttp.ClientResponse) -> PlainObject:
     except (ValueError, KeyError, TypeError):
         pass
     asked = answer.headers.get("Retry-After", "")
-    raise UnavailableError(f"{answer.status} {text}".strip(), float(asked) if asked.isdigit() else 0.0)
+    raise UnavailableError(f"{answer.status} {text}".strip(), answer.status, float(asked) if asked.isdigit() else 0.0)
 
 
 async def _load(kubeconfig: str) -> Configuration:

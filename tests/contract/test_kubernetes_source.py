@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -188,6 +189,29 @@ def test_what_went_while_a_watch_expired_is_noticed(cluster: Kubernetes, tmp_pat
         controller.wait_for_log("watch has expired, listing anew")
 
 
+def test_a_store_that_was_set_back_to_an_earlier_state_is_read_anew(cluster: Kubernetes, tmp_path: Path) -> None:
+    add_namespace(cluster, "set-back")
+    add_pod(cluster, "set-back", "stays", "10.0.6.1")
+    parts = ("kube-apiserver", "etcd")
+    for part in parts:
+        cluster.stop(part)
+    store, copy = cluster.folder / "etcd", tmp_path / "copy"
+    shutil.copytree(store, copy)
+    cluster.start_etcd()
+    cluster.start_api_server()
+    with follow(cluster, tmp_path) as (_, agent):
+        add_pod(cluster, "set-back", "goes", "10.0.6.2")
+        agent.wait(lambda known: {uid("set-back", "stays"), uid("set-back", "goes")} <= known)
+        for part in parts:
+            cluster.stop(part)
+        shutil.rmtree(store)
+        shutil.copytree(copy, store)
+        cluster.start_etcd()
+        cluster.start_api_server()
+        agent.wait(lambda known: uid("set-back", "goes") not in known)
+        assert uid("set-back", "stays") in agent.known
+
+
 def allow_reading(cluster: Kubernetes, namespace: str) -> str:
     """The token of the namespace's service account `web`, which may then read everything."""
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": namespace}}
@@ -271,8 +295,10 @@ def test_kinds_whose_definition_comes_later_are_read_and_refused_like_files(
         late = Agent(controller)
         late.wait(lambda known: "later/deny" in known)
         late.close()
-        cluster.delete(f"{POLICY_GROUP}/v1beta1", "AuthorizationPolicy", "deny", "later")
+        # Its definition goes, and the object with it.
+        cluster.delete(kind["apiVersion"], kind["kind"], f"authorizationpolicies.{POLICY_GROUP}")
         agent.wait(lambda known: "later/deny" not in known)
+        wait_for_metric(controller, "ambit_source_failing_watches", lambda count: count == 0)
 
 
 def add_ztunnel(cluster: Kubernetes, name: str = "ztunnel-1") -> str:
