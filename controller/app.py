@@ -172,7 +172,7 @@ async def _open_source(settings: Settings, metrics: ControllerMetrics, stack: As
         raise FatalError(f"{error.name} is not installed: pip install 'ambit[kubernetes]'") from error
     client = await stack.enter_async_context(open_kubernetes(settings.kubeconfig))
     ways.append(TokenReviews(client.create, client.FAILURES, settings.node_accounts).authenticate)
-    source = KubernetesSource(client, lambda count: metrics.failing_watches.set(count))
+    source = KubernetesSource(client, metrics.failing_watches.set)
     return _Source(source.follow(), authenticate_by_any(ways), client)
 
 

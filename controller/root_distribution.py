@@ -6,11 +6,13 @@ when the roots change, and all anew now and then, so that what somebody deleted 
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable
 
 from controller.kinds.core import Namespace
 from controller.kinds.meta import ObjectKey
 from controller.sources.documents import PlainObject
+from mesh.kit.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +55,17 @@ class RootDistribution:
 
     async def run(self) -> None:
         """Write for ever."""
-        failures = 0
+        backoff = Backoff(*RETRY_SECONDS, random.random)
         while True:
             self._wake.clear()
-            failures = 0 if await self._write_all() else failures + 1
-            wait = min(RETRY_SECONDS[0] * 2 ** min(failures - 1, 16), RETRY_SECONDS[1]) if failures else RENEW_SECONDS
+            is_complete = await self._write_all()
+            if is_complete:
+                backoff.reset()
             try:
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(RENEW_SECONDS if is_complete else backoff.next_delay()):
                     await self._wake.wait()
             except TimeoutError:
-                if not failures:
+                if is_complete:
                     self._written.clear()
 
     async def _write_all(self) -> bool:

@@ -26,13 +26,13 @@ find_go() {
     echo "$CACHE/tools/go/bin/go"
 }
 
-build() { # build NAME FLAGS: the program of tests/peers/NAME; its folder is in the variable `built` then
+build() { # build NAME LINKER-FLAGS MINUTES: the program of tests/peers/NAME; its folder is in the variable `built` then
     local sources
     sources=$(cd "tests/peers/$1" && sha256sum go.mod go.sum main.go | sha256sum)
     built="$CACHE/peers/$1-${sources:0:16}"
     [[ -x $built/$1 ]] && return
     echo "  building $1 (once a user: about $3 minutes on two cores)"
-    rm -rf "$CACHE/peers/$1-"* && mkdir -p "$built"
+    rm -rf "$built" && mkdir -p "$built"
     go=$(find_go)
     (cd "tests/peers/$1" && "$go" build -ldflags="-s -w $2" -o "$built/$1.new" .)
     if [[ $1 == istiod ]]; then # Istio's own definitions, of the same version

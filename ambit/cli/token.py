@@ -1,5 +1,7 @@
 """`ambit token create|list|revoke`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 
 from ambit.cli import output
 from ambit.cli.output import Format
+from mesh.kit.errors import InvalidInputError
 
 app = typer.Typer(name="token", help="Tokens by which nodes outside of Kubernetes join the mesh.", no_args_is_help=True)
 
@@ -24,7 +27,8 @@ def create(
     from controller.authority.token_file import add_token, mint_token
 
     secret, token = mint_token(node)
-    add_token(file, token)
+    with _naming(file):
+        add_token(file, token)
     print(secret)
 
 
@@ -35,7 +39,9 @@ def list_tokens(
     """Show which nodes have tokens. What can be shown of a token is its id."""
     from controller.authority.token_file import read_tokens
 
-    tokens = sorted(read_tokens(file), key=lambda token: (token.node, token.id))
+    with _naming(file):
+        found = read_tokens(file)
+    tokens = sorted(found, key=lambda token: (token.node, token.id))
     if format_ is Format.JSON:
         output.show_json([{"node": token.node, "id": token.id} for token in tokens])
     else:
@@ -51,5 +57,21 @@ def revoke(
     """Take a node's tokens away: it gets no more certificates, and no more of the mesh's state."""
     from controller.authority.token_file import revoke_tokens
 
-    count = revoke_tokens(file, node, token_id)
+    with _naming(file):
+        count = revoke_tokens(file, node, token_id)
     output.show_note(f"{count} of {node}'s tokens revoked")
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Say of which file it is that something is wrong."""
+    from controller.authority.token_file import InvalidTokenFileError
+
+    try:
+        yield
+    except InvalidTokenFileError as error:
+        raise InvalidInputError(f"{file}: {error}; correct it, or remove the line") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{file} is no text: is it the file of AMBIT_NODE_TOKENS?") from error
+    except OSError as error:
+        raise InvalidInputError(f"cannot use {file}: {error.strerror}; run this as the controller's user") from error

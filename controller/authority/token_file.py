@@ -115,14 +115,15 @@ def _is_meant(token: NodeToken, node: str, token_id: str) -> bool:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[str]]:
-    """The file's lines, to change: written back at once (0600) when nothing was raised, and one by one."""
+    """The file's lines, to change: written back at once (0600) when nothing was raised, and one by one. The file stays
+    its owner's, who may be the controller's user and not ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            text = path.read_text(encoding="utf-8")
+            text, status = path.read_text(encoding="utf-8"), path.stat()
         except FileNotFoundError:
-            text = ""
+            text, status = "", None
         parse_tokens(text)
         lines = text.splitlines()
         yield lines
@@ -130,5 +131,7 @@ def _changing(path: Path) -> Iterator[list[str]]:
         draft.unlink(missing_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if status is not None:
+                os.fchown(descriptor, status.st_uid, status.st_gid)
             file.writelines(f"{line}\n" for line in lines)
         draft.replace(path)

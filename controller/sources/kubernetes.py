@@ -23,6 +23,7 @@ from controller.kinds.meta import KubernetesObject
 from controller.sources.directory import FileText
 from controller.sources.documents import PlainObject
 from controller.sources.kubernetes_client import ExpiredError, KubernetesClient, UnavailableError
+from mesh.kit.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class KubernetesSource:
 
     async def _follow(self, watch: _Watch) -> None:
         """List and watch one kind for ever."""
-        failures = 0
+        backoff = Backoff(*RETRY_SECONDS, random.random)
         while True:
             try:
                 if not watch.version or await self._is_set_back(watch):
@@ -94,22 +95,21 @@ class KubernetesSource:
                 watch.first_look.set()
                 if not watch.version:
                     self._recover(watch)
-                    failures = 0
+                    backoff.reset()
                     await asyncio.sleep(ABSENT_SECONDS)
                     continue
                 async with aclosing(self._client.watch(watch.path, watch.version)) as events:
                     async for kind, document in events:
                         self._recover(watch)
-                        failures = 0
+                        backoff.reset()
                         self._take(watch, kind, document)
-                await asyncio.sleep(RETRY_SECONDS[0] * random.uniform(0.5, 1.0))  # not all kinds at once
+                await asyncio.sleep(backoff.next_delay())  # a server, or a proxy before it, may end watches at once
             except ExpiredError:
                 log.info("watch has expired, listing anew", extra={"kind": watch.model.__name__})
                 watch.version = ""
             except KubernetesClient.FAILURES as error:
-                failures += 1
                 self._fail(watch, error)
-                wait = min(RETRY_SECONDS[0] * 2 ** min(failures - 1, 16), RETRY_SECONDS[1]) * random.uniform(0.5, 1.0)
+                wait = backoff.next_delay()
                 if isinstance(error, UnavailableError):
                     wait = max(wait, error.retry_after)
                     if error.status == HTTPStatus.NOT_FOUND:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import aiohttp
+import yaml
 from kubernetes_asyncio.client import ApiClient, Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
@@ -29,10 +30,6 @@ SILENCE_SECONDS = 120.0
 ANSWER_SECONDS = 60.0
 
 
-class ExpiredError(Exception):
-    """The server no longer knows the place from which a watch or the next page should go on (410 Gone)."""
-
-
 class UnavailableError(Exception):
     """The server did not do what was asked. `status` is HTTP's; `retry_after` what it asked for, in seconds."""
 
@@ -40,6 +37,10 @@ class UnavailableError(Exception):
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+
+
+class ExpiredError(UnavailableError):
+    """The server no longer knows the place from which a watch or the next page should go on (410 Gone)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,9 @@ class Page:
 
 
 class KubernetesClient:
-    """The calls that we make. All raise ExpiredError, or one of FAILURES."""
+    """The calls that we make. All raise one of FAILURES."""
 
-    FAILURES = (UnavailableError, aiohttp.ClientError, TimeoutError, OSError, ValueError)
+    FAILURES = (UnavailableError, aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError)
     """What a call raises when the server cannot be reached, refuses, or answers nonsense."""
 
     def __init__(self, api: ApiClient) -> None:
@@ -109,7 +110,7 @@ class KubernetesClient:
                 if event["type"] == "ERROR":
                     status = event["object"]
                     if status.get("code") == HTTPStatus.GONE:
-                        raise ExpiredError
+                        raise ExpiredError(str(status.get("message")), HTTPStatus.GONE)
                     raise UnavailableError(str(status.get("message")), int(status.get("code") or 0))
                 yield event["type"], event["object"]
 
@@ -152,16 +153,18 @@ class KubernetesClient:
 async def _read(answer: aiohttp.ClientResponse) -> PlainObject:
     """What an answer says. Raises ExpiredError, UnavailableError when it is a refusal."""
     if answer.status in (HTTPStatus.OK, HTTPStatus.CREATED):
-        return cast(PlainObject, await answer.json())
-    if answer.status == HTTPStatus.GONE:
-        raise ExpiredError
+        document = await answer.json()
+        if not isinstance(document, dict):
+            raise UnavailableError("the answer is no object: is this a Kubernetes API server?", answer.status)
+        return document
     text = (await answer.text())[:500]
     try:
         text = json.loads(text)["message"]
     except (ValueError, KeyError, TypeError):
         pass
     asked = answer.headers.get("Retry-After", "")
-    raise UnavailableError(f"{answer.status} {text}".strip(), answer.status, float(asked) if asked.isdigit() else 0.0)
+    kind = ExpiredError if answer.status == HTTPStatus.GONE else UnavailableError
+    raise kind(f"{answer.status} {text}".strip(), answer.status, float(asked) if asked.isdigit() else 0.0)
 
 
 async def _load(kubeconfig: str) -> Configuration:
@@ -175,6 +178,8 @@ async def _load(kubeconfig: str) -> Configuration:
             await load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)
     except ConfigException as error:
         raise FatalError(f"cannot use the Kubernetes credentials of {kubeconfig}: {error}") from error
+    except yaml.YAMLError as error:
+        raise FatalError(f"{kubeconfig} is no kubeconfig file: correct AMBIT_KUBECONFIG ({error})") from error
     configuration.connection_pool_maxsize = 0  # one connection for each kind, for as long as it is watched
     return configuration
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import time
 import urllib.request
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from ambit.demo.polling import wait_for
 from controller.sources.kubernetes_client import PAGE_OBJECTS
 from tests.support.controller_process import (
     ADDRESS,
@@ -37,14 +40,34 @@ from tests.support.kubernetes import (
 from tests.support.mesh_certificates import make_authority, write_authority
 
 NODE = "node-1"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
 POLICY_GROUP = "security.istio.io"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Kubernetes]:
+    """With an account for the controller that may do what docs/kubernetes.md says that it must be allowed, no more."""
     with kubernetes() as started:
         started.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
+        add_namespace(started, "istio-system")
+        token = allow_controller(started, "istio-system")
+        started.write_kubeconfig(Path(kubeconfig_of_controller(started)), token)
         yield started
+
+
+def kubeconfig_of_controller(cluster: Kubernetes) -> str:
+    return str(cluster.folder / "controller-kubeconfig")
+
+
+def allow_controller(cluster: Kubernetes, namespace: str) -> str:
+    """The token of the namespace's service account `web`, which may then do what the documented role allows."""
+    (role,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
+    cluster.apply(yaml.safe_load(role))
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ambit-controller"}
+    subjects = [{"kind": "ServiceAccount", "name": "web", "namespace": namespace}]
+    cluster.apply({**binding, "metadata": {"name": namespace}, "roleRef": reference, "subjects": subjects})
+    return cluster.create_token(namespace, "web", ISSUER)
 
 
 class Agent:
@@ -70,11 +93,9 @@ class Agent:
 
 
 @contextmanager
-def follow(
-    cluster: Kubernetes, root: Path, kubeconfig: Path | None = None
-) -> Iterator[tuple[ControllerProcess, Agent]]:
+def follow(cluster: Kubernetes, root: Path) -> Iterator[tuple[ControllerProcess, Agent]]:
     with ControllerProcess(root) as controller:
-        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.kubeconfig))
+        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=kubeconfig_of_controller(cluster))
         agent = Agent(controller)
         try:
             yield controller, agent
@@ -103,10 +124,8 @@ def read_metrics(controller: ControllerProcess) -> Mapping[str, float]:
 
 
 def wait_for_metric(controller: ControllerProcess, name: str, is_wanted: Callable[[float], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_wanted(value := read_metrics(controller).get(name, 0)):
-        assert time.monotonic() < deadline, (name, value, controller.log)
-        time.sleep(0.05)
+    found = wait_for(lambda: is_wanted(read_metrics(controller).get(name, 0)), PATIENCE_SECONDS)
+    assert found, (name, read_metrics(controller), controller.log)
 
 
 def ask_etcd(path: str, body: Document) -> Document:
@@ -144,7 +163,7 @@ def test_more_objects_than_a_page_are_all_told(cluster: Kubernetes, tmp_path: Pa
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
         )
     with ControllerProcess(tmp_path) as controller:
-        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.kubeconfig))
+        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=kubeconfig_of_controller(cluster))
         assert read_metrics(controller)['ambit_config_objects{kind="ServiceAccount"}'] >= count
     cluster.delete("v1", "Namespace", "pages")
 
@@ -212,17 +231,6 @@ def test_a_store_that_was_set_back_to_an_earlier_state_is_read_anew(cluster: Kub
         assert uid("set-back", "stays") in agent.known
 
 
-def allow_reading(cluster: Kubernetes, namespace: str) -> str:
-    """The token of the namespace's service account `web`, which may then read everything."""
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": namespace}}
-    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace}
-    subjects = [{"kind": "ServiceAccount", "name": "web", "namespace": namespace}]
-    cluster.apply({**role, "kind": "ClusterRole", "rules": rules})
-    cluster.apply({**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": subjects})
-    return cluster.create_token(namespace, "web", ISSUER)
-
-
 @contextmanager
 def overload(cluster: Kubernetes, namespace: str, token: str) -> Iterator[None]:
     """The API server has room for one request of the namespace's service account `web`, and it is taken (429)."""
@@ -243,7 +251,6 @@ def overload(cluster: Kubernetes, namespace: str, token: str) -> Iterator[None]:
                 yield
                 return
         assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def is_refused(cluster: Kubernetes, token: str) -> bool:
@@ -257,7 +264,7 @@ def is_refused(cluster: Kubernetes, token: str) -> bool:
 def test_an_overloaded_api_server_is_asked_again_later(cluster: Kubernetes, tmp_path: Path) -> None:
     add_namespace(cluster, "busy")
     add_pod(cluster, "busy", "first", "10.0.4.1")
-    token = allow_reading(cluster, "busy")
+    token = allow_controller(cluster, "busy")
     cluster.write_kubeconfig(tmp_path / "kubeconfig", token)
     with ControllerProcess(tmp_path) as controller:
         with overload(cluster, "busy", token):
@@ -332,7 +339,7 @@ def test_service_account_tokens_prove_the_node_of_their_pod(cluster: Kubernetes,
     token = add_ztunnel(cluster)
     here, there = (f"spiffe://cluster.local/ns/tokens/sa/{name}" for name in ("web", "other"))
     with ControllerProcess(tmp_path) as controller:
-        controller.start(AMBIT_CONFIG_DIR="", AMBIT_NODE_TOKENS="", AMBIT_KUBECONFIG=str(cluster.kubeconfig))
+        controller.start(AMBIT_CONFIG_DIR="", AMBIT_NODE_TOKENS="", AMBIT_KUBECONFIG=kubeconfig_of_controller(cluster))
         agent = Agent(controller, token)
         agent.wait(lambda known: uid("tokens", "here") in known)
         agent.close()
@@ -362,14 +369,14 @@ def test_service_account_tokens_prove_the_node_of_their_pod(cluster: Kubernetes,
 
 
 def wait_for_root(cluster: Kubernetes, namespace: str, text: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    found = ""
-    while found != text:
-        assert time.monotonic() < deadline, (namespace, found)
+    def look() -> bool:
         try:
-            found = cluster.get("v1", "ConfigMap", "istio-ca-root-cert", namespace)["data"]["root-cert.pem"]
+            found: str = cluster.get("v1", "ConfigMap", "istio-ca-root-cert", namespace)["data"]["root-cert.pem"]
         except ApiError:
-            time.sleep(0.05)
+            return False
+        return found == text
+
+    assert wait_for(look, PATIENCE_SECONDS), namespace
 
 
 def test_every_namespace_holds_the_roots_through_their_rotation(cluster: Kubernetes, tmp_path: Path) -> None:
@@ -379,7 +386,9 @@ def test_every_namespace_holds_the_roots_through_their_rotation(cluster: Kuberne
     folder.mkdir()
     write_authority(folder, old, [old], [])
     with ControllerProcess(tmp_path) as controller:
-        controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.kubeconfig), AMBIT_CA_DIR=str(folder))
+        controller.start(
+            AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=kubeconfig_of_controller(cluster), AMBIT_CA_DIR=str(folder)
+        )
         wait_for_root(cluster, "roots", (folder / "root-cert.pem").read_text())
         add_namespace(cluster, "roots-later")
         wait_for_root(cluster, "roots-later", (folder / "root-cert.pem").read_text())
@@ -403,7 +412,7 @@ def test_a_controller_that_waits_for_its_api_server_can_be_ended(cluster: Kubern
     cluster.stop("kube-apiserver")
     try:
         with ControllerProcess(tmp_path) as controller:
-            controller.launch(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.kubeconfig))
+            controller.launch(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=kubeconfig_of_controller(cluster))
             controller.wait_for_log("Kubernetes cannot be watched")
             assert controller.stop() == 0
     finally:

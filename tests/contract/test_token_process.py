@@ -50,3 +50,10 @@ def test_a_node_joins_and_is_cut_off_while_the_controller_runs(tmp_path: Path) -
         again = ambit(controller.tokens, "revoke", "node-9")
         assert again.returncode == 1
         assert "node-9 has no token" in again.stderr
+    controller.tokens.write_text("node-1 secret\n")
+    broken = ambit(controller.tokens, "list")
+    assert (broken.returncode, "secret" in broken.stderr) == (1, False)
+    assert f"{controller.tokens}: line 1" in " ".join(broken.stderr.split())
+    unusable = ambit(tmp_path, "create", "node-9")
+    assert unusable.returncode == 1
+    assert f"cannot use {tmp_path}" in " ".join(unusable.stderr.split())

@@ -1,10 +1,10 @@
 """Our ztunnels on a real Kubernetes API server, under a stock istiod and under our controller: neither is noticed."""
 
-import time
 from collections.abc import Callable
 
 import pytest
 
+from ambit.demo.polling import wait_for
 from tests.support.chosen_mesh import NODE, ROUTER_IPV4, Answer, chosen_mesh
 from tests.support.control_planes import AmbitController, ControlPlane, Istiod
 from tests.support.isolation import isolated
@@ -16,10 +16,13 @@ PATIENCE_SECONDS = 20.0
 
 
 def wait_until(ask: Callable[[], Answer], is_wanted: Callable[[Answer], bool], log: Callable[[], str]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_wanted(answer := ask()):
-        assert time.monotonic() < deadline, f"{answer}\n{log()}"
-        time.sleep(0.05)
+    answers: list[Answer] = []
+
+    def look() -> bool:
+        answers[:] = [ask()]
+        return is_wanted(answers[0])
+
+    assert wait_for(look, PATIENCE_SECONDS), f"{answers}\n{log()}"
 
 
 def is_served(answer: Answer) -> bool:

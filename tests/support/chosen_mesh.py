@@ -45,6 +45,7 @@ from mesh.wire.authorization_pb2 import Authorization
 from tests.support.chosen_resources import name_resource
 from tests.support.mesh import Sample, parse_metrics
 from tests.support.pod_network import make_namespace
+from tests.support.processes import end_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTROL_PLANE = Path(__file__).parent / "chosen_control_plane.py"
@@ -467,12 +468,7 @@ def _use_addresses_at_once() -> None:
 
 
 def _end(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
-    process.terminate()
-    try:
-        process.wait(PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    end_process(process)
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()

@@ -6,13 +6,13 @@ What kubelets and the node agent would say of the pods of a chosen mesh, the tes
 import base64
 import subprocess
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
+from ambit.demo.polling import wait_for
 from tests.support.chosen_mesh import REPOSITORY, ChosenMesh, Pod, Ztunnel
 from tests.support.kubernetes import ApiError, Document, Kubernetes, find_peer, running_pod, running_status
 from tests.support.processes import end_process, start_process
@@ -49,11 +49,8 @@ class ControlPlane(ABC):
 
     def wait_until(self, process: "subprocess.Popen[bytes]", is_true: Callable[[], bool]) -> None:
         self.mesh.stack.callback(end_process, process)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not is_true():
-            assert process.poll() is None, self.log_file.read_text()
-            assert time.monotonic() < deadline, self.log_file.read_text()
-            time.sleep(0.1)
+        assert wait_for(lambda: is_true() or process.poll() is not None, PATIENCE_SECONDS), self.log_file.read_text()
+        assert process.poll() is None, self.log_file.read_text()
 
     def add_namespace(self, name: str) -> None:
         labels = {"istio.io/dataplane-mode": "ambient"}

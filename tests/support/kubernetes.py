@@ -14,7 +14,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from ambit.demo.polling import wait_for
 from tests.support.processes import start_process
 
 Document = dict[str, Any]
@@ -137,16 +137,16 @@ class Kubernetes:
         self._stack.callback(_kill, process)
 
     def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
+        process = self._processes[name]
+
+        def look() -> bool:
             try:
-                if is_ready():
-                    return
+                return is_ready() or process.poll() is not None
             except (OSError, ApiError):
-                pass
-            assert self._processes[name].poll() is None, self.log(name)
-            assert time.monotonic() < deadline, self.log(name)
-            time.sleep(0.1)
+                return process.poll() is not None
+
+        assert wait_for(look, PATIENCE_SECONDS), self.log(name)
+        assert process.poll() is None, self.log(name)
 
     # Objects
 
@@ -159,14 +159,14 @@ class Kubernetes:
 
     def wait_for_kind(self, version: str, kind: str) -> None:
         """Wait until a definition that was applied is served."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
+
+        def look() -> bool:
             try:
-                self._path(version, kind, "", "")
-                return
+                return bool(self._path(version, kind, "", ""))
             except (ApiError, KeyError):
-                assert time.monotonic() < deadline, f"{version} {kind} is not served"
-                time.sleep(0.1)
+                return False
+
+        assert wait_for(look, PATIENCE_SECONDS), f"{version} {kind} is not served"
 
     def set_status(self, version: str, kind: str, name: str, namespace: str, status: Document) -> None:
         """Say what only a kubelet could."""

@@ -23,7 +23,7 @@ def start_process(
         )
 
 
-def end_process(process: "subprocess.Popen[bytes]") -> None:
+def end_process(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
     """Ask it to end, and make it when it does not. Does nothing to one that has ended."""
     if process.poll() is None:
         process.terminate()

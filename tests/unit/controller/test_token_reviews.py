@@ -1,7 +1,5 @@
 """What a TokenReview proves, and for how long it is believed."""
 
-from typing import Any
-
 import pytest
 
 from controller.authority.token_reviews import FRESH_SECONDS, STALE_SECONDS, TokenReviews, build_review, read_review
@@ -12,7 +10,7 @@ TRUSTED = frozenset({"istio-system/ztunnel"})
 NODE_EXTRA = "authentication.kubernetes.io/node-name"
 
 
-def answer(**changes: Any) -> dict[str, Any]:  # noqa: ANN401  # any part may be wrong
+def answer(**changes: object) -> PlainObject:
     user = {"username": "system:serviceaccount:istio-system:ztunnel", "extra": {NODE_EXTRA: ["node-1"]}}
     return {"status": {"authenticated": True, "audiences": ["istio-ca"], "user": user} | changes}
 
@@ -47,7 +45,7 @@ class Server:
     def __init__(self) -> None:
         self.now = 1000.0
         self.asked = 0
-        self.answer: dict[str, Any] | None = answer()
+        self.answer: PlainObject | None = answer()
 
     async def create(self, _path: str, _document: PlainObject) -> PlainObject:
         self.asked += 1

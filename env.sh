@@ -1,1 +1,0 @@
-export CARGO_TARGET_DIR=/root/wt/target-lead
