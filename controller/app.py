@@ -23,7 +23,7 @@ from controller.authority.plugged_in import Files, load_signer, read_files, watc
 from controller.authority.root_store import load_or_create_root, lock_state
 from controller.authority.signing_service import Signing, SigningService
 from controller.authority.token_reviews import TokenReviews
-from controller.callers import Authenticate, authenticate_by_any
+from controller.callers import Authenticate, authenticate_by_any, authenticate_local
 from controller.configuration import Configuration
 from controller.kinds.core import Namespace
 from controller.metrics import ControllerMetrics
@@ -93,6 +93,9 @@ async def run(settings: Settings) -> None:
             await stack.enter_async_context(_serve_pages(pages, settings.admin))
             server = _build_server(settings, hub, configuration, authority, source.authenticate, metrics)
             await stack.enter_async_context(_serve_grpc(server, hub, settings))
+            if settings.local_listen is not None:
+                local = _build_local_server(settings.local_listen, hub, metrics)
+                await stack.enter_async_context(_serve_grpc(local, hub, settings))
             pages.is_ready = True
             log.info("controller is ready", extra={"objects": configuration.snapshot.object_count})
             await stop.wait()
@@ -209,6 +212,18 @@ def _build_server(
     for address in settings.listen:
         # One each: gRPC hands a credential's first certificate to the first port only, and later ports get nothing.
         _listen(server, address, ServingCertificate(authority, names).build_credentials())
+    return server
+
+
+def _build_local_server(address: ListenAddress, hub: Hub, metrics: ControllerMetrics) -> grpc.aio.Server:
+    """Discovery without credentials, for clients that can show none: gRPC's own, on this machine."""
+    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server.add_generic_rpc_handlers([DiscoveryService(hub, authenticate_local, metrics).build_handler()])
+    try:
+        port = server.add_insecure_port(str(address))
+    except RuntimeError as error:
+        raise FatalError(f"cannot listen on {address}: is another controller running?") from error
+    log.info("listening for clients of this machine", extra={"address": ListenAddress(address.host, port)})
     return server
 
 

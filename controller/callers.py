@@ -28,6 +28,15 @@ class AuthenticationUnavailableError(TransientError):
     reason = "authentication_unavailable"
 
 
+LOCAL_NODE = ""
+"""Whom a call without credentials comes from: somebody on this machine."""
+
+
+async def authenticate_local(_header: str | None) -> str | None:
+    """Anybody who can call. For what listens on loopback only, and gives nobody anything that is secret."""
+    return LOCAL_NODE
+
+
 def authenticate_by_any(ways: Sequence[Authenticate]) -> Authenticate:
     """The first of these ways that knows a token decides."""
 

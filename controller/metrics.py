@@ -42,7 +42,10 @@ class ControllerMetrics:
         )
 
 
+_TYPES = ("Address", "Authorization", "Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration")
+
+
 def short_type(type_url: str) -> str:
     """A type's label value: the last part of its name; anything that we do not serve is `other`."""
     name = type_url.rpartition(".")[2]
-    return name if name in ("Address", "Authorization") else "other"
+    return name if name in _TYPES else "other"

@@ -17,15 +17,16 @@ was built again differs from what is served is decided where it is stored, by it
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.discovery import EndpointSlice
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
-from controller.registry import entries, policies, services, slices, workloads
+from controller.registry import entries, policies, services, slices
 from controller.registry.entries import EntryHosts
+from controller.registry.members import Members
 from controller.registry.names import (
     MeshSettings,
     name_entry,
@@ -35,10 +36,11 @@ from controller.registry.names import (
     name_policy,
     name_service,
 )
-from controller.registry.workloads import Endpoint, Workload
+from controller.registry.workloads import Workload
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
+    ChangeGatherer,
     Resource,
     ResourceChanges,
     build_resource,
@@ -68,8 +70,8 @@ def build_changes(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], setti
     """The resources that the change of the objects `keys` from `old` to `new` may have changed."""
     hosts = EntryHosts(new, settings)
     touched = _find_touched(old, new, keys, settings, hosts)
-    builder = _Builder(new, settings, hosts)
-    authorization, address = _Changes(), _Changes()
+    builder = _Builder(new, settings, Members(new, settings, hosts))
+    authorization, address = ChangeGatherer(), ChangeGatherer()
     for namespace, name in touched.policies:
         authorization.put(name_policy(namespace, name), builder.build_policy(namespace, name))
     _put_converted(authorization, old, new, touched.peer_namespaces, settings)
@@ -97,33 +99,13 @@ def build_changes(old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey], setti
     return {AUTHORIZATION_TYPE: authorization.finish(), ADDRESS_TYPE: address.finish()}
 
 
-class _Changes:
-    """Gathers the changes of one type."""
-
-    def __init__(self) -> None:
-        self._updated: dict[str, Resource] = {}
-        self._removed: set[str] = set()
-
-    def put(self, name: str, resource: Resource | None) -> None:
-        if resource is None:
-            self._removed.add(name)
-        else:
-            self._updated[name] = resource
-
-    def finish(self) -> ResourceChanges:
-        return ResourceChanges(self._updated, frozenset(self._removed - self._updated.keys()))
-
-
 class _Builder:
-    """Builds resources from one snapshot. Services are seen once per namespace, not once per pod."""
+    """Builds resources from one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, settings: MeshSettings, hosts: EntryHosts) -> None:
+    def __init__(self, snapshot: Snapshot, settings: MeshSettings, members: Members) -> None:
         self._snapshot = snapshot
         self._settings = settings
-        self._hosts = hosts
-        self._services: dict[str, dict[str, tuple[Service, services.Service]]] = {}
-        self._slices: dict[str, dict[str, dict[str, Endpoint]]] = {}
-        self._entry_services: dict[str, list[tuple[ServiceEntry, services.Service]]] = {}
+        self._members = members
 
     def build_policy(self, namespace: str, name: str) -> Resource | None:
         policy = self._snapshot.find(AuthorizationPolicy, namespace, name)
@@ -134,99 +116,37 @@ class _Builder:
 
     def build_service(self, namespace: str, name: str) -> Resource | None:
         """The Service's; without one, that of the entry that has its host."""
-        if name not in self._find_services(namespace):
+        service = self._members.find_service(namespace, name)
+        if service is None:
             return self.build_host(namespace, name_host(self._settings, namespace, name))
-        _, service = self._find_services(namespace)[name]
         return _build_service_resource(service)
 
     def build_host(self, namespace: str, name: str) -> Resource | None:
-        host = self._hosts.by_place.get((namespace, name))
+        host = self._members.hosts.by_place.get((namespace, name))
         return _build_service_resource(entries.build_host_service(host)) if host else None
 
     def build_endpoints(self, namespace: str, name: str) -> Iterator[Resource]:
-        entry = self._snapshot.find(ServiceEntry, namespace, name)
-        if entry is not None:
-            hosts = [entries.build_host_service(host) for host in self._hosts.hosts_of(entry)]
-            for workload in entries.build_endpoints(entry, hosts, self._settings):
-                yield self._build_workload_resource(workload)
+        return map(self._build_workload_resource, self._members.find_entry_endpoints(namespace, name))
 
     def endpoint_names(self, snapshot: Snapshot, namespace: str, name: str) -> Iterator[str]:
         entry = snapshot.find(ServiceEntry, namespace, name)
         return entries.endpoint_names(entry, self._settings) if entry else iter(())
 
     def build_slice(self, namespace: str, name: str) -> Iterator[Resource]:
-        part = self._snapshot.find(EndpointSlice, namespace, name)
-        if part is not None and part.service in self._find_services(namespace):
-            _, service = self._find_services(namespace)[part.service]
-            for workload in slices.build_endpoints(part, service, self._settings):
-                yield self._build_workload_resource(workload)
+        return map(self._build_workload_resource, self._members.find_slice_endpoints(namespace, name))
 
     def build_entry(self, namespace: str, name: str) -> Resource | None:
-        entry = self._snapshot.find(WorkloadEntry, namespace, name)
-        if entry is None:
-            return None
-        labels = entry.all_labels
-        names = policies.find_policy_names(self._snapshot, namespace, labels, self._settings)
-        return self._build_workload_resource(
-            entries.build_entry(entry, self._find_selecting(namespace, labels), names, self._settings)
-        )
+        workload = self._members.find_entry(namespace, name)
+        return self._build_workload_resource(workload) if workload else None
 
     def build_workload(self, namespace: str, name: str) -> Resource | None:
-        pod = self._snapshot.find(Pod, namespace, name)
-        if pod is None or not workloads.is_published(pod):
-            return None
-        node = self._snapshot.find(Node, "", pod.spec.node_name or "")
-        selecting = self._find_selecting(namespace, pod.labels)
-        names = policies.find_policy_names(self._snapshot, namespace, pod.labels, self._settings)
-        owner = self._snapshot.find(Namespace, "", namespace)
-        workload = workloads.build_workload(pod, node, owner, selecting, names, self._settings)
-        if by_slices := self._find_slices(namespace).get(name):
-            workload = replace(workload, endpoints=(*workload.endpoints, *by_slices.values()))
-        return self._build_workload_resource(workload)
+        workload = self._members.find_workload(namespace, name)
+        return self._build_workload_resource(workload) if workload else None
 
     def _build_workload_resource(self, workload: Workload) -> Resource:
         message = addresses.translate_workload(workload, self._settings)
         aliases, keys = addresses.find_workload_aliases(workload), addresses.find_workload_keys(workload)
         return build_resource(ADDRESS_TYPE, workload.uid, message, aliases, keys)
-
-    def _find_selecting(self, namespace: str, labels: Mapping[str, str]) -> list[services.Service]:
-        """The services, of both kinds, that select a workload with `labels`."""
-        known = self._find_services(namespace).values()
-        selecting = [service for source, service in known if services.selects(source, labels)]
-        if namespace not in self._entry_services:
-            # To know who has a host takes a look at all entries: not for every pod of a mesh that has some somewhere.
-            is_selecting = any(entry.selector for entry in self._snapshot.objects_in(ServiceEntry, namespace))
-            self._entry_services[namespace] = [
-                (host.entry, entries.build_host_service(host))
-                for host in (self._hosts.by_namespace.get(namespace, ()) if is_selecting else ())
-                if host.entry.selector
-            ]
-        hosts = self._entry_services[namespace]
-        return selecting + [service for entry, service in hosts if policies.matches(entry.selector, labels)]
-
-    def _find_slices(self, namespace: str) -> dict[str, dict[str, Endpoint]]:
-        """By pod and Service, its part in Services without a selector. Each family has a slice, which say the same."""
-        if namespace not in self._slices:
-            found: dict[str, dict[str, Endpoint]] = {}
-            for part in sorted(self._snapshot.objects_in(EndpointSlice, namespace), key=lambda part: part.name):
-                source, service = self._find_services(namespace).get(part.service, (None, None))
-                if source is not None and service is not None and not source.spec.selector:
-                    for _, endpoint in part.servers:
-                        if endpoint.pod:
-                            served = found.setdefault(endpoint.pod, {})
-                            served.setdefault(service.name, slices.serve(part, service))
-            self._slices[namespace] = found
-        return self._slices[namespace]
-
-    def _find_services(self, namespace: str) -> dict[str, tuple[Service, services.Service]]:
-        if namespace not in self._services:
-            owner = self._snapshot.find(Namespace, "", namespace)
-            self._services[namespace] = {
-                service.name: (service, services.build_service(service, owner, self._settings))
-                for service in self._snapshot.objects_in(Service, namespace)
-                if services.is_served(service)
-            }
-        return self._services[namespace]
 
 
 def _build_service_resource(service: services.Service) -> Resource:
@@ -310,7 +230,7 @@ def _has_selector(snapshot: Snapshot, namespace: str, name: str) -> bool:
 
 
 def _put_converted(
-    changes: _Changes, old: Snapshot, new: Snapshot, namespaces: Iterable[str], settings: MeshSettings
+    changes: ChangeGatherer, old: Snapshot, new: Snapshot, namespaces: Iterable[str], settings: MeshSettings
 ) -> None:
     """What the PeerAuthentications of `namespaces` convert to. The static one exists as long as any of them does."""
     for namespace in namespaces:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from controller.registry.names import DEFAULT_CLUSTER_ID, DEFAULT_ROOT_NAMESPACE, MeshSettings
@@ -40,6 +41,7 @@ class Settings:
     node_accounts     service accounts (`NAMESPACE/NAME`) whose tokens, by Kubernetes, speak for the pod's node
     listen            TLS gRPC: xDS and the CA
     serving_names     DNS names and addresses of the serving certificate, besides those of `listen` and localhost
+    local_listen      plaintext gRPC for this machine only: discovery without credentials. None listens nowhere
     admin             plaintext HTTP, for this machine only
     mesh              what is the same for the whole mesh
     limits            of the dialogue with one client
@@ -55,6 +57,7 @@ class Settings:
     node_accounts: frozenset[str]
     listen: tuple[ListenAddress, ...]
     serving_names: tuple[str, ...]
+    local_listen: ListenAddress | None
     admin: ListenAddress
     mesh: MeshSettings
     limits: SessionLimits = field(default_factory=SessionLimits)
@@ -82,6 +85,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             _parse_listen("AMBIT_LISTEN", text) for text in _split(given.get("AMBIT_LISTEN") or "0.0.0.0:15012")
         ),
         serving_names=tuple(_split(given.get("AMBIT_SERVING_NAMES", ""))),
+        local_listen=_parse_local("AMBIT_LOCAL_LISTEN", given.get("AMBIT_LOCAL_LISTEN", "")),
         admin=_parse_listen("AMBIT_ADMIN_LISTEN", given.get("AMBIT_ADMIN_LISTEN") or "127.0.0.1:15014"),
         mesh=MeshSettings(
             cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,
@@ -113,6 +117,25 @@ def _parse_listen(name: str, text: str) -> ListenAddress:
     if not (separator and host and port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
         raise InvalidSettingError(f"{name}: {text!r} is not ADDRESS:PORT")
     return ListenAddress(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _parse_local(name: str, text: str) -> ListenAddress | None:
+    if not text:
+        return None
+    address = _parse_listen(name, text)
+    if not _is_loopback(address.host):
+        raise InvalidSettingError(
+            f"{name}: {text!r} is not on loopback, and asks nobody for credentials; write 127.0.0.1"
+        )
+    return address
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parse_trust_domain(text: str) -> str:

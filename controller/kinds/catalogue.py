@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
 from controller.kinds.discovery import EndpointSlice
+from controller.kinds.gateway_api import Gateway, GatewayClass, ReferenceGrant
+from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
@@ -24,10 +26,14 @@ def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], ty
 CATALOGUE: Catalogue = build_catalogue(
     AuthorizationPolicy,
     EndpointSlice,
+    Gateway,
+    GatewayClass,
+    HTTPRoute,
     Namespace,
     Node,
     PeerAuthentication,
     Pod,
+    ReferenceGrant,
     Service,
     ServiceAccount,
     ServiceEntry,

@@ -4,38 +4,24 @@ What only a waypoint or another network could carry out is refused here, by name
 whose connections fail is worse than none.
 """
 
-import re
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.core import Ip, IpAddress
+from controller.kinds.hosts import check_host, is_ip
 from controller.kinds.meta import KubernetesObject, Model, PortNumber, StrictModel
 from controller.kinds.security import IpBlock, parse_ip_block
 
-_HOST = re.compile(r"[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*", re.IGNORECASE)
-_MAX_HOST_CHARACTERS = 253
 _PROTOCOLS = ("HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "MYSQL", "REDIS", "TCP", "TLS")
-
-
-def is_ip(text: str) -> bool:
-    """Whether it is an address and no name."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_host(value: str) -> str:
     if value.startswith("*"):
         raise PydanticCustomError("needs_waypoint", "a wildcard host needs a waypoint; write each host")
-    if is_ip(value) or len(value) > _MAX_HOST_CHARACTERS or not _HOST.fullmatch(value):
-        raise PydanticCustomError("host_value", "is not a DNS name")
-    return value.lower()
+    return check_host(value)
 
 
 def _check_endpoint_address(value: str) -> str:

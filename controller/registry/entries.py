@@ -11,7 +11,8 @@ from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from controller.kinds.core import IpAddress, Service
-from controller.kinds.networking import ServiceEntry, ServiceEntryPort, WorkloadEntry, WorkloadEntrySpec, is_ip
+from controller.kinds.hosts import is_ip
+from controller.kinds.networking import ServiceEntry, ServiceEntryPort, WorkloadEntry, WorkloadEntrySpec
 from controller.registry import services, workloads
 from controller.registry.names import MeshSettings, name_entry, name_entry_endpoint, name_host, name_hosted
 from controller.registry.services import ServicePort, Spreading
@@ -214,6 +215,7 @@ def _build(
         endpoints=tuple(Endpoint(service, tuple(_resolve_ports(spec, service))) for service in selecting),
         policies=(),
         weight=spec.weight or 0,
+        labels=labels,
     )
 
 

@@ -79,3 +79,23 @@ def name_address(network: str, address: IpAddress | IPv4Network | IPv6Network) -
 def name_node(node: str) -> str:
     """The name under which all workloads of a node are found. It is ours, and no client can ask for it by accident."""
     return f"node:{node}"
+
+
+def name_gateway(namespace: str, name: str) -> str:
+    """The name under which all that the proxies of a Gateway need is found. No client asks for it by accident."""
+    return f"gateway:{namespace}/{name}"
+
+
+def name_gateway_port(namespace: str, name: str, port: int) -> str:
+    """The resource name of a Gateway's port, and of its routes."""
+    return f"gateway/{namespace}/{name}/{port}"
+
+
+def name_service_port(host: str, port: int) -> str:
+    """What gRPC's clients dial, and the resource name of what it leads to."""
+    return f"{host}:{port}"
+
+
+def name_service_routes(host: str, port: int) -> str:
+    """The resource name of the routes of a service's port."""
+    return f"service/{host}/{port}"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.kinds import core
 from controller.registry.names import MeshSettings, name_pod
@@ -71,6 +71,7 @@ class Workload:
     policies: tuple[str, ...]
     hostname: str = ""
     weight: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_published(pod: core.Pod) -> bool:
@@ -113,6 +114,7 @@ def build_workload(
         locality=_find_locality(node),
         endpoints=tuple(Endpoint(service, tuple(_resolve_ports(pod, service))) for service in services),
         policies=tuple(sorted(policies)),
+        labels=labels,
     )
 
 

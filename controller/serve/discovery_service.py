@@ -1,4 +1,4 @@
-"""Delta ADS over gRPC: carries a session's messages, and nothing else.
+"""ADS over gRPC, in both forms: carries a session's messages, and nothing else.
 
 One task reads, one writes; both end with the stream. The method takes and gives raw bytes, because responses are put
 together from what was serialised before.
@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from controller.callers import (
+    LOCAL_NODE,
     Authenticate,
     AuthenticationUnavailableError,
     CallContext,
@@ -19,16 +20,18 @@ from controller.callers import (
     authenticate_node,
 )
 from controller.metrics import ControllerMetrics, short_type
+from controller.serve.forms import Form, open_delta, open_state
 from controller.serve.hub import Client, Hub
 from controller.serve.session import ProtocolViolationError, RequestOutcome
 from controller.serve.subscriptions import TooManyNamesError
-from controller.serve.wire import DeltaRequest, DeltaResponse, parse_request
+from controller.serve.wire import DeltaRequest, DeltaResponse
 from mesh.kit.errors import AmbitError, InvalidInputError, RefusedError, TransientError, list_errors
 
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD_NAME = "DeltaAggregatedResources"
+STATE_METHOD_NAME = "StreamAggregatedResources"
 # An agent that connects sends its first request in the same breath.
 FIRST_REQUEST_SECONDS = 30.0
 
@@ -57,7 +60,7 @@ _STATUS: dict[type[AmbitError], grpc.StatusCode] = {
 
 
 class DiscoveryService:
-    """The AggregatedDiscoveryService, of which ztunnel uses the delta form."""
+    """The AggregatedDiscoveryService. ztunnel uses the delta form, gRPC's own client the other, Envoy either."""
 
     def __init__(self, hub: Hub, authenticate: Authenticate, metrics: ControllerMetrics) -> None:
         self._hub = hub
@@ -66,13 +69,22 @@ class DiscoveryService:
 
     def build_handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
         """What to add to a gRPC server."""
-        method = grpc.stream_stream_rpc_method_handler(self._serve_stream)
-        return grpc.method_handlers_generic_handler(SERVICE_NAME, {METHOD_NAME: method})
+        methods = {
+            METHOD_NAME: grpc.stream_stream_rpc_method_handler(self._serve_delta),
+            STATE_METHOD_NAME: grpc.stream_stream_rpc_method_handler(self._serve_state),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, methods)
 
-    async def _serve_stream(self, _requests: object, context: CallContext) -> None:
+    async def _serve_delta(self, _requests: object, context: CallContext) -> None:
+        await self._serve_stream(context, open_delta())
+
+    async def _serve_state(self, _requests: object, context: CallContext) -> None:
+        await self._serve_stream(context, open_state())
+
+    async def _serve_stream(self, context: CallContext, form: Form) -> None:
         peer = context.peer()
         try:
-            await self._converse(context, peer)
+            await self._converse(context, peer, form)
         except grpc.aio.InternalError:
             log.debug("xds client vanished while we were writing", extra={"peer": peer})
         except AmbitError as error:
@@ -81,14 +93,14 @@ class DiscoveryService:
             log.log(level, "xds stream ended", extra={"peer": peer, "reason": error.reason, "error": error})
             await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
 
-    async def _converse(self, context: CallContext, peer: str) -> None:
+    async def _converse(self, context: CallContext, peer: str, form: Form) -> None:
         node = await authenticate_node(context, self._authenticate)
-        with self._hub.connect(node, peer, time.time()) as client:
+        with self._hub.connect(node, peer, time.time(), tells_all=form.is_state) as client:
             log.info("xds client connected", extra={"node": node, "peer": peer})
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    sender = tasks.create_task(self._send_all(client, context), name=f"xds send {node}")
-                    await self._receive_all(client, context)
+                    sender = tasks.create_task(self._send_all(client, context, form), name=f"xds send {node}")
+                    await self._receive_all(client, context, form)
                     sender.cancel()
             except BaseExceptionGroup as group:
                 for error in list_errors(group):
@@ -97,7 +109,7 @@ class DiscoveryService:
             finally:
                 log.info("xds client disconnected", extra={"node": node, "peer": peer})
 
-    async def _receive_all(self, client: Client, context: CallContext) -> None:
+    async def _receive_all(self, client: Client, context: CallContext, form: Form) -> None:
         deadline: float | None = FIRST_REQUEST_SECONDS
         while True:
             try:
@@ -108,19 +120,20 @@ class DiscoveryService:
             if not isinstance(data, bytes):
                 return  # grpc.aio.EOF: the client has closed its side
             deadline = None
-            request = parse_request(data)
+            request = form.read(data)
             self._check_node(client, request)
+            self._hub.prepare(request.type_url)
             outcome = client.session.receive(request, time.monotonic())
             self._note(client, request, outcome)
             client.wake.set()
 
     def _check_node(self, client: Client, request: DeltaRequest) -> None:
-        if request.node is not None and request.node.node_name != client.node:
+        if client.node != LOCAL_NODE and request.node is not None and request.node.node_name != client.node:
             raise WrongNodeError(
                 f"node metadata says NODE_NAME {request.node.node_name!r}, the token is that of {client.node!r}"
             )
 
-    async def _send_all(self, client: Client, context: CallContext) -> None:
+    async def _send_all(self, client: Client, context: CallContext, form: Form) -> None:
         while True:
             client.wake.clear()
             if self._hub.is_closing:
@@ -130,7 +143,7 @@ class DiscoveryService:
                 await self._wait(client)
                 continue
             await authenticate_node(context, self._authenticate)  # it may have been withdrawn since
-            await context.write(response.encode())
+            await context.write(form.write(response))
             self._count(client, response)
 
     async def _wait(self, client: Client) -> None:

@@ -1,12 +1,18 @@
 """All that is served at present, and everybody who is connected: a publication comes in, every client is woken once."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from controller.metrics import ControllerMetrics, short_type
-from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, ResourceChanges, ResourceTable
+from controller.serve.resources import (
+    ADDRESS_TYPE,
+    AUTHORIZATION_TYPE,
+    ROUTING_TYPES,
+    ResourceChanges,
+    ResourceTable,
+)
 from controller.serve.session import Session, SessionLimits
 
 
@@ -31,9 +37,10 @@ class Hub:
         self.version = 0
         self.is_closing = False
         self.tables: dict[str, ResourceTable] = {
-            AUTHORIZATION_TYPE: ResourceTable(),
-            ADDRESS_TYPE: ResourceTable(),
+            type_url: ResourceTable() for type_url in (AUTHORIZATION_TYPE, ADDRESS_TYPE, *ROUTING_TYPES)
         }
+        self.publish_routing: Callable[[], None] | None = None
+        """Called when the first client asks for a type of which nothing is built before somebody wants it."""
 
     @property
     def clients(self) -> list[Client]:
@@ -54,10 +61,16 @@ class Hub:
             client.wake.set()
         return total
 
+    def prepare(self, type_url: str) -> None:
+        """A client asks for this type."""
+        if type_url in ROUTING_TYPES and self.publish_routing is not None:
+            publish, self.publish_routing = self.publish_routing, None
+            publish()
+
     @contextmanager
-    def connect(self, node: str, peer: str, now: float) -> Iterator[Client]:
+    def connect(self, node: str, peer: str, now: float, tells_all: bool = False) -> Iterator[Client]:
         """A client's stay."""
-        client = Client(node, peer, Session(self.tables, self._limits), now)
+        client = Client(node, peer, Session(self.tables, self._limits, tells_all), now)
         self._clients.add(client)
         self._metrics.clients.set(len(self._clients))
         try:

@@ -15,6 +15,12 @@ from controller.serve.wire import encode_resource
 TYPE_PREFIX = "type.googleapis.com/"
 ADDRESS_TYPE = TYPE_PREFIX + "istio.workload.Address"
 AUTHORIZATION_TYPE = TYPE_PREFIX + "istio.security.Authorization"
+CLUSTER_TYPE = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
+ENDPOINT_TYPE = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER_TYPE = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
+ROUTE_TYPE = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
+ROUTING_TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+"""Envoy's own, which are served once somebody asks for one of them."""
 
 # 64 bits: a collision would need two contents of one name; an attacker who can write either needs none.
 _VERSION_BYTES = 8
@@ -55,6 +61,25 @@ class ResourceChanges:
 
     updated: Mapping[str, Resource] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
+
+
+class ChangeGatherer:
+    """Gathers the changes of one type, resource by resource."""
+
+    def __init__(self) -> None:
+        self._updated: dict[str, Resource] = {}
+        self._removed: set[str] = set()
+
+    def put(self, name: str, resource: Resource | None) -> None:
+        """Note that `name` is this now, or nothing. What it is goes before what it was."""
+        if resource is None:
+            self._removed.add(name)
+        else:
+            self._updated[name] = resource
+
+    def finish(self) -> ResourceChanges:
+        """All that was noted."""
+        return ResourceChanges(self._updated, frozenset(self._removed - self._updated.keys()))
 
 
 class ResourceTable:

@@ -6,17 +6,31 @@ One response of a type is in flight at a time. What changes meanwhile gathers in
 that is slow to answer gets the latest state of what changed, once. A NACK is counted and shown; the same content is
 not sent again, the next change is. A client that never answers is sent to again after `ack_timeout_seconds`.
 
-The order between types, so that no ztunnel meets a workload whose policy it has not got (ours refuses all connections
-to such a workload): new and changed policies, then addresses, then the end of policies. A ztunnel asks for addresses
-first and for policies in the same breath; its first addresses wait `policy_wait_seconds` for that.
+The order between types, so that nothing is told of that names what the client has not got: what is named goes first
+when it comes, and last when it ends (make before break).
+
+    policies -> addresses                          a workload whose policy is missing refuses all connections
+    clusters -> endpoints -> listeners -> routes   a route whose cluster is missing answers 503
+
+A ztunnel asks for addresses first and for policies in the same breath; its first addresses wait `policy_wait_seconds`
+for that. Envoy asks for the endpoints of a new cluster only once it has that, and has no use of it before it has them:
+routes wait until it was given both, or had `ack_timeout_seconds` for it.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from controller.registry.names import name_node
-from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, ResourceTable
+from controller.registry.names import name_gateway, name_node
+from controller.serve.resources import (
+    ADDRESS_TYPE,
+    AUTHORIZATION_TYPE,
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    ResourceTable,
+)
 from controller.serve.subscriptions import Subscription
 from controller.serve.wire import ClientNode, DeltaRequest, DeltaResponse
 from mesh.kit.errors import RefusedError
@@ -24,6 +38,19 @@ from mesh.kit.errors import RefusedError
 # A client speaks of a handful of types; Envoy knows about a dozen.
 MAX_TYPES = 32
 _ZTUNNEL_ID_PREFIX = "ztunnel~"
+_NAMED_BY: Mapping[str, tuple[str, ...]] = {
+    AUTHORIZATION_TYPE: (ADDRESS_TYPE,),
+    CLUSTER_TYPE: (LISTENER_TYPE, ROUTE_TYPE),
+}
+"""By type, the types whose resources name it, and so must be told of its end first."""
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    ADDRESS_TYPE: (AUTHORIZATION_TYPE,),
+    LISTENER_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE),
+    ROUTE_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE),
+}
+"""By type, the types that its resources name."""
+_SCOPED = (CLUSTER_TYPE, LISTENER_TYPE)
+"""Types of which a proxy that asks for all of them means those of its own Gateway."""
 
 
 class ProtocolViolationError(RefusedError):
@@ -74,10 +101,14 @@ class TypeState:
 
 @dataclass(slots=True)
 class Session:
-    """One stream. `tables` are shared and only read; a type that is not among them is one of which there is nothing."""
+    """One stream. `tables` are shared and only read; a type that is not among them is one of which there is nothing.
+
+    `tells_all` says that each response about listeners or clusters must hold all that the client is to have.
+    """
 
     tables: Mapping[str, ResourceTable]
     limits: SessionLimits = field(default_factory=SessionLimits)
+    tells_all: bool = False
     node: ClientNode | None = None
     types: dict[str, TypeState] = field(default_factory=dict)
     nonces: int = 0
@@ -111,8 +142,8 @@ class Session:
         for type_url, state in self.types.items():
             if state.is_blocked(now, self.limits):
                 continue
-            updates = not self._must_wait_for_policies(type_url, now)
-            removals = updates and not self._must_wait_for_addresses(type_url, now)
+            updates = not self._must_wait_for_named(type_url, now)
+            removals = updates and not self._must_wait_for_naming(type_url, now)
             wanted = state.subscription
             if (updates and (wanted.must_answer or wanted.has_updates)) or (removals and wanted.has_removals):
                 return self._send(type_url, state, (updates, removals), version, now)
@@ -122,6 +153,9 @@ class Session:
         """When next_response may give something without any event: an answer overdue, a wait over. None: never."""
         times = [state.sent_at + self.limits.ack_timeout_seconds for state in self.types.values() if state.in_flight]
         times += [state.opened_at + self.limits.policy_wait_seconds for state in self.types.values()]
+        times += (
+            [self.types[CLUSTER_TYPE].sent_at + self.limits.ack_timeout_seconds] if CLUSTER_TYPE in self.types else []
+        )
         return min((time for time in times if time > now), default=None)
 
     def _open(self, request: DeltaRequest, now: float) -> RequestOutcome:
@@ -130,7 +164,8 @@ class Session:
         table = self.tables.get(request.type_url)
         node_name = self.node.node_name if self.node else ""
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
-        subscription = Subscription(table if table is not None else ResourceTable(), implicit)
+        scope = self._find_scope() if request.type_url in _SCOPED else ""
+        subscription = Subscription(table if table is not None else ResourceTable(), implicit, scope)
         subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
         self.types[request.type_url] = TypeState(subscription, now)
         return RequestOutcome.RESUMED if request.initial_versions else RequestOutcome.OPENED
@@ -149,27 +184,48 @@ class Session:
         state.last_error = ""
         return RequestOutcome.ACK
 
-    def _must_wait_for_policies(self, type_url: str, now: float) -> bool:
-        if type_url != ADDRESS_TYPE:
-            return False
-        policies = self.types.get(AUTHORIZATION_TYPE)
-        if policies is not None:
-            return policies.subscription.must_answer or policies.subscription.has_updates
-        is_ztunnel = self.node is not None and self.node.id.startswith(_ZTUNNEL_ID_PREFIX)
-        return is_ztunnel and now < self.types[ADDRESS_TYPE].opened_at + self.limits.policy_wait_seconds
+    def _find_scope(self) -> str:
+        """The key of what this client means by everything: its Gateway's; of one that is none's, nothing."""
+        namespace, _, name = (self.node.gateway if self.node else "").partition("/")
+        return name_gateway(namespace, name)
 
-    def _must_wait_for_addresses(self, type_url: str, now: float) -> bool:
-        addresses = self.types.get(ADDRESS_TYPE)
-        if type_url != AUTHORIZATION_TYPE or addresses is None:
+    def _must_wait_for_named(self, type_url: str, now: float) -> bool:
+        """Whether what is new of this type may name something that the client was not told of yet."""
+        for named in _NAMES.get(type_url, ()):
+            state = self.types.get(named)
+            if state is not None and (state.subscription.must_answer or state.subscription.has_updates):
+                return True
+        if type_url == ADDRESS_TYPE and AUTHORIZATION_TYPE not in self.types:
+            is_ztunnel = self.node is not None and self.node.id.startswith(_ZTUNNEL_ID_PREFIX)
+            return is_ztunnel and now < self.types[ADDRESS_TYPE].opened_at + self.limits.policy_wait_seconds
+        return type_url == ROUTE_TYPE and self._has_unready_clusters(now)
+
+    def _has_unready_clusters(self, now: float) -> bool:
+        clusters, endpoints = self.types.get(CLUSTER_TYPE), self.types.get(ENDPOINT_TYPE)
+        if clusters is None or not clusters.sent_at or now >= clusters.sent_at + self.limits.ack_timeout_seconds:
             return False
-        wanted = addresses.subscription
-        has_more = wanted.must_answer or wanted.has_updates or wanted.has_removals
-        return has_more or addresses.is_blocked(now, self.limits)
+        if clusters.in_flight:
+            return True
+        known = self.tables[ENDPOINT_TYPE]
+        names = [name for name in clusters.subscription.names_sent if name in known]
+        return any(endpoints is None or not endpoints.subscription.is_settled(name) for name in names)
+
+    def _must_wait_for_naming(self, type_url: str, now: float) -> bool:
+        """Whether something that the client has may still name what has ended of this type."""
+        for naming in _NAMED_BY.get(type_url, ()):
+            state = self.types.get(naming)
+            if state is not None:
+                wanted = state.subscription
+                has_more = wanted.must_answer or wanted.has_updates or wanted.has_removals
+                if has_more or state.is_blocked(now, self.limits):
+                    return True
+        return False
 
     def _send(
         self, type_url: str, state: TypeState, phases: tuple[bool, bool], version: int, now: float
     ) -> DeltaResponse:
-        delivery = state.subscription.take(*phases)
+        is_whole = self.tells_all and type_url in _SCOPED
+        delivery = state.subscription.take_all() if is_whole else state.subscription.take(*phases)
         self.nonces += 1
         state.in_flight = str(self.nonces)
         state.sent_at, state.sent_version = now, version

@@ -37,11 +37,15 @@ class Delivery:
 
 
 class Subscription:
-    """One client's subscription to one type. The table is the type's; it is read, never changed."""
+    """One client's subscription to one type. The table is the type's; it is read, never changed.
 
-    def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = ()) -> None:
+    `scope` is the key of all that a client may mean by everything, where that is less than the whole table.
+    """
+
+    def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = (), scope: str = "") -> None:
         self._table = table
-        self._implicit = frozenset(implicit_keys)
+        self._implicit = frozenset([*implicit_keys, scope] if scope else implicit_keys)
+        self._scope = scope
         self._keys: set[str] = set(self._implicit)
         self._sent: dict[str, tuple[str, ...]] = {}
         self._pending: set[str] = set()
@@ -60,12 +64,21 @@ class Subscription:
     @property
     def has_updates(self) -> bool:
         """Whether something new or changed waits to be sent."""
-        return any(name in self._table for name in self._pending)
+        return any(self._find_wanted(name) for name in self._pending)
 
     @property
     def has_removals(self) -> bool:
         """Whether the end of something waits to be told."""
-        return bool(self._missing) or any(name not in self._table for name in self._pending)
+        return bool(self._missing) or any(self._find_wanted(name) is None for name in self._pending)
+
+    @property
+    def names_sent(self) -> Iterable[str]:
+        """What the client has; not known of a client that has everything."""
+        return self._sent.keys()
+
+    def is_settled(self, name: str) -> bool:
+        """Whether the client has asked for `name`, and has been told what there is to tell of it."""
+        return name in self._keys and name not in self._pending and name not in self._missing
 
     def open(self, subscribe: Iterable[str], unsubscribe: Iterable[str], versions: Mapping[str, str]) -> None:
         """The first request. `versions` is what the client has from an earlier connection: it is not sent again.
@@ -76,10 +89,13 @@ class Subscription:
         self.is_wildcard = not keys or WILDCARD in keys
         if WILDCARD in unsubscribe:
             self.is_wildcard = False
-        if self.is_wildcard:
+        if self.is_wildcard and self._scope:
+            self.is_wildcard = False
+            self._missing.update(versions.keys() - set(self._table.find_names(self._scope)))
+        elif self.is_wildcard:
             self._pending = {name for name in self._table.names() if versions.get(name) != self._table.version(name)}
             self._pending.update(name for name in versions if name not in self._table)
-        else:
+        elif not self._scope:
             keys.update(versions)
         self.change(keys - {WILDCARD}, set(unsubscribe) - {WILDCARD}, versions)
         for key in () if self.is_wildcard else self._implicit:
@@ -90,7 +106,9 @@ class Subscription:
     ) -> None:
         """A later request. Each key asked for is answered, with what it leads to or as removed."""
         for key in subscribe:
-            if key == WILDCARD:
+            if key == WILDCARD and self._scope:
+                self._want(self._scope, {})
+            elif key == WILDCARD:
                 self.is_wildcard = True
                 self._pending.update(self._table.names())
             else:
@@ -120,7 +138,7 @@ class Subscription:
         removed: set[str] = set()
         size, sent_aliases = 0, set[str]()
         for name in sorted(self._pending):
-            resource = self._table.find(name)
+            resource = self._find_wanted(name)
             if resource is None and removals:
                 self._pending.discard(name)
                 removed.update((name, *self._sent.pop(name, ())))
@@ -138,6 +156,20 @@ class Subscription:
         # An address that went from one pod to another in between is no removal.
         return Delivery(resources, sorted(removed - sent_aliases))
 
+    def take_all(self) -> Delivery:
+        """Take out all that the client is to have, whether it was sent before or not: the older form's answer."""
+        self._pending.clear()
+        self._missing.clear()
+        self.must_answer = False
+        names = (
+            self._table.names()
+            if self.is_wildcard
+            else {name for key in self._keys for name in self._table.find_names(key)}
+        )
+        found = [resource for name in sorted(names) if (resource := self._table.find(name)) is not None]
+        self._sent = {each.name: () for each in found}
+        return Delivery([each.wire for each in found], [])
+
     def _want(self, key: str, versions: Mapping[str, str]) -> None:
         names = set(self._table.find_names(key))
         for name in names:
@@ -152,7 +184,15 @@ class Subscription:
         if resource is None:
             return False
         self._missing.difference_update((resource.name, *resource.keys))
+        return self._is_named(resource)
+
+    def _is_named(self, resource: Resource) -> bool:
         return resource.name in self._keys or not self._keys.isdisjoint(resource.keys)
+
+    def _find_wanted(self, name: str) -> Resource | None:
+        """The resource, unless it is no more, or none of this client's any more."""
+        resource = self._table.find(name)
+        return resource if resource is not None and (self.is_wildcard or self._is_named(resource)) else None
 
     def _remember(self, resource: Resource | None) -> tuple[str, ...]:
         """Note that the client has it; gives the aliases under which it asked for it.

@@ -7,11 +7,15 @@ fields, so a repeated field needs no second serialisation.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
 from mesh.kit.errors import InvalidInputError
+
+GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+"""On the pods of a Gateway (GEP-1762)."""
 
 _LENGTH_DELIMITED = 2
 _RESPONSE_RESOURCES = 2
@@ -20,10 +24,14 @@ _RESOURCE_NAME = 3
 
 @dataclass(frozen=True, slots=True)
 class ClientNode:
-    """Who a client says it is. `node_name` is metadata's NODE_NAME, empty where it says none."""
+    """Who a client says it is. `node_name` is metadata's NODE_NAME; `gateway` is the Gateway whose proxy it is, as
+
+    `namespace/name`, by the labels that Gateway API gives such a pod. Each is empty where the client says none.
+    """
 
     id: str
     node_name: str
+    gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +65,68 @@ class DeltaResponse:
         return b"".join([head, *_frame_all(_RESPONSE_RESOURCES, self.resources)])
 
 
+@dataclass(frozen=True, slots=True)
+class StateRequest:
+    """A client's message in the older form, in which it repeats all names that it wants, and is told all there is."""
+
+    type_url: str
+    names: Sequence[str]
+    node: ClientNode | None = None
+    nonce: str = ""
+    error: str | None = None
+
+
+def parse_state_request(data: bytes) -> StateRequest:
+    """Parse a DiscoveryRequest. Raises InvalidInputError when it is none."""
+    try:
+        message = discovery_pb2.DiscoveryRequest.FromString(data)
+    except DecodeError as error:
+        raise InvalidInputError("not a DiscoveryRequest") from error
+    return StateRequest(
+        type_url=message.type_url,
+        names=tuple(message.resource_names),
+        node=_parse_node(message.node) if message.HasField("node") else None,
+        nonce=message.response_nonce,
+        error=_parse_error(message),
+    )
+
+
+def encode_state_response(response: DeltaResponse) -> bytes:
+    """The same resources as a DiscoveryResponse."""
+    resources = [discovery_pb2.Resource.FromString(each).resource for each in response.resources]
+    data: bytes = discovery_pb2.DiscoveryResponse(
+        type_url=response.type_url, nonce=response.nonce, version_info=response.version, resources=resources
+    ).SerializeToString()
+    return data
+
+
 def parse_request(data: bytes) -> DeltaRequest:
     """Parse a DeltaDiscoveryRequest. Raises InvalidInputError when it is none."""
     try:
         message = discovery_pb2.DeltaDiscoveryRequest.FromString(data)
     except DecodeError as error:
         raise InvalidInputError("not a DeltaDiscoveryRequest") from error
-    node = None
-    if message.HasField("node"):
-        value = message.node.metadata.fields.get("NODE_NAME")
-        node = ClientNode(message.node.id, value.string_value if value is not None else "")
     return DeltaRequest(
         type_url=message.type_url,
-        node=node,
+        node=_parse_node(message.node) if message.HasField("node") else None,
         subscribe=tuple(message.resource_names_subscribe),
         unsubscribe=tuple(message.resource_names_unsubscribe),
         initial_versions=dict(message.initial_resource_versions),
         nonce=message.response_nonce,
-        error=(message.error_detail.message or "no reason given") if message.HasField("error_detail") else None,
+        error=_parse_error(message),
     )
+
+
+def _parse_error(message: "discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest") -> str | None:
+    return (message.error_detail.message or "no reason given") if message.HasField("error_detail") else None
+
+
+def _parse_node(node: base_pb2.Node) -> ClientNode:
+    fields = node.metadata.fields
+    node_name, namespace = (fields[name].string_value if name in fields else "" for name in ("NODE_NAME", "NAMESPACE"))
+    labels = fields["LABELS"].struct_value.fields if "LABELS" in fields else {}
+    name = labels[GATEWAY_LABEL].string_value if GATEWAY_LABEL in labels else ""
+    return ClientNode(node.id, node_name, f"{namespace}/{name}" if namespace and name else "")
 
 
 def encode_resource(type_url: str, name: str, version: str, body: bytes, aliases: Sequence[str]) -> bytes:

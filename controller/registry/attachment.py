@@ -1,0 +1,206 @@
+"""What attaches to what: routes to the listeners of Gateways and to Services, and where their backends lead.
+
+Each decision is a value with a reason, so that the same serves the proxies and the objects' status. The reasons are
+Gateway API's.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from controller.kinds.core import Namespace, Service
+from controller.kinds.gateway_api import (
+    CLASSES,
+    CONTROLLERS,
+    GROUP,
+    BackendReference,
+    Gateway,
+    GatewayClass,
+    Listener,
+    ParentReference,
+    ReferenceGrant,
+)
+from controller.kinds.http_route import HTTPRoute
+from controller.registry.http import Target
+from controller.registry.names import MeshSettings, name_host
+from controller.registry.services import is_served
+from controller.snapshot import Snapshot
+
+
+class Reason(Enum):
+    """Why something is as it is."""
+
+    ACCEPTED = "Accepted"
+    NO_MATCHING_PARENT = "NoMatchingParent"
+    NO_MATCHING_HOSTNAME = "NoMatchingListenerHostname"
+    NOT_ALLOWED = "NotAllowedByListeners"
+    UNSUPPORTED_PROTOCOL = "UnsupportedProtocol"
+    HOSTNAME_CONFLICT = "HostnameConflict"
+    PROTOCOL_CONFLICT = "ProtocolConflict"
+    RESOLVED = "ResolvedRefs"
+    INVALID_KIND = "InvalidKind"
+    BACKEND_NOT_FOUND = "BackendNotFound"
+    NOT_PERMITTED = "RefNotPermitted"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A route's, to one parent: the listeners of a Gateway, each with the hosts; or a port of a Service, or all."""
+
+    reason: Reason
+    message: str
+    listeners: Mapping[str, tuple[str, ...]]
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the route serves there."""
+        return self.reason is Reason.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Where a backend leads, or why nowhere."""
+
+    reason: Reason
+    message: str
+    target: Target | None = None
+
+
+def is_ours(snapshot: Snapshot, gateway: Gateway) -> bool:
+    """Whether a Gateway is to be carried out by proxies of ours."""
+    owner = snapshot.find(GatewayClass, "", gateway.spec.gateway_class_name)
+    if owner is None:
+        return gateway.spec.gateway_class_name in CLASSES
+    return owner.spec.controller_name in CONTROLLERS
+
+
+def find_gateway(reference: ParentReference, namespace: str) -> tuple[str, str] | None:
+    """The namespace and name of the Gateway that a route of `namespace` means; None where it means none."""
+    if (reference.group, reference.kind) != (GROUP, "Gateway"):
+        return None
+    return reference.namespace or namespace, reference.name
+
+
+def find_parent_service(reference: ParentReference, namespace: str) -> tuple[str, str] | None:
+    """The namespace and name of the Service that a route of `namespace` means; None where it means none."""
+    if (reference.group, reference.kind) not in (("", "Service"), ("core", "Service")):
+        return None
+    return reference.namespace or namespace, reference.name
+
+
+def check_listener(gateway: Gateway, listener: Listener) -> tuple[Reason, str]:
+    """Whether a listener can serve beside the others of its Gateway; of two in conflict the first does."""
+    if listener.protocol != "HTTP":
+        return Reason.UNSUPPORTED_PROTOCOL, f"protocol {listener.protocol} is not carried out; HTTP is"
+    for other in gateway.spec.listeners:
+        if other.name == listener.name:
+            break
+        if other.port == listener.port and other.protocol == "HTTP" and other.hostname == listener.hostname:
+            return Reason.HOSTNAME_CONFLICT, f"listener {other.name} has the same port and hostname"
+    return Reason.ACCEPTED, ""
+
+
+def served_listeners(gateway: Gateway) -> Iterator[Listener]:
+    """The listeners that can serve."""
+    return (each for each in gateway.spec.listeners if check_listener(gateway, each)[0] is Reason.ACCEPTED)
+
+
+def attach(snapshot: Snapshot, route: HTTPRoute, reference: ParentReference, gateway: Gateway) -> Attachment:
+    """Whether a route attaches to listeners of a Gateway, and there for which hosts."""
+    named = [each for each in served_listeners(gateway) if _is_meant(reference, each)]
+    if not named:
+        return Attachment(Reason.NO_MATCHING_PARENT, f"no listener that can serve {_describe(reference)}", {})
+    allowed = [each for each in named if _allows(snapshot, gateway, each, route.namespace)]
+    if not allowed:
+        message = f"allowedRoutes of no listener admit an HTTPRoute of namespace {route.namespace}"
+        return Attachment(Reason.NOT_ALLOWED, message, {})
+    hosts = {each.name: _intersect_all(each.hostname, tuple(route.spec.hostnames or ())) for each in allowed}
+    if not any(hosts.values()):
+        return Attachment(Reason.NO_MATCHING_HOSTNAME, "no hostname is one of a listener's", {})
+    return Attachment(Reason.ACCEPTED, "", {name: each for name, each in hosts.items() if each})
+
+
+def resolve(snapshot: Snapshot, settings: MeshSettings, namespace: str, reference: BackendReference) -> Resolution:
+    """Where the backend leads that an HTTPRoute of `namespace` names."""
+    if (reference.group or "core", reference.kind) != ("core", "Service"):
+        return Resolution(Reason.INVALID_KIND, f"backend {reference.name} is a {reference.kind}, and no Service")
+    place = reference.namespace or namespace
+    if place != namespace and not _is_granted(snapshot, namespace, place, reference):
+        message = (
+            f"no ReferenceGrant of namespace {place} lets an HTTPRoute of {namespace} name Service {reference.name}"
+        )
+        return Resolution(Reason.NOT_PERMITTED, message)
+    service = snapshot.find(Service, place, reference.name)
+    if service is None or not is_served(service):
+        return Resolution(Reason.BACKEND_NOT_FOUND, f"there is no Service {place}/{reference.name}")
+    ports = {port.port for port in service.spec.ports or () if port.protocol == "TCP"}
+    if reference.port not in ports:
+        message = f"Service {place}/{reference.name} has no port {reference.port or '(none is named)'}"
+        return Resolution(Reason.BACKEND_NOT_FOUND, message)
+    return Resolution(Reason.RESOLVED, "", Target(place, name_host(settings, place, reference.name), reference.port))
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Whether every host that `host` stands for is one of `pattern`'s; `*` and `*.x` stand for many."""
+    if pattern == "*" or pattern == host:
+        return True
+    return pattern.startswith("*.") and host.endswith(pattern[1:]) and len(host) > len(pattern) - 1
+
+
+def specificity(host: str) -> tuple[int, int]:
+    """Sorts hosts: the most specific last."""
+    return (0 if "*" in host else len(host), len(host))
+
+
+def _intersect_all(own: str | None, hosts: tuple[str, ...]) -> tuple[str, ...]:
+    if not hosts:
+        return (own or "*",)
+    listener = own or "*"
+    found = [
+        host if covers(listener, host) else listener
+        for host in hosts
+        if covers(listener, host) or covers(host, listener)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _is_meant(reference: ParentReference, listener: Listener) -> bool:
+    has_name = reference.section_name in (None, listener.name)
+    return has_name and reference.port in (None, listener.port)
+
+
+def _allows(snapshot: Snapshot, gateway: Gateway, listener: Listener, namespace: str) -> bool:
+    allowed = listener.allowed_routes
+    if allowed.kinds and not any((each.group, each.kind) == (GROUP, "HTTPRoute") for each in allowed.kinds):
+        return False
+    match allowed.namespaces.from_:
+        case "All":
+            return True
+        case "Same":
+            return namespace == gateway.namespace
+        case "Selector":
+            owner = snapshot.find(Namespace, "", namespace)
+            labels = {"kubernetes.io/metadata.name": namespace, **(owner.labels if owner else {})}
+            return allowed.namespaces.selector is not None and allowed.namespaces.selector.matches(labels)
+        case "None":
+            return False
+
+
+def _is_granted(snapshot: Snapshot, source: str, place: str, reference: BackendReference) -> bool:
+    for grant in snapshot.objects_in(ReferenceGrant, place):
+        is_from = any(
+            (each.group, each.kind, each.namespace) == (GROUP, "HTTPRoute", source) for each in grant.spec.from_
+        )
+        is_to = any(
+            each.group in ("", "core") and each.kind == "Service" and each.name in (None, "", reference.name)
+            for each in grant.spec.to
+        )
+        if is_from and is_to:
+            return True
+    return False
+
+
+def _describe(reference: ParentReference) -> str:
+    parts = [f"is called {reference.section_name}"] if reference.section_name else []
+    parts += [f"has port {reference.port}"] if reference.port else []
+    return " and ".join(parts) or "is there"

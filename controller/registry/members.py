@@ -1,0 +1,125 @@
+"""Who serves what, of one snapshot: workloads with the services that they are part of, and services with theirs.
+
+What is asked for twice is worked out once: services are seen once per namespace, not once per pod.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from controller.kinds.core import Namespace, Node, Pod, Service
+from controller.kinds.discovery import EndpointSlice
+from controller.kinds.networking import ServiceEntry, WorkloadEntry
+from controller.registry import entries, policies, services, slices, workloads
+from controller.registry.entries import EntryHosts
+from controller.registry.names import MeshSettings
+from controller.registry.workloads import Endpoint, Workload
+from controller.snapshot import Snapshot
+
+
+class Members:
+    """The workloads and services of a snapshot, as the mesh sees them."""
+
+    def __init__(self, snapshot: Snapshot, settings: MeshSettings, hosts: EntryHosts) -> None:
+        self._snapshot = snapshot
+        self._settings = settings
+        self.hosts = hosts
+        self._services: dict[str, dict[str, tuple[Service, services.Service]]] = {}
+        self._slices: dict[str, dict[str, dict[str, Endpoint]]] = {}
+        self._entry_services: dict[str, list[tuple[ServiceEntry, services.Service]]] = {}
+
+    def find_service(self, namespace: str, name: str) -> services.Service | None:
+        """A Kubernetes Service."""
+        found = self._find_services(namespace).get(name)
+        return found[1] if found else None
+
+    def find_workload(self, namespace: str, name: str) -> Workload | None:
+        """A pod that the mesh must know."""
+        pod = self._snapshot.find(Pod, namespace, name)
+        if pod is None or not workloads.is_published(pod):
+            return None
+        node = self._snapshot.find(Node, "", pod.spec.node_name or "")
+        selecting = self._find_selecting(namespace, pod.labels)
+        names = policies.find_policy_names(self._snapshot, namespace, pod.labels, self._settings)
+        owner = self._snapshot.find(Namespace, "", namespace)
+        workload = workloads.build_workload(pod, node, owner, selecting, names, self._settings)
+        if by_slices := self._find_slices(namespace).get(name):
+            workload = replace(workload, endpoints=(*workload.endpoints, *by_slices.values()))
+        return workload
+
+    def find_entry(self, namespace: str, name: str) -> Workload | None:
+        """A WorkloadEntry."""
+        entry = self._snapshot.find(WorkloadEntry, namespace, name)
+        if entry is None:
+            return None
+        labels = entry.all_labels
+        names = policies.find_policy_names(self._snapshot, namespace, labels, self._settings)
+        return entries.build_entry(entry, self._find_selecting(namespace, labels), names, self._settings)
+
+    def find_entry_endpoints(self, namespace: str, name: str) -> Iterator[Workload]:
+        """The endpoints that a ServiceEntry has itself."""
+        entry = self._snapshot.find(ServiceEntry, namespace, name)
+        if entry is not None:
+            hosts = [entries.build_host_service(host) for host in self.hosts.hosts_of(entry)]
+            yield from entries.build_endpoints(entry, hosts, self._settings)
+
+    def find_slice_endpoints(self, namespace: str, name: str) -> Iterator[Workload]:
+        """The endpoints of an EndpointSlice that are no pods."""
+        part = self._snapshot.find(EndpointSlice, namespace, name)
+        service = self.find_service(namespace, part.service) if part is not None else None
+        if part is not None and service is not None:
+            yield from slices.build_endpoints(part, service, self._settings)
+
+    def find_serving(self, namespace: str, name: str) -> Iterator[Workload]:
+        """All that serve a Kubernetes Service: pods, WorkloadEntries and what slices name."""
+        source, _ = self._find_services(namespace).get(name, (None, None))
+        if source is None:
+            return
+        for pod in self._snapshot.objects_in(Pod, namespace):
+            if services.selects(source, pod.labels) or name in self._find_slices(namespace).get(pod.name, ()):
+                if (workload := self.find_workload(namespace, pod.name)) is not None:
+                    yield workload
+        for entry in self._snapshot.objects_in(WorkloadEntry, namespace):
+            if services.selects(source, entry.all_labels) and (found := self.find_entry(namespace, entry.name)):
+                yield found
+        for part in self._snapshot.objects_in(EndpointSlice, namespace):
+            if part.service == name:
+                yield from self.find_slice_endpoints(namespace, part.name)
+
+    def _find_selecting(self, namespace: str, labels: Mapping[str, str]) -> list[services.Service]:
+        """The services, of both kinds, that select a workload with `labels`."""
+        known = self._find_services(namespace).values()
+        selecting = [service for source, service in known if services.selects(source, labels)]
+        if namespace not in self._entry_services:
+            # To know who has a host takes a look at all entries: not for every pod of a mesh that has some somewhere.
+            is_selecting = any(entry.selector for entry in self._snapshot.objects_in(ServiceEntry, namespace))
+            self._entry_services[namespace] = [
+                (host.entry, entries.build_host_service(host))
+                for host in (self.hosts.by_namespace.get(namespace, ()) if is_selecting else ())
+                if host.entry.selector
+            ]
+        hosts = self._entry_services[namespace]
+        return selecting + [service for entry, service in hosts if policies.matches(entry.selector, labels)]
+
+    def _find_slices(self, namespace: str) -> dict[str, dict[str, Endpoint]]:
+        """By pod and Service, its part in Services without a selector. Each family has a slice, which say the same."""
+        if namespace not in self._slices:
+            found: dict[str, dict[str, Endpoint]] = {}
+            for part in sorted(self._snapshot.objects_in(EndpointSlice, namespace), key=lambda part: part.name):
+                source, service = self._find_services(namespace).get(part.service, (None, None))
+                if source is not None and service is not None and not source.spec.selector:
+                    for _, endpoint in part.servers:
+                        if endpoint.pod:
+                            served = found.setdefault(endpoint.pod, {})
+                            served.setdefault(service.name, slices.serve(part, service))
+            self._slices[namespace] = found
+        return self._slices[namespace]
+
+    def _find_services(self, namespace: str) -> dict[str, tuple[Service, services.Service]]:
+        if namespace not in self._services:
+            owner = self._snapshot.find(Namespace, "", namespace)
+            self._services[namespace] = {
+                service.name: (service, services.build_service(service, owner, self._settings))
+                for service in self._snapshot.objects_in(Service, namespace)
+                if services.is_served(service)
+            }
+        return self._services[namespace]
