@@ -19,7 +19,7 @@ from controller.sources.held import Held, HeldFile, InvalidHeldFileError
 from controller.sources.problems import Problem, ProblemReason
 
 if TYPE_CHECKING:
-    from controller.routing import Routing
+    from controller.routing.publication import Routing
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Configuration:
 
     def _start_routing(self) -> None:
         """Build what proxies and gRPC clients read, from now on: a mesh without them does not pay for it."""
-        from controller.routing import Routing  # Envoy's API alone is 20 MiB
+        from controller.routing.publication import Routing  # Envoy's API alone is 20 MiB
 
         started = time.monotonic()
         self._routing = Routing(self._settings)

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
+from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.kinds.virtual_service import VirtualService
 
 Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
 """(apiVersion, kind) -> model."""
@@ -25,6 +27,7 @@ def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], ty
 
 CATALOGUE: Catalogue = build_catalogue(
     AuthorizationPolicy,
+    DestinationRule,
     EndpointSlice,
     Gateway,
     GatewayClass,
@@ -37,6 +40,7 @@ CATALOGUE: Catalogue = build_catalogue(
     Service,
     ServiceAccount,
     ServiceEntry,
+    VirtualService,
     WorkloadEntry,
 )
 """What the controller reads. The lab adds its own kind to a copy of this."""

@@ -41,7 +41,7 @@ def _check_changed_name(value: str) -> str:
 
 
 def _check_header_value(value: str) -> str:
-    if any(ord(each) < 0x20 and each != "\t" or ord(each) == 0x7F for each in value):
+    if any((ord(each) < 0x20 and each != "\t") or ord(each) == 0x7F for each in value):
         raise PydanticCustomError("header_value", "has a control character")
     return value
 

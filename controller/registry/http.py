@@ -93,12 +93,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A share of the requests, and what is done to it. Without a target, they fail (500)."""
+    """A share of the requests, and what is done to it. Without a target, they fail."""
 
     target: Target | None
     weight: int = 1
     request: HeaderChanges = NO_CHANGES
     response: HeaderChanges = NO_CHANGES
+    host: str = ""
 
 
 class PathChangeForm(Enum):
@@ -147,6 +148,7 @@ class Retries:
     codes: tuple[int, ...] = ()
     try_milliseconds: int = 0
     pause_milliseconds: int = 0
+    avoids_previous: bool = True
 
 
 SAFE_RETRIES = Retries(2, ("connect-failure", "refused-stream", "reset-before-request"))
@@ -176,17 +178,24 @@ class Cors:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Pauses and failures for a share (0 to 1) of the requests, to see what they do. A status of 0 is none."""
+    """Pauses and failures for a share (0 to 1) of the requests, to see what they do.
+
+    A failure has a status of HTTP, or of gRPC.
+    """
 
     delay_milliseconds: int = 0
     delay_share: float = 0.0
     status: int = 0
+    grpc_status: int | None = None
     abort_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Requests that go on to somebody. A timeout of 0 is none."""
+    """Requests that go on to somebody. A timeout of 0 is none.
+
+    Those whose destination leads nowhere are answered with `missing_status`, 500 or 503.
+    """
 
     destinations: tuple[Destination, ...]
     host: str = ""
@@ -194,6 +203,7 @@ class Forward:
     timeout_milliseconds: int = 0
     retries: Retries = SAFE_RETRIES
     mirrors: tuple[Mirror, ...] = ()
+    missing_status: int = 500
 
 
 Action = Forward | Redirect | Reply

@@ -75,9 +75,9 @@ class Members:
         if source is None:
             return
         for pod in self._snapshot.objects_in(Pod, namespace):
-            if services.selects(source, pod.labels) or name in self._find_slices(namespace).get(pod.name, ()):
-                if (workload := self.find_workload(namespace, pod.name)) is not None:
-                    yield workload
+            serves = services.selects(source, pod.labels) or name in self._find_slices(namespace).get(pod.name, ())
+            if serves and (workload := self.find_workload(namespace, pod.name)) is not None:
+                yield workload
         for entry in self._snapshot.objects_in(WorkloadEntry, namespace):
             if services.selects(source, entry.all_labels) and (found := self.find_entry(namespace, entry.name)):
                 yield found

@@ -5,27 +5,34 @@ One cluster serves Envoy and gRPC's client: each takes the first load balancing 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
+from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
 from envoy.config.core.v3 import base_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
+from envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
+from envoy.extensions.load_balancing_policies.random.v3 import random_pb2
+from envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2
 from envoy.extensions.load_balancing_policies.round_robin.v3 import round_robin_pb2
 from envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
 from controller.kinds.core import IpAddress
+from controller.registry.destinations import Balancing, ClusterPolicy, Outliers
 from controller.registry.http import Target
 from controller.registry.services import AppProtocol
 from controller.registry.workloads import Locality
-from controller.translate.envoy import build_ads_source, build_address, milliseconds, pack
+from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Istio's: how long a connection may take to be made.
 CONNECT_MILLISECONDS = 10_000
 # Istio's: no bound but what a DestinationRule sets, instead of Envoy's 1,024 of each.
 UNLIMITED = 2**32 - 1
+
+_Warming = TypeVar("_Warming", least_request_pb2.LeastRequest, round_robin_pb2.RoundRobin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +46,32 @@ class ServingEndpoint:
     weight: int = 0
 
 
-def translate_cluster(target: Target, protocol: AppProtocol) -> cluster_pb2.Cluster:
+def translate_cluster(target: Target, protocol: AppProtocol, policy: ClusterPolicy) -> cluster_pb2.Cluster:
     """A target's cluster; who serves it is told apart, under the same name."""
     name = target.cluster
-    thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds(
-        max_connections={"value": UNLIMITED},
-        max_pending_requests={"value": UNLIMITED},
-        max_requests={"value": UNLIMITED},
-        max_retries={"value": UNLIMITED},
-    )
     built = cluster_pb2.Cluster(
         name=name,
         type=cluster_pb2.Cluster.EDS,
         eds_cluster_config={"eds_config": build_ads_source(), "service_name": name},
-        connect_timeout=milliseconds(CONNECT_MILLISECONDS),
-        circuit_breakers={"thresholds": [thresholds]},
+        connect_timeout=milliseconds(_given(policy.connect_milliseconds, CONNECT_MILLISECONDS)),
+        circuit_breakers={"thresholds": [_build_thresholds(policy)]},
         # However few are healthy, only these are asked; with none, requests fail at once.
-        common_lb_config={"healthy_panic_threshold": {"value": 0.0}},
-        load_balancing_policy=_build_balancing(),
+        common_lb_config={"healthy_panic_threshold": {"value": _find_panic_percent(policy)}},
+        load_balancing_policy=_build_balancing(policy),
     )
-    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(_build_options(protocol)))
+    if policy.outliers:
+        built.outlier_detection.CopyFrom(_build_outliers(policy.outliers))
+    if policy.keepalive:
+        probes, after, interval = policy.keepalive
+        keepalive = built.upstream_connection_options.tcp_keepalive
+        keepalive.SetInParent()
+        if probes is not None:
+            keepalive.keepalive_probes.value = probes
+        if after is not None:
+            keepalive.keepalive_time.value = after // 1000
+        if interval is not None:
+            keepalive.keepalive_interval.value = interval // 1000
+    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(_build_options(protocol, policy)))
     return built
 
 
@@ -90,25 +103,93 @@ def _translate_locality(
     return built
 
 
-def _build_balancing() -> cluster_pb2.LoadBalancingPolicy:
+def _build_thresholds(policy: ClusterPolicy) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:
+    return circuit_breaker_pb2.CircuitBreakers.Thresholds(
+        max_connections={"value": _given(policy.connections, UNLIMITED)},
+        max_pending_requests={"value": _given(policy.pending_requests, UNLIMITED)},
+        max_requests={"value": _given(policy.requests, UNLIMITED)},
+        max_retries={"value": _given(policy.retries, UNLIMITED)},
+    )
+
+
+def _given(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value
+
+
+def _find_panic_percent(policy: ClusterPolicy) -> float:
+    return float(policy.outliers.least_healthy_percent) if policy.outliers else 0.0
+
+
+def _build_outliers(outliers: Outliers) -> outlier_detection_pb2.OutlierDetection:
+    """What is not counted is enforced for nobody. How often others succeed is no measure here (Istio's choice)."""
+    built = outlier_detection_pb2.OutlierDetection(
+        interval=milliseconds(outliers.interval_milliseconds),
+        base_ejection_time=milliseconds(outliers.ejection_milliseconds),
+        max_ejection_percent={"value": outliers.most_percent},
+        enforcing_consecutive_5xx={"value": 100 if outliers.errors else 0},
+        enforcing_consecutive_gateway_failure={"value": 100 if outliers.gateway_errors else 0},
+        enforcing_success_rate={"value": 0},
+        split_external_local_origin_errors=outliers.splits_local,
+    )
+    if outliers.errors:
+        built.consecutive_5xx.value = outliers.errors
+    if outliers.gateway_errors:
+        built.consecutive_gateway_failure.value = outliers.gateway_errors
+    if outliers.local_failures:
+        built.consecutive_local_origin_failure.value = outliers.local_failures
+        built.enforcing_consecutive_local_origin_failure.value = 100
+    return built
+
+
+def _build_balancing(policy: ClusterPolicy) -> cluster_pb2.LoadBalancingPolicy:
     round_robin = cluster_pb2.LoadBalancingPolicy()
     _add_policy(round_robin, "round_robin", round_robin_pb2.RoundRobin())
     built = cluster_pb2.LoadBalancingPolicy()
-    _add_policy(built, "least_request", least_request_pb2.LeastRequest())
+    match policy.balancing:
+        case Balancing.LEAST_REQUEST:
+            _add_policy(built, "least_request", _with_warmup(least_request_pb2.LeastRequest(), policy))
+        case Balancing.ROUND_ROBIN if policy.warmup_milliseconds:
+            _add_policy(built, "round_robin", _with_warmup(round_robin_pb2.RoundRobin(), policy))
+        case Balancing.RANDOM:
+            _add_policy(built, "random", random_pb2.Random())
+        case Balancing.MAGLEV:
+            _add_policy(built, "maglev", maglev_pb2.Maglev(table_size={"value": policy.table_size}))
+        case Balancing.RING_HASH:
+            _add_policy(built, "ring_hash", ring_hash_pb2.RingHash(minimum_ring_size={"value": policy.table_size}))
+            return built
     _add_policy(built, "wrr_locality", wrr_locality_pb2.WrrLocality(endpoint_picking_policy=round_robin))
     return built
 
 
+def _with_warmup(balancing: _Warming, policy: ClusterPolicy) -> _Warming:
+    if policy.warmup_milliseconds:
+        slow_start = balancing.slow_start_config
+        slow_start.slow_start_window.CopyFrom(milliseconds(policy.warmup_milliseconds))
+        slow_start.aggression.default_value = policy.warmup_aggression
+        slow_start.aggression.runtime_key = "ambit.warmup_aggression"
+        slow_start.min_weight_percent.value = policy.warmup_percent
+    return balancing
+
+
 def _add_policy(to: cluster_pb2.LoadBalancingPolicy, name: str, message: Message) -> None:
-    to.policies.add(
-        typed_extension_config={"name": f"envoy.load_balancing_policies.{name}", "typed_config": pack(message)}
-    )
+    extension = {"name": f"envoy.load_balancing_policies.{name}", "typed_config": pack(message)}
+    to.policies.add(typed_extension_config=extension)
 
 
-def _build_options(protocol: AppProtocol) -> http_protocol_options_pb2.HttpProtocolOptions:
+def _build_options(protocol: AppProtocol, policy: ClusterPolicy) -> http_protocol_options_pb2.HttpProtocolOptions:
     options = http_protocol_options_pb2.HttpProtocolOptions()
-    if protocol in (AppProtocol.HTTP2, AppProtocol.GRPC):
-        options.explicit_http_config.http2_protocol_options.SetInParent()
+    if protocol in (AppProtocol.HTTP2, AppProtocol.GRPC) or policy.upgrades_to_http2:
+        http2 = options.explicit_http_config.http2_protocol_options
+        http2.SetInParent()
+        if policy.concurrent_streams:
+            http2.max_concurrent_streams.value = policy.concurrent_streams
     else:
         options.explicit_http_config.http_protocol_options.SetInParent()
+    common = options.common_http_protocol_options
+    if policy.idle_milliseconds is not None:
+        common.idle_timeout.CopyFrom(milliseconds(policy.idle_milliseconds))
+    if policy.connection_milliseconds is not None:
+        common.max_connection_duration.CopyFrom(milliseconds(policy.connection_milliseconds))
+    if policy.requests_per_connection is not None:
+        common.max_requests_per_connection.value = policy.requests_per_connection
     return options

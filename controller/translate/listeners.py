@@ -9,7 +9,7 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from google.protobuf.message import Message
 
-from controller.translate.envoy import build_ads_source, build_address, milliseconds, pack
+from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
 from controller.translate.routes import CORS_FILTER, FAULT_FILTER
 
 # Envoy has no bound of its own on how long the headers of a request may take to come (facts of L7, 6.3).

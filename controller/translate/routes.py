@@ -5,7 +5,8 @@ match becomes two.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from envoy.config.core.v3 import base_pb2
@@ -18,6 +19,7 @@ from envoy.type.matcher.v3 import regex_pb2, string_pb2
 from envoy.type.v3 import percent_pb2
 
 from controller.registry import http
+from controller.registry.destinations import HashedPart, Hashing
 from controller.registry.http import Forward, PathChangeForm, PathForm, Redirect, Reply, Route, TextForm, VirtualHost
 from controller.translate.envoy import milliseconds, pack
 
@@ -37,6 +39,10 @@ _REDIRECT_CODES = {
     307: pb.RedirectAction.TEMPORARY_REDIRECT,
     308: pb.RedirectAction.PERMANENT_REDIRECT,
 }
+_MISSING = {
+    500: pb.RouteAction.INTERNAL_SERVER_ERROR,
+    503: pb.RouteAction.SERVICE_UNAVAILABLE,
+}
 _SET = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _ADD = base_pb2.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 
@@ -48,40 +54,75 @@ class Dialect(Enum):
     GRPC = "grpc"
 
 
+FindHashing = Callable[[http.Target], Hashing | None]
+"""In what requests to a target must be alike to go to the same endpoint."""
+
+
 def translate_hosts(
-    name: str, hosts: Sequence[VirtualHost], dialect: Dialect = Dialect.ENVOY
+    name: str, hosts: Sequence[VirtualHost], find_hashing: FindHashing, dialect: Dialect = Dialect.ENVOY
 ) -> route_pb2.RouteConfiguration:
     """All that a port serves. A host is recognised with any port behind it."""
     return route_pb2.RouteConfiguration(
         name=name,
-        virtual_hosts=[_translate_host(host, dialect) for host in hosts],
+        virtual_hosts=[_Translation(dialect, find_hashing).translate_host(host) for host in hosts],
         ignore_port_in_host_matching=dialect is Dialect.ENVOY,
     )
 
 
-def _translate_host(host: VirtualHost, dialect: Dialect) -> pb.VirtualHost:
-    routes = [each for route in host.routes for each in _translate_route(route, dialect)]
-    return pb.VirtualHost(name=host.name, domains=host.domains, routes=routes)
+@dataclass(frozen=True, slots=True)
+class _Translation:
+    """For one reader."""
+
+    dialect: Dialect
+    find_hashing: FindHashing
+
+    def translate_host(self, host: VirtualHost) -> pb.VirtualHost:
+        routes = [each for route in host.routes for each in self._translate_route(route)]
+        return pb.VirtualHost(name=host.name, domains=host.domains, routes=routes)
+
+    def _translate_route(self, route: Route) -> Iterator[pb.Route]:
+        for match in _translate_match(route.match, self.dialect):
+            built = pb.Route(name=route.name, match=match)
+            _add_changes(built, route.request, route.response)
+            if route.cors:
+                built.typed_per_filter_config[CORS_FILTER].CopyFrom(pack(_translate_cors(route.cors)))
+            if route.fault:
+                built.typed_per_filter_config[FAULT_FILTER].CopyFrom(pack(_translate_fault(route.fault)))
+            match route.action:
+                case Forward():
+                    built.route.CopyFrom(self._translate_forward(route.action, route.match))
+                case Redirect():
+                    built.redirect.CopyFrom(_translate_redirect(route.action, route.match))
+                case Reply():
+                    built.direct_response.status = route.action.status
+                    if route.action.body:
+                        built.direct_response.body.inline_bytes = route.action.body
+            yield built
+
+    def _translate_forward(self, action: Forward, match: http.RequestMatch) -> pb.RouteAction:
+        built = _translate_action(action, match)
+        if action.timeout_milliseconds and self.dialect is Dialect.GRPC:
+            built.max_stream_duration.max_stream_duration.CopyFrom(milliseconds(action.timeout_milliseconds))
+        hashings = (self.find_hashing(each.target) for each in action.destinations if each.target)
+        for hashing in dict.fromkeys(each for each in hashings if each):
+            built.hash_policy.append(_translate_hashing(hashing))
+        return built
 
 
-def _translate_route(route: Route, dialect: Dialect) -> Iterator[pb.Route]:
-    for match in _translate_match(route.match, dialect):
-        built = pb.Route(name=route.name, match=match)
-        _add_changes(built, route.request, route.response)
-        if route.cors:
-            built.typed_per_filter_config[CORS_FILTER].CopyFrom(pack(_translate_cors(route.cors)))
-        if route.fault:
-            built.typed_per_filter_config[FAULT_FILTER].CopyFrom(pack(_translate_fault(route.fault)))
-        match route.action:
-            case Forward():
-                built.route.CopyFrom(_translate_forward(route.action, route.match, dialect))
-            case Redirect():
-                built.redirect.CopyFrom(_translate_redirect(route.action, route.match))
-            case Reply():
-                built.direct_response.status = route.action.status
-                if route.action.body:
-                    built.direct_response.body.inline_bytes = route.action.body
-        yield built
+def _translate_hashing(hashing: Hashing) -> pb.RouteAction.HashPolicy:
+    built = pb.RouteAction.HashPolicy()
+    match hashing.part:
+        case HashedPart.HEADER:
+            built.header.header_name = hashing.name
+        case HashedPart.COOKIE:
+            built.cookie.name, built.cookie.path = hashing.name, hashing.path
+            if hashing.ttl_milliseconds is not None:
+                built.cookie.ttl.CopyFrom(milliseconds(hashing.ttl_milliseconds))
+        case HashedPart.QUERY:
+            built.query_parameter.name = hashing.name
+        case HashedPart.SOURCE_IP:
+            built.connection_properties.source_ip = True
+    return built
 
 
 def _translate_match(match: http.RequestMatch, dialect: Dialect) -> Iterator[pb.RouteMatch]:
@@ -148,16 +189,16 @@ def _translate_added(changes: http.HeaderChanges) -> Iterator[base_pb2.HeaderVal
             yield base_pb2.HeaderValueOption(header=header, append_action=action, keep_empty_value=True)
 
 
-def _translate_forward(action: Forward, match: http.RequestMatch, dialect: Dialect) -> pb.RouteAction:
+def _translate_action(action: Forward, match: http.RequestMatch) -> pb.RouteAction:
     built = pb.RouteAction(
         timeout=milliseconds(action.timeout_milliseconds),
-        cluster_not_found_response_code=pb.RouteAction.INTERNAL_SERVER_ERROR,
+        cluster_not_found_response_code=_MISSING[action.missing_status],
         request_mirror_policies=[_translate_mirror(each) for each in action.mirrors],
     )
     if len(action.destinations) == 1 and action.destinations[0].weight:
         built.cluster = _cluster_of(action.destinations[0])
         one = action.destinations[0]
-        if one.request != http.NO_CHANGES or one.response != http.NO_CHANGES:
+        if one.request != http.NO_CHANGES or one.response != http.NO_CHANGES or one.host:
             built.weighted_clusters.CopyFrom(_translate_weights(action.destinations))
     elif any(each.weight for each in action.destinations):
         built.weighted_clusters.CopyFrom(_translate_weights(action.destinations))
@@ -172,8 +213,6 @@ def _translate_forward(action: Forward, match: http.RequestMatch, dialect: Diale
             built.regex_rewrite.CopyFrom(_translate_path_change(action.path, match))
     if action.retries.attempts:
         built.retry_policy.CopyFrom(_translate_retries(action.retries))
-    if action.timeout_milliseconds and dialect is Dialect.GRPC:
-        built.max_stream_duration.max_stream_duration.CopyFrom(milliseconds(action.timeout_milliseconds))
     built.upgrade_configs.add(upgrade_type="websocket")
     return built
 
@@ -187,6 +226,8 @@ def _translate_weights(destinations: Sequence[http.Destination]) -> pb.WeightedC
     for each in destinations:
         cluster = built.clusters.add(name=_cluster_of(each), weight={"value": each.weight})
         _add_changes(cluster, each.request, each.response)
+        if each.host:
+            cluster.host_rewrite_literal = each.host
     return built
 
 
@@ -209,9 +250,10 @@ def _translate_retries(retries: http.Retries) -> pb.RetryPolicy:
         retry_on=",".join(retries.conditions),
         num_retries={"value": retries.attempts},
         retriable_status_codes=retries.codes,
-        retry_host_predicate=[{"name": PREVIOUS_HOSTS, "typed_config": _PREVIOUS_HOSTS}],
-        host_selection_retry_max_attempts=_OTHER_HOST_TRIES,
     )
+    if retries.avoids_previous:
+        built.retry_host_predicate.add(name=PREVIOUS_HOSTS, typed_config=_PREVIOUS_HOSTS)
+        built.host_selection_retry_max_attempts = _OTHER_HOST_TRIES
     if retries.try_milliseconds:
         built.per_try_timeout.CopyFrom(milliseconds(retries.try_milliseconds))
     if retries.pause_milliseconds:
@@ -274,7 +316,10 @@ def _translate_fault(fault: http.Fault) -> fault_pb2.HTTPFault:
     if fault.delay_share:
         built.delay.fixed_delay.CopyFrom(milliseconds(fault.delay_milliseconds))
         built.delay.percentage.CopyFrom(_translate_share(fault.delay_share))
-    if fault.abort_share:
+    if fault.abort_share and fault.grpc_status is not None:
+        built.abort.grpc_status = fault.grpc_status
+    elif fault.abort_share:
         built.abort.http_status = fault.status
+    if fault.abort_share:
         built.abort.percentage.CopyFrom(_translate_share(fault.abort_share))
     return built

@@ -3,7 +3,8 @@
     object that changed                  what depends on it
     Gateway                              its ports, their routes, and which clusters its proxies have
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
-    HTTPRoute                            the Gateways and Services that it attaches to, now and before
+    HTTPRoute, VirtualService            the Gateways and Services that it attaches to, now and before
+    DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, and the routes that point at it
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
@@ -13,17 +14,23 @@ Unlike the resources of the L4 mesh these depend on each other over several step
 from one change to the next. `tests/unit/controller/test_routing.py` holds it against building everything anew.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from google.protobuf.message import Message
+
 from controller.kinds.core import Namespace, Node, Pod, Service
+from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import WorkloadEntry
-from controller.registry import services
+from controller.kinds.virtual_service import Destination as VirtualDestination
+from controller.kinds.virtual_service import VirtualService
+from controller.registry import policies, services, virtual_services
 from controller.registry.attachment import attach, find_gateway, find_parent_service, is_ours, resolve
+from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
 from controller.registry.gateways import Attached, build_ports
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
@@ -33,10 +40,11 @@ from controller.registry.names import (
     MeshSettings,
     name_gateway,
     name_gateway_port,
-    name_host,
     name_service_port,
     name_service_routes,
 )
+from controller.registry.virtual_services import find_service_name
+from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -51,25 +59,12 @@ from controller.translate.clusters import ServingEndpoint, translate_cluster, tr
 from controller.translate.listeners import translate_api_listener, translate_gateway_port
 from controller.translate.routes import Dialect, translate_hosts
 
-Place = tuple[str, str]
-"""Namespace and name of an object whose kind is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class _RouteState:
-    """What is known of an HTTPRoute: its routes, what it hangs on and what they point at."""
-
-    routes: tuple[Ranked, ...]
-    gateways: frozenset[Place]
-    services: frozenset[Place]
-    backends: frozenset[Place]
-
 
 @dataclass(slots=True)
 class _Dirty:
     """What must be built again."""
 
-    routes: set[Place] = field(default_factory=set)
+    routes: set[RouteKey] = field(default_factory=set)
     gateways: set[Place] = field(default_factory=set)
     services: set[Place] = field(default_factory=set)
     endpoints: set[Place] = field(default_factory=set)
@@ -81,14 +76,7 @@ class Routing:
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
-        self._routes: dict[Place, _RouteState] = {}
-        self._by_gateway: dict[Place, set[Place]] = {}
-        self._by_service: dict[Place, set[Place]] = {}
-        self._by_backend: dict[Place, set[Place]] = {}
-        self._gateway_ports: dict[Place, set[int]] = {}
-        self._gateway_targets: dict[Place, set[Target]] = {}
-        self._readers: dict[Target, set[Place]] = {}
-        self._service_ports: dict[Place, set[int]] = {}
+        self._index = RouteIndex()
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
@@ -96,77 +84,14 @@ class Routing:
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
         """The resources that the change of the objects `keys` from `old` to `new` may have changed, by type URL."""
-        return _Update(self, old, new, self._settings).run(list(keys))
-
-    def find_touched_routes(self, keys: Iterable[ObjectKey]) -> Iterator[Place]:
-        """The HTTPRoutes that must be read again when these objects change."""
-        for key in keys:
-            place = (key.namespace, key.name)
-            match key.kind:
-                case HTTPRoute.__name__:
-                    yield place
-                case Service.__name__:
-                    yield from self._by_backend.get(place, ())
-                case ReferenceGrant.__name__:
-                    for (namespace, _), routes in self._by_backend.items():
-                        yield from (route for route in routes if namespace == key.namespace != route[0])
-
-    def put_route(self, place: Place, state: _RouteState | None) -> _RouteState | None:
-        """Take over what is known of an HTTPRoute; gives what was known before."""
-        before = self._routes.pop(place, None)
-        indexes = (
-            (self._by_gateway, "gateways"),
-            (self._by_service, "services"),
-            (self._by_backend, "backends"),
-        )
-        for index, name in indexes:
-            for each in getattr(before, name) if before else ():
-                index[each].discard(place)
-                if not index[each]:
-                    del index[each]
-            for each in getattr(state, name) if state else ():
-                index.setdefault(each, set()).add(place)
-        if state is not None:
-            self._routes[place] = state
-        return before
-
-    def routes_of_gateway(self, place: Place) -> Iterator[tuple[Place, _RouteState]]:
-        return ((each, self._routes[each]) for each in sorted(self._by_gateway.get(place, ())))
-
-    def routes_of_service(self, place: Place) -> Iterator[tuple[Place, _RouteState]]:
-        return ((each, self._routes[each]) for each in sorted(self._by_service.get(place, ())))
-
-    def put_gateway(self, place: Place, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
-        """Take over which ports a Gateway has and what it sends to; gives the ports and targets that it has no more,
-        or has newly."""
-        old_ports, old_targets = self._gateway_ports.pop(place, set()), self._gateway_targets.pop(place, set())
-        if ports:
-            self._gateway_ports[place], self._gateway_targets[place] = ports, targets
-        for target in old_targets - targets:
-            self._readers[target].discard(place)
-            if not self._readers[target]:
-                del self._readers[target]
-        for target in targets - old_targets:
-            self._readers.setdefault(target, set()).add(place)
-        return old_ports - ports, old_targets ^ targets
-
-    def readers_of(self, target: Target) -> tuple[str, ...]:
-        """The names under which the Gateways find a target's cluster that send to it."""
-        return tuple(name_gateway(*place) for place in sorted(self._readers.get(target, ())))
-
-    def put_service(self, place: Place, ports: set[int]) -> set[int]:
-        """Take over which ports a Service has; gives those that it has no more."""
-        before = self._service_ports.pop(place, set())
-        if ports:
-            self._service_ports[place] = ports
-        return before - ports
+        return _Update(self._index, old, new, self._settings).run(list(keys))
 
 
 class _Update:
     """One change."""
 
-    def __init__(self, state: Routing, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
-        self._state = state
+    def __init__(self, index: RouteIndex, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
+        self._index = index
         self._old = old
         self._new = new
         self._settings = settings
@@ -175,14 +100,14 @@ class _Update:
             type_url: ChangeGatherer() for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
         }
         self._dirty = _Dirty()
+        self._rules: dict[Place, Rules] = {}
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
-        self._dirty.routes.update(self._state.find_touched_routes(keys))
         for key in keys:
             self._note(key)
-        for place in sorted(self._dirty.routes):
-            after = self._read_route(place)
-            before = self._state.put_route(place, after)
+        for route in sorted(self._dirty.routes):
+            after = self._read_route(route)
+            before = self._index.put_route(route, after)
             for state in filter(None, (before, after)):
                 self._dirty.gateways |= state.gateways
                 self._dirty.services |= state.services
@@ -206,8 +131,16 @@ class _Update:
                 if key.kind == Namespace.__name__:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
+            case HTTPRoute.__name__ | VirtualService.__name__:
+                self._dirty.routes.add((key.kind, *place))
+            case ReferenceGrant.__name__:
+                self._dirty.routes.update(self._index.routes_into(key.namespace))
+            case DestinationRule.__name__:
+                for snapshot in (self._old, self._new):
+                    if (rule := snapshot.find(DestinationRule, *place)) is not None:
+                        self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
             case Service.__name__:
-                self._dirty.services.add(place)
+                self._note_service(place)
             case EndpointSlice.__name__:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
@@ -225,8 +158,15 @@ class _Update:
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
 
-    def _read_route(self, place: Place) -> _RouteState | None:
-        route = self._new.find(HTTPRoute, *place)
+    def _note_service(self, place: Place | None) -> None:
+        if place is not None:
+            self._dirty.services.add(place)
+            self._dirty.routes.update(self._index.routes_to(place))
+
+    def _read_route(self, key: RouteKey) -> RouteState | None:
+        if key[0] == VirtualService.__name__:
+            return self._read_virtual_service(key[1:])
+        route = self._new.find(HTTPRoute, *key[1:])
         if route is None:
             return None
         backends: set[Place] = set()
@@ -239,7 +179,17 @@ class _Update:
         parents = route.spec.parent_refs or ()
         gateways = filter(None, (find_gateway(each, route.namespace) for each in parents))
         parent_services = filter(None, (find_parent_service(each, route.namespace) for each in parents))
-        return _RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends))
+        return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends))
+
+    def _read_virtual_service(self, place: Place) -> RouteState | None:
+        service = self._new.find(VirtualService, *place)
+        if service is None:
+            return None
+        namespace = service.namespace
+        hosts = (find_service_name(host, namespace, self._settings) for host in service.spec.hosts)
+        named = (find_service_name(host, namespace, self._settings) for host in virtual_services.find_backends(service))
+        own = frozenset(each for each in hosts if each and each[0] == namespace)
+        return RouteState((), frozenset(), own, frozenset(each for each in named if each))
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
@@ -247,7 +197,7 @@ class _Update:
         if gateway is not None and is_ours(self._new, gateway):
             ports = build_ports(gateway, self._find_attached(gateway))
         targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
-        gone, changed = self._state.put_gateway(place, set(ports), targets)
+        gone, changed = self._index.put_gateway(place, set(ports), targets)
         self._dirty.clusters |= changed
         scope = (name_gateway(*place),)
         for port in gone:
@@ -257,10 +207,12 @@ class _Update:
             name = name_gateway_port(*place, port)
             listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port), keys=scope)
             self._changes[LISTENER_TYPE].put(name, listener)
-            self._changes[ROUTE_TYPE].put(name, build_resource(ROUTE_TYPE, name, translate_hosts(name, hosts)))
+            self._changes[ROUTE_TYPE].put(
+                name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))
+            )
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
-        for place, state in self._state.routes_of_gateway((gateway.namespace, gateway.name)):
+        for place, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
             route = self._new.find(HTTPRoute, *place)
             hosts: dict[str, tuple[str, ...]] = {}
             for reference in (route.spec.parent_refs or ()) if route else ():
@@ -268,76 +220,122 @@ class _Update:
                     hosts.update(attach(self._new, route, reference, gateway).listeners)
             yield Attached(hosts, state.routes)
 
+    def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> Message:
+        table: Message = translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
+        return table
+
     def _build_service(self, place: Place) -> None:
         service = self._members.find_service(*place)
-        ports = {port.number for port in service.ports} if service else set()
-        gone = self._state.put_service(place, ports)
-        host = name_host(self._settings, *place)
-        for port in gone:
-            target = Target(place[0], host, port)
-            self._dirty.clusters.add(target)
+        targets = set(self._list_targets(place, service)) if service else set()
+        gone = self._index.put_service(place, targets)
+        self._dirty.clusters |= gone | targets
+        for target in gone:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
-            self._changes[LISTENER_TYPE].put(name_service_port(host, port), None)
-            self._changes[ROUTE_TYPE].put(name_service_routes(host, port), None)
-        for port in ports:
-            target = Target(place[0], host, port)
-            self._dirty.clusters.add(target)
-            name, routes = name_service_port(host, port), name_service_routes(host, port)
-            listener = build_resource(LISTENER_TYPE, name, translate_api_listener(name, routes))
-            self._changes[LISTENER_TYPE].put(name, listener)
-            table = translate_hosts(
-                routes, [VirtualHost("all", ("*",), self._find_routes(place, target))], Dialect.GRPC
-            )
-            self._changes[ROUTE_TYPE].put(routes, build_resource(ROUTE_TYPE, routes, table))
+            if not target.subset:
+                self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
+                self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
+        for target in targets:
+            if not target.subset:
+                name, routes = (
+                    name_service_port(target.host, target.port),
+                    name_service_routes(target.host, target.port),
+                )
+                listener = build_resource(LISTENER_TYPE, name, translate_api_listener(name, routes))
+                self._changes[LISTENER_TYPE].put(name, listener)
+                hosts = [VirtualHost("all", ("*",), self._find_routes(place, target))]
+                table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
+                self._changes[ROUTE_TYPE].put(routes, table)
+
+    def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
+        for port in service.ports:
+            for subset in ("", *self._find_rules(place).subsets):
+                yield Target(place[0], service.hostname, port.number, subset)
+
+    def _find_rules(self, place: Place) -> Rules:
+        if place not in self._rules:
+            self._rules[place] = find_rules(self._new, self._settings, *place)
+        return self._rules[place]
+
+    def _find_policy(self, target: Target) -> ClusterPolicy:
+        place = find_service_name(target.host, target.namespace, self._settings)
+        return self._find_rules(place).policy_of(target.subset, target.port) if place else ClusterPolicy()
 
     def _find_routes(self, place: Place, target: Target) -> tuple[Route, ...]:
-        """The routes of a Service's port: those that attach to it, else one that leads to its endpoints."""
-        attached: list[Ranked] = []
-        is_attached = False
-        for owner, state in self._state.routes_of_service(place):
-            route = self._new.find(HTTPRoute, *owner)
-            for reference in (route.spec.parent_refs or ()) if route else ():
-                is_meant = route and find_parent_service(reference, route.namespace) == place
-                if is_meant and owner[0] == place[0] and reference.port in (None, target.port):
-                    is_attached = True
-                    attached.extend(state.routes)
-                    break
-        if is_attached:
+        """The routes of a Service's port: HTTPRoutes that attach to it, else VirtualServices, else its endpoints.
+
+        The two are not merged: what each would do with a request that the other means, nobody wrote.
+        """
+        if (attached := self._find_attached_routes(place, target)) is not None:
             return sort_routes(attached)
-        return (Route("default", RequestMatch(), Forward((Destination(target),))),)
+        owners = [
+            owner
+            for found, _ in self._index.routes_of_service(place, VirtualService.__name__)
+            if (owner := self._new.find(VirtualService, *found)) is not None and owner.spec.http
+        ]
+        if not owners:
+            return (Route("default", RequestMatch(), Forward((Destination(target),))),)
+        return tuple(
+            route
+            for owner in sorted(owners, key=lambda each: each.age_key)
+            for route in virtual_services.build_routes(owner, target.port, self._build_finder(owner.namespace, target))
+        )
+
+    def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
+        """Of HTTPRoutes of the Service's own namespace; None where none attaches."""
+        attached: list[Ranked] | None = None
+        for owner, state in self._index.routes_of_service(place, HTTPRoute.__name__):
+            route = self._new.find(HTTPRoute, *owner)
+            for reference in (route.spec.parent_refs or ()) if route and owner[0] == place[0] else ():
+                is_meant = find_parent_service(reference, owner[0]) == place
+                if is_meant and reference.port in (None, target.port):
+                    attached = [*(attached or ()), *state.routes]
+                    break
+        return attached
+
+    def _build_finder(self, namespace: str, of: Target) -> virtual_services.FindTarget:
+        """Where the destinations of a VirtualService of `namespace` lead, for the port `of`."""
+
+        def find_target(destination: VirtualDestination) -> Target | None:
+            place = find_service_name(destination.host, namespace, self._settings)
+            service = self._members.find_service(*place) if place else None
+            if place is None or service is None or self._find_rules(place).labels_of(destination.subset or "") is None:
+                return None
+            ports = [port.number for port in service.ports]
+            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else of.port
+            return Target(place[0], service.hostname, wanted, destination.subset or "") if wanted in ports else None
+
+        return find_target
 
     def _build_endpoints(self, place: Place) -> None:
         service = self._members.find_service(*place)
         if service is None:
             return
-        serving = list(self._members.find_serving(*place))
-        for port in service.ports:
-            target = Target(place[0], service.hostname, port.number)
+        serving = [each for each in self._members.find_serving(*place) if each.is_healthy or service.serves_unready]
+        for target in self._list_targets(place, service):
+            labels = self._find_rules(place).labels_of(target.subset)
             endpoints = [
                 ServingEndpoint(address, found.target_port, each.locality, each.is_healthy, each.weight)
                 for each in serving
-                if each.is_healthy or service.serves_unready
+                if policies.matches(labels or {}, each.labels)
                 for endpoint in each.endpoints
                 if endpoint.service.resource_name == service.resource_name
                 for found in endpoint.ports
-                if found.service_port == port.number
+                if found.service_port == target.port
                 for address in each.addresses[:1]
             ]
             message = translate_endpoints(target, endpoints)
             self._changes[ENDPOINT_TYPE].put(target.cluster, build_resource(ENDPOINT_TYPE, target.cluster, message))
 
     def _build_cluster(self, target: Target) -> None:
-        name = target.host.removesuffix(f".{target.namespace}.svc.{self._settings.domain_suffix}")
-        service = self._members.find_service(target.namespace, name)
+        place = find_service_name(target.host, target.namespace, self._settings)
+        service = self._members.find_service(*place) if place else None
         port = next((each for each in service.ports if each.number == target.port), None) if service else None
-        if port is None:
+        if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
             self._changes[CLUSTER_TYPE].put(target.cluster, None)
             return
-        message = translate_cluster(target, port.protocol)
-        keys = self._state.readers_of(target)
-        self._changes[CLUSTER_TYPE].put(
-            target.cluster, build_resource(CLUSTER_TYPE, target.cluster, message, keys=keys)
-        )
+        message = translate_cluster(target, port.protocol, self._find_policy(target))
+        cluster = build_resource(CLUSTER_TYPE, target.cluster, message, keys=self._index.readers_of(target))
+        self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

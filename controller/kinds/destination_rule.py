@@ -1,0 +1,203 @@
+"""Istio's DestinationRule: the subsets of a service, and how connections to it are made, spread and withheld."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from controller.kinds.durations import Duration
+from controller.kinds.meta import StrictModel
+from controller.kinds.networking import NetworkingObject
+from controller.kinds.traffic import NotCarriedOut, PortSelector, Scope, ServiceHost
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class HttpCookie(StrictModel):
+    """A cookie; with a time to live the proxy makes it where a request has none."""
+
+    name: str
+    path: str | None = None
+    ttl: Duration | None = None
+
+
+class RingHash(StrictModel):
+    """The least size of the ring."""
+
+    minimum_ring_size: Annotated[int, Field(ge=1, le=8_388_608)] = 1024
+
+
+class Maglev(StrictModel):
+    """The size of the table, a prime number."""
+
+    table_size: Annotated[int, Field(ge=2, le=5_000_011)] = 65537
+
+
+_HASHED = ("http_header_name", "http_cookie", "use_source_ip", "http_query_parameter_name")
+
+
+class ConsistentHash(StrictModel):
+    """Requests that are alike in this go to the same endpoint."""
+
+    http_header_name: str | None = None
+    http_cookie: HttpCookie | None = None
+    use_source_ip: bool | None = None
+    http_query_parameter_name: str | None = None
+    minimum_ring_size: Annotated[int | None, Field(ge=1, le=8_388_608)] = None
+    ring_hash: RingHash | None = None
+    maglev: Maglev | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "ConsistentHash":
+        if sum(bool(getattr(self, name)) for name in _HASHED) != 1:
+            raise PydanticCustomError(
+                "combination", "has one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName"
+            )
+        return self
+
+
+def _refuse_locality(value: object) -> object:
+    if not value or value == {"enabled": False}:
+        return None
+    raise PydanticCustomError("unsupported", "shares and failover by locality are not carried out: take it out")
+
+
+class Warmup(StrictModel):
+    """How long a new endpoint takes to get its full share."""
+
+    duration: Duration
+    minimum_percent: Annotated[float | int, Field(ge=0, le=100)] = 10
+    aggression: Annotated[float | int, Field(ge=1)] = 1
+
+
+class LoadBalancer(StrictModel):
+    """How requests are spread over the endpoints."""
+
+    simple: Literal["UNSPECIFIED", "LEAST_REQUEST", "LEAST_CONN", "ROUND_ROBIN", "RANDOM"] | None = None
+    consistent_hash: ConsistentHash | None = None
+    locality_lb_setting: Annotated[None, BeforeValidator(_refuse_locality)] = None
+    warmup: Warmup | None = None
+    warmup_duration_secs: Duration | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "LoadBalancer":
+        if self.simple and self.consistent_hash:
+            raise PydanticCustomError("combination", "simple and consistentHash exclude each other")
+        return self
+
+
+class TcpKeepalive(StrictModel):
+    """Probes of idle connections."""
+
+    probes: Count | None = None
+    time: Duration | None = None
+    interval: Duration | None = None
+
+
+class TcpSettings(StrictModel):
+    """Bounds on connections."""
+
+    max_connections: Count | None = None
+    connect_timeout: Duration | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+    max_connection_duration: Duration | None = None
+    idle_timeout: Duration | None = None
+
+
+class HttpSettings(StrictModel):
+    """Bounds on requests. 0 of `maxRequestsPerConnection` is no bound."""
+
+    http1_max_pending_requests: Count | None = None
+    http2_max_requests: Count | None = None
+    max_requests_per_connection: Count | None = None
+    max_retries: Count | None = None
+    idle_timeout: Duration | None = None
+    h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
+    use_client_protocol: NotCarriedOut = None
+    max_concurrent_streams: Count | None = None
+
+
+class ConnectionPool(StrictModel):
+    """Bounds on what is under way to a service at once."""
+
+    tcp: TcpSettings | None = None
+    http: HttpSettings | None = None
+
+
+class OutlierDetection(StrictModel):
+    """When an endpoint that fails is left out, and for how long."""
+
+    consecutive5xx_errors: Annotated[Count | None, Field(alias="consecutive5xxErrors")] = None
+    consecutive_gateway_errors: Count | None = None
+    consecutive_local_origin_failures: Count | None = None
+    split_external_local_origin_errors: bool | None = None
+    consecutive_errors: Count | None = None
+    interval: Duration = 10_000
+    base_ejection_time: Duration = 30_000
+    max_ejection_percent: Annotated[int, Field(ge=0, le=100)] = 10
+    min_health_percent: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+class TlsSettings(StrictModel):
+    """TLS towards the service. Within the mesh the tunnels see to it: only what asks for nothing more is taken."""
+
+    mode: Literal["DISABLE", "ISTIO_MUTUAL"]
+    sni: str | None = None
+    subject_alt_names: Sequence[str] | None = None
+
+
+class PolicySettings(StrictModel):
+    """How connections are made, spread and withheld."""
+
+    load_balancer: LoadBalancer | None = None
+    connection_pool: ConnectionPool | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: TlsSettings | None = None
+
+
+class PortPolicy(PolicySettings):
+    """The same for one port; what it does not say is not taken from above (Istio's rule)."""
+
+    port: PortSelector
+
+
+class TrafficPolicy(PolicySettings):
+    """For all ports, or for single ones."""
+
+    port_level_settings: Sequence[PortPolicy] | None = None
+    tunnel: NotCarriedOut = None
+    proxy_protocol: NotCarriedOut = None
+    retry_budget: NotCarriedOut = None
+
+
+class Subset(StrictModel):
+    """Those of a service's workloads that carry these labels."""
+
+    name: str
+    labels: Mapping[str, str] | None = None
+    traffic_policy: TrafficPolicy | None = None
+
+
+class DestinationRuleSpec(StrictModel):
+    """For which service."""
+
+    host: ServiceHost
+    traffic_policy: TrafficPolicy | None = None
+    subsets: Sequence[Subset] | None = None
+    export_to: Sequence[Scope] | None = None
+    workload_selector: NotCarriedOut = None
+
+    @model_validator(mode="after")
+    def _check_subsets(self) -> "DestinationRuleSpec":
+        names = [subset.name for subset in self.subsets or ()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise PydanticCustomError("subset_twice", "two subsets are called {name}", {"name": twice})
+        return self
+
+
+class DestinationRule(NetworkingObject):
+    """How a service is connected to."""
+
+    spec: DestinationRuleSpec
+    status: object = None

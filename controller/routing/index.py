@@ -1,0 +1,111 @@
+"""What hangs on what among routes, Gateways, Services and clusters: kept from one change to the next, so that a change
+
+is followed without looking at all there is.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from controller.registry.http import Target
+from controller.registry.http_routes import Ranked
+from controller.registry.names import name_gateway
+
+Place = tuple[str, str]
+"""Namespace and name of an object whose kind is known."""
+RouteKey = tuple[str, str, str]
+"""Kind, namespace and name of an HTTPRoute or a VirtualService."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """What is known of an HTTPRoute or a VirtualService: what it hangs on, and what its routes point at.
+
+    Those of a VirtualService depend on the port, and are not kept.
+    """
+
+    routes: tuple[Ranked, ...]
+    gateways: frozenset[Place]
+    services: frozenset[Place]
+    backends: frozenset[Place]
+
+
+class RouteIndex:
+    """The index. One owner."""
+
+    def __init__(self) -> None:
+        self._routes: dict[RouteKey, RouteState] = {}
+        self._by_gateway: dict[Place, set[RouteKey]] = {}
+        self._by_service: dict[Place, set[RouteKey]] = {}
+        self._by_backend: dict[Place, set[RouteKey]] = {}
+        self._gateway_ports: dict[Place, set[int]] = {}
+        self._gateway_targets: dict[Place, set[Target]] = {}
+        self._readers: dict[Target, set[Place]] = {}
+        self._service_targets: dict[Place, set[Target]] = {}
+
+    def routes_to(self, place: Place) -> Iterable[RouteKey]:
+        """The routes that point at a Service, there or not."""
+        return self._by_backend.get(place, ())
+
+    def routes_into(self, namespace: str) -> Iterator[RouteKey]:
+        """The routes that point at Services of a namespace from another one."""
+        for (place, _), routes in self._by_backend.items():
+            yield from (route for route in routes if place == namespace != route[1])
+
+    def routes_of_gateway(self, place: Place) -> Iterator[tuple[Place, RouteState]]:
+        """The HTTPRoutes that name a Gateway."""
+        for key in sorted(self._by_gateway.get(place, ())):
+            yield key[1:], self._routes[key]
+
+    def routes_of_service(self, place: Place, kind: str) -> Iterator[tuple[Place, RouteState]]:
+        """The routes of a kind that name a Service as what they are for."""
+        for key in sorted(self._by_service.get(place, ())):
+            if key[0] == kind:
+                yield key[1:], self._routes[key]
+
+    def put_route(self, key: RouteKey, state: RouteState | None) -> RouteState | None:
+        """Take over what is known of a route; gives what was known before."""
+        before = self._routes.pop(key, None)
+        if before is not None:
+            for index, places in self._list_indexes(before):
+                for place in places:
+                    index[place].discard(key)
+                    if not index[place]:
+                        del index[place]
+        if state is not None:
+            self._routes[key] = state
+            for index, places in self._list_indexes(state):
+                for place in places:
+                    index.setdefault(place, set()).add(key)
+        return before
+
+    def _list_indexes(self, state: RouteState) -> Iterator[tuple[dict[Place, set[RouteKey]], frozenset[Place]]]:
+        yield self._by_gateway, state.gateways
+        yield self._by_service, state.services
+        yield self._by_backend, state.backends
+
+    def put_gateway(self, place: Place, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
+        """Take over which ports a Gateway has and where it sends requests.
+
+        Gives the ports that it has no more, and the targets that it has newly or no more.
+        """
+        old_ports, old_targets = self._gateway_ports.pop(place, set()), self._gateway_targets.pop(place, set())
+        if ports:
+            self._gateway_ports[place], self._gateway_targets[place] = ports, targets
+        for target in old_targets - targets:
+            self._readers[target].discard(place)
+            if not self._readers[target]:
+                del self._readers[target]
+        for target in targets - old_targets:
+            self._readers.setdefault(target, set()).add(place)
+        return old_ports - ports, old_targets ^ targets
+
+    def readers_of(self, target: Target) -> tuple[str, ...]:
+        """The names under which the Gateways find a target's cluster that send to it."""
+        return tuple(name_gateway(*place) for place in sorted(self._readers.get(target, ())))
+
+    def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
+        """Take over the ports and subsets that a Service has; gives those that it has no more."""
+        before = self._service_targets.pop(place, set())
+        if targets:
+            self._service_targets[place] = targets
+        return before - targets
