@@ -273,7 +273,7 @@ class _Update:
             if (owner := self._new.find(VirtualService, *found)) is not None and owner.spec.http
         ]
         if not owners:
-            return (Route("default", RequestMatch(), Forward((Destination(target),))),)
+            return (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
         return tuple(
             route
             for owner in sorted(owners, key=lambda each: each.age_key)

@@ -102,7 +102,8 @@ class _Translation:
     def _translate_forward(self, action: Forward, match: http.RequestMatch) -> pb.RouteAction:
         built = _translate_action(action, match)
         if action.timeout_milliseconds and self.dialect is Dialect.GRPC:
-            built.max_stream_duration.max_stream_duration.CopyFrom(milliseconds(action.timeout_milliseconds))
+            # For Envoy this bounds what gRPC callers may ask for; the other field would end its websockets, too.
+            built.max_stream_duration.grpc_timeout_header_max.CopyFrom(milliseconds(action.timeout_milliseconds))
         hashings = (self.find_hashing(each.target) for each in action.destinations if each.target)
         for hashing in dict.fromkeys(each for each in hashings if each):
             built.hash_policy.append(_translate_hashing(hashing))

@@ -1,0 +1,53 @@
+"""Golden translations: objects as users write them, and Envoy's resources as readable text.
+
+`python -m tests.support.golden` writes every `envoy.yaml` anew, from the `objects.yaml` beside it; what changed is then
+to be read, as any other change.
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.json_format import MessageToJson
+
+from controller.registry.names import MeshSettings
+from controller.routing.publication import Routing
+from controller.snapshot import Snapshot
+from controller.sources.documents import parse_documents
+
+FOLDER = Path(__file__).resolve().parents[1] / "unit" / "controller" / "golden"
+GIVEN, EXPECTED = "objects.yaml", "envoy.yaml"
+
+
+def list_cases() -> list[str]:
+    """The names of the folders."""
+    return sorted(each.name for each in FOLDER.iterdir() if each.is_dir())
+
+
+def translate(case: str) -> str:
+    """What the objects of a case become."""
+    parsed = parse_documents((FOLDER / case / GIVEN).read_text(), GIVEN)
+    assert not parsed.problems, "\n".join(map(str, parsed.problems))
+    snapshot = Snapshot().apply({each.value.key: each.value for each in parsed.objects})
+    parts = []
+    for type_url, changes in Routing(MeshSettings()).build(snapshot).items():
+        for name, resource in sorted(changes.updated.items()):
+            body = discovery_pb2.Resource.FromString(resource.wire).resource
+            document = json.loads(MessageToJson(body, preserving_proto_field_name=True))
+            document.pop("@type")
+            scope = f" for {', '.join(resource.keys)}" if resource.keys else ""
+            head = f"# {type_url.rpartition('.')[2]} {name}{scope}\n"
+            parts.append(head + yaml.safe_dump(document, sort_keys=True, width=110))
+    return "---\n".join(parts)
+
+
+def read_expected(case: str) -> str:
+    """What they should become."""
+    path = FOLDER / case / EXPECTED
+    return path.read_text() if path.exists() else ""
+
+
+if __name__ == "__main__":
+    for each in list_cases():
+        (FOLDER / each / EXPECTED).write_text(translate(each))
