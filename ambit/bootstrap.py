@@ -56,6 +56,22 @@ def build_gateway_bootstrap(proxy: GatewayProxy, access: ControllerAccess) -> st
     return json.dumps(document, indent=2) + "\n"
 
 
+def build_grpc_bootstrap(address: str, namespace: str, name: str) -> str:
+    """The file that GRPC_XDS_BOOTSTRAP names, for a client on the controller's machine.
+
+    gRPC's client can show no token of ours, so that `address` is that of AMBIT_LOCAL_LISTEN.
+    """
+    server: Document = {
+        "server_uri": address,
+        "channel_creds": [{"type": "insecure"}],
+        "server_features": ["xds_v3"],
+    }
+    identity = f"sidecar~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
+    node: Document = {"id": identity, "metadata": {"NAMESPACE": namespace}}
+    document: Document = {"xds_servers": [server], "node": node}
+    return json.dumps(document, indent=2) + "\n"
+
+
 def _build_service(access: ControllerAccess) -> Document:
     """Google's gRPC, which reads the token from its file: Envoy's own would have it in the bootstrap."""
     reader: Document = {

@@ -46,6 +46,20 @@ REFUSALS: Mapping[str, Code] = {
     "missing-field": _error("a field that must be there is not", "add the field"),
     "wrong-type": _error("a value of another type", "write a value of the type that the message names"),
     "invalid-value": _error("a value that is not allowed", "write a value that the message allows"),
+    "bytes-value": _error("bytes that are no base64", "encode them, or write the body as a string"),
+    "duration-type": _error("a duration that is no text", "write it with its unit, as in 250ms"),
+    "duration-value": _error("text that is no duration", "write numbers with h, m, s or ms, as in 1m30s"),
+    "header-name": _error("a name that no header may have", "use letters, digits and '-'"),
+    "header-value": _error("a header's value with a control character", "remove the character"),
+    "listener-twice": _error("two listeners of a Gateway with one name", "rename one of them"),
+    "path-value": _error(
+        "a path that no normalised request can have", "begin it with '/', without //, /./, /../ and %2F"
+    ),
+    "regex-value": _error(
+        "a regular expression that RE2 does not take", "rewrite it without lookaround or backreferences"
+    ),
+    "retry-condition": _error("an unknown condition for retries", "write Envoy's conditions or statuses, with commas"),
+    "subset-twice": _error("two subsets of a DestinationRule with one name", "rename one of them"),
     "unsupported": _error("something that is not enforced or not supported", "take it out, or do as the message says"),
     "duplicate-object": _error("an object that is given twice", "remove one of the two, or rename it"),
     "combination": _error("fields that exclude or need each other", "do as the message says"),

@@ -139,7 +139,7 @@ class HttpBody(StrictModel):
         try:
             base64.b64decode(self.encoded or "", validate=True)
         except binascii.Error as error:
-            raise PydanticCustomError("base64_value", "bytes is no base64") from error
+            raise PydanticCustomError("bytes_value", "bytes is no base64") from error
         return self
 
     @property

@@ -14,7 +14,8 @@ when it comes, and last when it ends (make before break).
 
 A ztunnel asks for addresses first and for policies in the same breath; its first addresses wait `policy_wait_seconds`
 for that. Envoy asks for the endpoints of a new cluster only once it has that, and has no use of it before it has them:
-routes wait until it was given both, or had `ack_timeout_seconds` for it.
+routes wait until it was given both, or had `ack_timeout_seconds` for it. For a cluster that has changed it wants the
+endpoints told anew, and holds the change back for 15 seconds when they are not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,6 +42,7 @@ _ZTUNNEL_ID_PREFIX = "ztunnel~"
 _NAMED_BY: Mapping[str, tuple[str, ...]] = {
     AUTHORIZATION_TYPE: (ADDRESS_TYPE,),
     CLUSTER_TYPE: (LISTENER_TYPE, ROUTE_TYPE),
+    ENDPOINT_TYPE: (CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE),
 }
 """By type, the types whose resources name it, and so must be told of its end first."""
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -226,6 +228,8 @@ class Session:
     ) -> DeltaResponse:
         is_whole = self.tells_all and type_url in _SCOPED
         delivery = state.subscription.take_all() if is_whole else state.subscription.take(*phases)
+        if type_url == CLUSTER_TYPE and ENDPOINT_TYPE in self.types:
+            self.types[ENDPOINT_TYPE].subscription.tell_again(delivery.news)
         self.nonces += 1
         state.in_flight = str(self.nonces)
         state.sent_at, state.sent_version = now, version

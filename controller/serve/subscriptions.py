@@ -30,8 +30,9 @@ class TooManyNamesError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What goes out in one response."""
+    """What goes out in one response. `news` are the names of what the client does not have so."""
 
+    news: list[str]
     resources: list[bytes]
     removed: list[str]
 
@@ -134,6 +135,7 @@ class Subscription:
 
     def take(self, updates: bool = True, removals: bool = True) -> Delivery:
         """Take out what is to be sent now, at most MAX_RESPONSE_BYTES of it; the rest stays pending."""
+        news: list[str] = []
         resources: list[bytes] = []
         removed: set[str] = set()
         size, sent_aliases = 0, set[str]()
@@ -144,6 +146,7 @@ class Subscription:
                 removed.update((name, *self._sent.pop(name, ())))
             elif resource is not None and updates and size < MAX_RESPONSE_BYTES:
                 self._pending.discard(name)
+                news.append(name)
                 aliases = self._remember(resource)
                 forms = [resource.wire, *(rename_resource(resource.wire, alias) for alias in aliases)]
                 size += sum(map(len, forms))
@@ -154,21 +157,26 @@ class Subscription:
             self._missing.clear()
         self.must_answer = False
         # An address that went from one pod to another in between is no removal.
-        return Delivery(resources, sorted(removed - sent_aliases))
+        return Delivery(news, resources, sorted(removed - sent_aliases))
 
     def take_all(self) -> Delivery:
         """Take out all that the client is to have, whether it was sent before or not: the older form's answer."""
-        self._pending.clear()
-        self._missing.clear()
-        self.must_answer = False
         names = (
             self._table.names()
             if self.is_wildcard
             else {name for key in self._keys for name in self._table.find_names(key)}
         )
         found = [resource for name in sorted(names) if (resource := self._table.find(name)) is not None]
+        news = [each.name for each in found if each.name in self._pending]
         self._sent = {each.name: () for each in found}
-        return Delivery([each.wire for each in found], [])
+        self._pending.clear()
+        self._missing.clear()
+        self.must_answer = False
+        return Delivery(news, [each.wire for each in found], [])
+
+    def tell_again(self, names: Iterable[str]) -> None:
+        """Let these go out once more, as far as this client asked for them."""
+        self._pending.update(name for name in names if name in self._sent)
 
     def _want(self, key: str, versions: Mapping[str, str]) -> None:
         names = set(self._table.find_names(key))

@@ -1,0 +1,282 @@
+"""A Gateway carried out by the real Envoy: what its routes say is what requests meet, from the first to the last."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ambit.demo.polling import wait_for
+from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
+from tests.support.envoy_proxy import Envoy, WebAnswer, ask, run_gateway
+from tests.support.free_ports import find_free_port
+from tests.support.web_backends import Backend, serve_web
+
+
+@dataclass(slots=True)
+class World:
+    """A controller, an Envoy of the Gateway `web`, and two servers: each has a Service, and `both` has both."""
+
+    controller: ControllerProcess
+    envoy: Envoy
+    port: int
+    v1: Backend
+    v2: Backend
+
+    def route(self, *rules: str, hostnames: str = "") -> None:
+        """Let the Gateway's one route have these rules."""
+        spec = f"parentRefs: [{{name: web}}], hostnames: [{hostnames}], rules: [{', '.join(rules)}]"
+        self.controller.write("route.yaml", route_object("web", spec))
+
+    def ask(self, path: str = "/", host: str = "www.test", method: str = "GET", **headers: str) -> WebAnswer:
+        return ask(self.port, path, host, method, **headers)
+
+    def ask_until(self, server: str, path: str = "/") -> None:
+        """Ask until `server` answers; fails when it never does."""
+        assert wait_for(lambda: self.ask(path).server == server, PATIENCE_SECONDS), self.envoy.log_file.read_text()
+
+
+def route_object(name: str, spec: str) -> str:
+    head = f"apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: {name}, namespace: demo}}"
+    return f"{{{head}, spec: {{{spec}}}}}\n"
+
+
+def service_object(name: str, port: int, selector: str, rest: str = "") -> str:
+    spec = f"{{selector: {{{selector}}}, ports: [{{port: 80, targetPort: {port}, {rest}}}]}}"
+    return f"{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: demo}}, spec: {spec}}}\n---\n"
+
+
+def pod_object(backend: Backend) -> str:
+    metadata = f"{{name: {backend.name}, namespace: demo, labels: {{app: web, version: {backend.name}}}}}"
+    status = f"{{phase: Running, podIP: {backend.address}, conditions: [{{type: Ready, status: 'True'}}]}}"
+    return f"{{apiVersion: v1, kind: Pod, metadata: {metadata}, spec: {{nodeName: node-1}}, status: {status}}}\n---\n"
+
+
+def gateway_object(port: int) -> str:
+    spec = f"{{gatewayClassName: ambit, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}"
+    head = "apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: web, namespace: demo}"
+    return f"{{{head}, spec: {spec}}}\n"
+
+
+def to(name: str, weight: int = 1) -> str:
+    return f"{{name: {name}, port: 80, weight: {weight}}}"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        v1 = stack.enter_context(serve_web("v1", "127.0.1.1"))
+        v2 = stack.enter_context(serve_web("v2", "127.0.1.2", v1.port))
+        controller = ControllerProcess(tmp_path)
+        port = find_free_port()
+        services = [service_object(name, v1.port, f"version: {name}") for name in ("v1", "v2")]
+        services.append(service_object("both", v1.port, "app: web"))
+        controller.write("mesh.yaml", "".join([*services, pod_object(v1), pod_object(v2), gateway_object(port)]))
+        controller.write(
+            "route.yaml", route_object("web", f"parentRefs: [{{name: web}}], rules: [{{backendRefs: [{to('v1')}]}}]")
+        )
+        controller.start()
+        stack.callback(controller.stop)
+        envoy = stack.enter_context(run_gateway(controller, tmp_path, "web"))
+        made = World(controller, envoy, port, v1, v2)
+        made.ask_until("v1")
+        yield made
+        assert envoy.refusals() == []
+
+
+def test_requests_are_shared_by_weight(world: World) -> None:
+    world.route(f"{{backendRefs: [{to('v1', 80)}, {to('v2', 20)}]}}")
+    world.ask_until("v2")
+    shares = Counter(world.ask().server for _ in range(500))
+    assert set(shares) == {"v1", "v2"}
+    assert 60 <= shares["v2"] <= 140, shares  # five standard deviations around 100
+
+
+def test_headers_paths_and_hosts_are_what_the_rule_says(world: World) -> None:
+    changed = (
+        "{matches: [{path: {value: /strip}}], filters: ["
+        "{type: URLRewrite, urlRewrite: {hostname: inner.test, "
+        "path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}, "
+        "{type: RequestHeaderModifier, requestHeaderModifier: "
+        "{set: [{name: X-Set, value: '50%'}], add: [{name: x-add, value: two}], remove: [x-gone]}}, "
+        "{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: X-Mesh, value: ambit}]}}], "
+        f"backendRefs: [{to('v2')}]}}"
+    )
+    world.route(changed, f"{{backendRefs: [{to('v1')}]}}")
+    world.ask_until("v2", "/strip")
+    answer = world.ask("/strip/a?b=c", x_set="one", x_add="one", x_gone="one")
+    assert (answer.status, answer.headers["x-mesh"]) == (200, "ambit")
+    asked = answer.asked
+    assert (asked["host"], asked["x-set"], asked["x-add"]) == ("inner.test", "50%", "one,two")
+    assert "x-gone" not in asked
+    paths = {
+        path: str(world.ask(path).said["line"]).split()[1] for path in ("/strip", "/strip/", "/strip/a/", "/stripped")
+    }
+    assert paths == {"/strip": "/", "/strip/": "/", "/strip/a/": "/a/", "/stripped": "/stripped"}
+    assert world.ask("/stripped").server == "v1"
+
+
+def test_a_redirect_tells_where_to_go(world: World) -> None:
+    world.route(
+        "{filters: [{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 308, "
+        "path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}]}",
+        hostnames="www.test",
+    )
+    assert wait_for(lambda: world.ask().status == 308, PATIENCE_SECONDS)
+    assert world.ask("/a?b", host=f"www.test:{world.port}").headers["location"] == "https://www.test/new/a?b"
+
+
+def test_what_matches_nothing_is_404_and_what_leads_nowhere_500_or_503(world: World) -> None:
+    world.route(
+        f"{{matches: [{{path: {{value: /half}}}}], backendRefs: [{to('v1')}, {to('missing')}]}}",
+        f"{{matches: [{{path: {{value: /missing}}}}], backendRefs: [{to('missing')}]}}",
+        "{matches: [{path: {value: /none}}]}",
+        f"{{matches: [{{path: {{value: /empty}}}}], backendRefs: [{to('empty')}]}}",
+    )
+    world.controller.write("empty.yaml", service_object("empty", 1, "version: nobody"))
+    assert wait_for(lambda: world.ask("/none").status == 500, PATIENCE_SECONDS)
+    assert wait_for(lambda: world.ask("/empty").status == 503, PATIENCE_SECONDS)
+    assert world.ask("/other").status == 404
+    assert world.ask("/missing").status == 500
+    assert {world.ask("/half").status for _ in range(40)} == {200, 500}
+
+
+def test_retries_ask_again_and_timeouts_give_up(world: World) -> None:
+    world.route(
+        f"{{matches: [{{path: {{value: /retry}}}}], backendRefs: [{to('v2')}], retry: {{codes: [500], attempts: 3}}}}",
+        f"{{matches: [{{path: {{value: /slow}}}}], backendRefs: [{to('v2')}], timeouts: {{request: 200ms}}}}",
+        f"{{backendRefs: [{to('v2')}]}}",
+    )
+    world.ask_until("v2", "/retry")
+    world.v2.failures = [500, 500]
+    assert world.ask("/retry").status == 200
+    world.v2.failures = [500] * 4
+    assert world.ask("/retry").status == 500
+    world.v2.failures = [503]
+    assert world.ask("/retry").status == 503, "a code that is not listed is no reason"
+    world.v2.failures = [500]
+    assert world.ask("/plain").status == 500, "an answer is never tried again unless somebody said so"
+    world.v2.delay_seconds = 1.0
+    started = time.monotonic()
+    assert world.ask("/slow").status == 504
+    assert time.monotonic() - started < 0.9
+
+
+def test_a_mirror_gets_a_copy_whose_answer_nobody_sees(world: World) -> None:
+    mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 80}}}"
+    world.route(f"{{filters: [{mirror}], backendRefs: [{to('v1')}]}}")
+    assert wait_for(lambda: world.ask("/copied").server == "v1" and bool(world.v2.asked), PATIENCE_SECONDS)
+    world.v2.always = 500
+    assert {world.ask("/copied").status for _ in range(10)} == {200}
+
+
+def test_a_full_service_answers_503_at_once(world: World) -> None:
+    """Seed 001's connection pool. Envoy answers 503 for it, where the seeds speak of 429 (facts of L7, headline 5)."""
+    pool = "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}"
+    world.controller.write("rule.yaml", rule_object("v1", f"trafficPolicy: {{{pool}}}"))
+    assert wait_for(lambda: "max_connections::1\n" in world.envoy.fetch("/clusters"), PATIENCE_SECONDS)
+    world.v1.delay_seconds = 0.5
+    answers: list[WebAnswer] = []
+    threads = [threading.Thread(target=lambda: answers.append(world.ask()), name="ask") for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    shed = [each for each in answers if each.status == 503]
+    assert shed
+    assert {each.headers.get("x-envoy-overloaded") for each in shed} == {"true"}
+    assert any(each.status == 200 for each in answers)
+
+
+def test_an_endpoint_that_fails_is_left_out(world: World) -> None:
+    outliers = (
+        "outlierDetection: {consecutive5xxErrors: 5, interval: 100ms, baseEjectionTime: 30s, maxEjectionPercent: 100}"
+    )
+    world.controller.write("rule.yaml", rule_object("both", f"trafficPolicy: {{{outliers}}}"))
+    world.route(f"{{backendRefs: [{to('both')}]}}")
+    world.ask_until("v2")
+    world.v2.always = 500
+    assert wait_for(lambda: {world.ask().server for _ in range(20)} == {"v1"}, PATIENCE_SECONDS)
+    assert "outlier_detection.ejections_active: 1" in world.envoy.fetch("/stats?filter=ejections_active")
+
+
+def test_requests_that_are_alike_go_to_one_endpoint(world: World) -> None:
+    balancer = "loadBalancer: {consistentHash: {httpHeaderName: x-user}}"
+    world.controller.write("rule.yaml", rule_object("both", f"trafficPolicy: {{{balancer}}}"))
+    world.route(f"{{backendRefs: [{to('both')}]}}")
+
+    def find_servers() -> dict[str, set[str]]:
+        return {user: {world.ask(x_user=user).server for _ in range(5)} for user in "abcdefgh"}
+
+    assert wait_for(lambda: all(len(each) == 1 for each in find_servers().values()), PATIENCE_SECONDS)
+    assert {server for each in find_servers().values() for server in each} == {"v1", "v2"}
+
+
+def rule_object(host: str, rest: str) -> str:
+    head = f"apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: {host}, namespace: demo}}"
+    return f"{{{head}, spec: {{host: {host}, {rest}}}}}\n"
+
+
+def test_no_request_fails_while_a_route_moves_between_clusters(world: World) -> None:
+    """The cluster that a route leaves is the Gateway's no more: each move makes one before it breaks the other."""
+    answers: Counter[tuple[int, str]] = Counter()
+    is_over = threading.Event()
+
+    def keep_asking() -> None:
+        while not is_over.is_set():
+            answer = world.ask()
+            answers[answer.status, answer.server] += 1
+
+    clients = [threading.Thread(target=keep_asking, name="keep asking") for _ in range(2)]
+    for client in clients:
+        client.start()
+    try:
+        for number in range(20):
+            name = ("v2", "v1")[number % 2]
+            world.route(f"{{backendRefs: [{to(name)}]}}")
+            world.ask_until(name)
+            assert wait_for(lambda name=name: _has_only(world.envoy, name), PATIENCE_SECONDS)  # type: ignore[misc]
+    finally:
+        is_over.set()
+        for client in clients:
+            client.join()
+    assert {status for status, _ in answers} == {200}, answers
+    assert set(answers) == {(200, "v1"), (200, "v2")}
+
+
+def _has_only(envoy: Envoy, name: str) -> bool:
+    return envoy.clusters() == {f"outbound|80||{name}.demo.svc.cluster.local"}
+
+
+def test_requests_go_on_without_a_controller_and_a_new_one_sends_only_what_changed(world: World) -> None:
+    address = world.controller.address("agents")
+    world.controller.stop()
+    assert {world.ask().server for _ in range(10)} == {"v1"}
+    world.route(f"{{backendRefs: [{to('v2')}]}}")
+    world.controller.start(AMBIT_LISTEN=address)
+    world.ask_until("v2")
+    resumed = [line for line in world.controller.log if "xds subscription opened" in line]
+    assert any("Listener already_known=1" in line for line in resumed), resumed
+    metrics = world.controller.fetch("/metrics")
+    assert 'ambit_xds_resources_sent_total{type="RouteConfiguration",change="updated"} 1' in metrics
+    assert 'ambit_xds_resources_sent_total{type="Listener",change="updated"} 0' in metrics
+
+
+def test_an_invalid_route_is_refused_and_the_last_valid_one_goes_on(world: World) -> None:
+    world.route("{matches: [{path: {type: RegularExpression, value: '(?=x)'}}], backendRefs: [{name: v2, port: 80}]}")
+    assert wait_for(lambda: "regex-value" in world.controller.fetch("/debug/state"), PATIENCE_SECONDS)
+    assert {world.ask().server for _ in range(10)} == {"v1"}
+
+
+def test_endpoints_come_and_go(world: World) -> None:
+    world.route(f"{{backendRefs: [{to('both')}]}}")
+    world.ask_until("v2")
+    pods = pod_object(world.v1).replace("'True'", "'False'") + pod_object(world.v2)
+    services = [service_object(name, world.v1.port, f"version: {name}") for name in ("v1", "v2")]
+    services.append(service_object("both", world.v1.port, "app: web"))
+    world.controller.write("mesh.yaml", "".join([*services, pods, gateway_object(world.port)]))
+    assert wait_for(lambda: {world.ask().server for _ in range(20)} == {"v2"}, PATIENCE_SECONDS)

@@ -1,0 +1,235 @@
+"""The dialogue with a proxy and with gRPC's client: whose resources they get, in which order, in either form."""
+
+from collections.abc import Sequence
+
+import pytest
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.service.discovery.v3 import discovery_pb2
+
+from controller.serve.forms import open_delta, open_state
+from controller.serve.resources import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    ROUTING_TYPES,
+    Resource,
+    ResourceChanges,
+    ResourceTable,
+    build_resource,
+)
+from controller.serve.session import RequestOutcome, Session, SessionLimits
+from controller.serve.wire import ClientNode, DeltaRequest, DeltaResponse
+
+LIMITS = SessionLimits(ack_timeout_seconds=10)
+GATEWAY = ClientNode("router~192.0.2.1~web.demo~demo", "node-1", "demo/web")
+MINE, THEIRS = ("gateway:demo/web",), ("gateway:demo/other",)
+
+
+def resource(name: str, keys: tuple[str, ...] = (), content: str = "1") -> Resource:
+    return build_resource(CLUSTER_TYPE, name, Cluster(name=name, alt_stat_name=content), keys=keys)
+
+
+class Dialogue:
+    """One client and the server's tables. Types are written by their last word."""
+
+    def __init__(self, node: ClientNode = GATEWAY, tells_all: bool = False) -> None:
+        self.tables = {type_url: ResourceTable() for type_url in ROUTING_TYPES}
+        self.node = node
+        self.now = 100.0
+        self.session = Session(self.tables, LIMITS, tells_all)
+
+    def publish(self, type_url: str, *resources: Resource, removed: Sequence[str] = ()) -> None:
+        updated = {each.name: each for each in resources}
+        changed = self.tables[type_url].apply(ResourceChanges(updated, frozenset(removed)))
+        self.session.note_changes(type_url, changed)
+
+    def ask(self, type_url: str, *names: str, versions: dict[str, str] | None = None) -> None:
+        self.session.receive(DeltaRequest(type_url, self.node, names, (), versions or {}), self.now)
+
+    def leave(self, type_url: str, *names: str) -> None:
+        self.session.receive(DeltaRequest(type_url, None, (), names), self.now)
+
+    def hear(self) -> tuple[str, list[str], list[str]] | None:
+        """The next response: its type, what it tells of, and what it says has ended. It is not acknowledged."""
+        response = self.session.next_response(1, self.now)
+        self.last = response
+        if response is None:
+            return None
+        told = [discovery_pb2.Resource.FromString(each).name for each in response.resources]
+        return response.type_url, told, list(response.removed)
+
+    def acknowledge(self) -> None:
+        assert self.last
+        outcome = self.session.receive(DeltaRequest(self.last.type_url, None, nonce=self.last.nonce), self.now)
+        assert outcome is RequestOutcome.ACK
+
+    def hear_and_acknowledge(self) -> tuple[str, list[str], list[str]] | None:
+        heard = self.hear()
+        if heard:
+            self.acknowledge()
+        return heard
+
+
+@pytest.fixture
+def dialogue() -> Dialogue:
+    return Dialogue()
+
+
+def test_everything_is_for_a_proxy_what_its_gateway_needs(dialogue: Dialogue) -> None:
+    dialogue.publish(CLUSTER_TYPE, resource("mine", MINE), resource("theirs", THEIRS), resource("ours", MINE + THEIRS))
+    dialogue.ask(CLUSTER_TYPE)
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["mine", "ours"], [])
+    dialogue.publish(CLUSTER_TYPE, resource("theirs", THEIRS, "2"))
+    assert dialogue.hear() is None
+
+
+def test_a_client_that_is_no_gateways_gets_nothing_of_everything() -> None:
+    stranger = Dialogue(ClientNode("sidecar~192.0.2.1~x~y", "node-1"))
+    stranger.publish(LISTENER_TYPE, resource("mine", MINE), resource("api"))
+    stranger.ask(LISTENER_TYPE)
+    assert stranger.hear_and_acknowledge() == (LISTENER_TYPE, [], [])
+    stranger.ask(LISTENER_TYPE, "api")
+    assert stranger.hear_and_acknowledge() == (LISTENER_TYPE, ["api"], [])
+
+
+def test_what_a_gateway_needs_no_more_ends_for_its_proxies(dialogue: Dialogue) -> None:
+    dialogue.publish(CLUSTER_TYPE, resource("a", MINE), resource("b", MINE))
+    dialogue.ask(CLUSTER_TYPE)
+    dialogue.hear_and_acknowledge()
+    dialogue.publish(CLUSTER_TYPE, resource("a", THEIRS))
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, [], ["a"])
+    dialogue.publish(CLUSTER_TYPE, resource("a", MINE))
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["a"], [])
+
+
+def test_a_proxy_that_comes_back_gets_what_differs_and_hears_what_ended(dialogue: Dialogue) -> None:
+    same, changed = resource("same", MINE), resource("changed", MINE, "2")
+    dialogue.publish(CLUSTER_TYPE, same, changed, resource("theirs", THEIRS))
+    dialogue.ask(CLUSTER_TYPE, versions={"same": same.version, "changed": "old", "gone": "old", "theirs": "old"})
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["changed"], ["gone", "theirs"])
+    dialogue.publish(CLUSTER_TYPE, resource("theirs", THEIRS, "2"))
+    assert dialogue.hear() is None
+
+
+def start(dialogue: Dialogue) -> None:
+    """A proxy that has one route to one cluster."""
+    dialogue.publish(CLUSTER_TYPE, resource("old", MINE))
+    dialogue.publish(ENDPOINT_TYPE, resource("old"))
+    dialogue.publish(LISTENER_TYPE, resource("port", MINE))
+    dialogue.publish(ROUTE_TYPE, resource("port"))
+    for type_url, names in (
+        (CLUSTER_TYPE, ()),
+        (ENDPOINT_TYPE, ("old",)),
+        (LISTENER_TYPE, ()),
+        (ROUTE_TYPE, ("port",)),
+    ):
+        dialogue.ask(type_url, *names)
+        heard = dialogue.hear_and_acknowledge()
+        assert heard
+        assert heard[0] == type_url
+    assert dialogue.hear() is None
+
+
+def move(dialogue: Dialogue) -> None:
+    """The route now leads to another cluster."""
+    dialogue.publish(CLUSTER_TYPE, resource("new", MINE), removed=["old"])
+    dialogue.publish(ENDPOINT_TYPE, resource("new"), removed=["old"])
+    dialogue.publish(ROUTE_TYPE, resource("port", content="2"))
+
+
+def test_a_route_waits_for_its_cluster_and_that_ones_endpoints_and_the_old_cluster_ends_last(
+    dialogue: Dialogue,
+) -> None:
+    start(dialogue)
+    move(dialogue)
+    assert dialogue.hear() == (CLUSTER_TYPE, ["new"], [])
+    waiting = dialogue.last
+    assert dialogue.hear() is None, "the cluster is on its way"
+    dialogue.last = waiting
+    dialogue.acknowledge()
+    assert dialogue.hear() is None, "nobody has asked for its endpoints yet"
+    dialogue.ask(ENDPOINT_TYPE, "new")
+    told = []
+    while heard := dialogue.hear_and_acknowledge():
+        told.append(heard)
+    assert told == [
+        (ENDPOINT_TYPE, ["new"], []),
+        (ROUTE_TYPE, ["port"], []),
+        (CLUSTER_TYPE, [], ["old"]),
+        (ENDPOINT_TYPE, [], ["old"]),
+    ]
+
+
+def test_the_endpoints_of_a_cluster_that_changed_are_told_again(dialogue: Dialogue) -> None:
+    start(dialogue)
+    dialogue.publish(CLUSTER_TYPE, resource("old", MINE, "2"))
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["old"], [])
+    assert dialogue.hear_and_acknowledge() == (ENDPOINT_TYPE, ["old"], [])
+    assert dialogue.hear() is None
+
+
+def test_a_proxy_that_never_asks_for_endpoints_gets_its_routes_late(dialogue: Dialogue) -> None:
+    start(dialogue)
+    move(dialogue)
+    sent_at = dialogue.now
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["new"], [])
+    while (heard := dialogue.hear_and_acknowledge()) is None:
+        deadline = dialogue.session.next_deadline(dialogue.now)
+        assert deadline
+        dialogue.now = deadline
+    assert heard == (ROUTE_TYPE, ["port"], [])
+    assert dialogue.now == sent_at + LIMITS.ack_timeout_seconds
+
+
+# The older form ------------------------------------------------------------------------------------------------------
+
+
+def state_request(type_url: str, *names: str, nonce: str = "", error: str = "") -> bytes:
+    request = discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=names, response_nonce=nonce)
+    request.node.id = "grpc"
+    if error:
+        request.error_detail.message = error
+    data: bytes = request.SerializeToString()
+    return data
+
+
+def test_names_that_are_repeated_are_no_news_and_those_left_out_are_unsubscribed() -> None:
+    form = open_state()
+    first = form.read(state_request(LISTENER_TYPE, "a", "b"))
+    assert (first.subscribe, first.unsubscribe) == (["a", "b"], [])
+    second = form.read(state_request(LISTENER_TYPE, "b", "c", nonce="1"))
+    assert (second.subscribe, second.unsubscribe, second.nonce) == (["c"], ["a"], "1")
+    other = form.read(state_request(CLUSTER_TYPE, "b"))
+    assert other.subscribe == ["b"]
+
+
+def test_a_refusal_changes_no_names() -> None:
+    form = open_state()
+    form.read(state_request(LISTENER_TYPE, "a"))
+    refused = form.read(state_request(LISTENER_TYPE, nonce="1", error="no such filter"))
+    assert (refused.subscribe, refused.unsubscribe, refused.error) == ([], [], "no such filter")
+    assert form.read(state_request(LISTENER_TYPE, "a", nonce="2")).subscribe == []
+
+
+def test_listeners_and_clusters_are_told_all_at_once_and_endpoints_by_what_changed() -> None:
+    dialogue = Dialogue(tells_all=True)
+    for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE):
+        dialogue.publish(type_url, resource("a"), resource("b"))
+        dialogue.ask(type_url, "a", "b")
+        assert dialogue.hear_and_acknowledge() == (type_url, ["a", "b"], [])
+    dialogue.publish(CLUSTER_TYPE, resource("a", content="2"))
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["a", "b"], [])
+    assert dialogue.hear_and_acknowledge() == (ENDPOINT_TYPE, ["a"], []), "its cluster has changed"
+    dialogue.publish(CLUSTER_TYPE, removed=["b"])
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["a"], [])
+    dialogue.publish(ENDPOINT_TYPE, resource("b", content="2"))
+    assert dialogue.hear_and_acknowledge() == (ENDPOINT_TYPE, ["b"], [])
+
+
+def test_the_older_form_carries_the_resources_themselves() -> None:
+    response = DeltaResponse(CLUSTER_TYPE, "7", "3", [resource("a").wire], ["gone"])
+    sent = discovery_pb2.DiscoveryResponse.FromString(open_state().write(response))
+    assert (sent.type_url, sent.nonce, sent.version_info) == (CLUSTER_TYPE, "7", "3")
+    assert [Cluster.FromString(each.value).name for each in sent.resources] == ["a"]
+    assert open_delta().write(response) == response.encode()

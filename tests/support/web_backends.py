@@ -1,0 +1,71 @@
+"""Web servers that tell what they were asked, each on a loopback address of its own."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(slots=True)
+class Backend:
+    """A server. The next answers have the statuses of `failures`, in order; every answer waits `delay_seconds`."""
+
+    name: str
+    address: str
+    port: int
+    failures: list[int] = field(default_factory=list)
+    always: int = 200
+    delay_seconds: float = 0.0
+    asked: list[str] = field(default_factory=list)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    backend: Backend
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """Echoes the request as it came: a server that tidied the path up would hide what a proxy did to it."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # one write per answer: two would wait for each other's acknowledgement
+    server: _Server
+    raw_requestline: bytes
+
+    def do_GET(self) -> None:  # http.server's name
+        backend = self.server.backend
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        line = self.raw_requestline.decode().strip()
+        backend.asked.append(line)
+        time.sleep(backend.delay_seconds)
+        status = backend.failures.pop(0) if backend.failures else backend.always
+        headers = {name.lower(): ",".join(self.headers.get_all(name) or ()) for name in self.headers}
+        said = {"server": backend.name, "line": line, "headers": headers}
+        body = json.dumps(said).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def serve_web(name: str, address: str, port: int = 0) -> Iterator[Backend]:
+    """A server while the block runs. Port 0 lets the kernel choose."""
+    server = _Server((address, port), _Answer)
+    server.backend = Backend(name, address, server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name=f"serve {name}", daemon=True)
+    thread.start()
+    try:
+        yield server.backend
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
