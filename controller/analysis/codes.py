@@ -130,6 +130,29 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a Service whose targetPort some selected pods do not declare, though they declare others",
         "correct the targetPort, or add it to the ports of the containers",
     ),
+    "route-not-attached": _error(
+        "a route that attaches to nothing", "correct spec.parentRefs, or what the listener allows"
+    ),
+    "route-backend-missing": _error(
+        "a route that points at nothing", "correct the name and port, or give the Service or ReferenceGrant"
+    ),
+    "route-without-waypoint": _warning(
+        "a route of a Service, which ordinary clients do not follow", "attach it to a Gateway, or expect no effect yet"
+    ),
+    "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
+    "gateway-without-routes": _warning("a Gateway that no route names", "name it in a route's parentRefs"),
+    "virtual-service-host-unknown": _error(
+        "a VirtualService for a host that is no Service of its namespace",
+        "correct the host, or move the VirtualService",
+    ),
+    "virtual-service-shadowed": _warning(
+        "a VirtualService beside an HTTPRoute of the same Service", "write the rules in one of the two"
+    ),
+    "subset-undefined": _error(
+        "a subset that no DestinationRule defines", "define it in a DestinationRule of the Service's namespace"
+    ),
+    "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
+    "destination-rule-host-unknown": _error("a DestinationRule for no Service", "correct spec.host"),
 }
 """What the checks across objects find."""
 

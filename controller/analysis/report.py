@@ -12,6 +12,12 @@ from controller.analysis.findings import Finding
 from controller.analysis.given import Given
 from controller.analysis.ports import check_policy_ports, check_target_ports
 from controller.analysis.principals import check_principals
+from controller.analysis.routes import (
+    check_destination_rules,
+    check_gateways,
+    check_routes,
+    check_virtual_services,
+)
 from controller.analysis.selection import check_policy_selection, check_service_selection
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
@@ -30,6 +36,10 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_target_ports,
     check_policy_ports,
     check_principals,
+    check_routes,
+    check_gateways,
+    check_virtual_services,
+    check_destination_rules,
 )
 
 # Kinds that are not read here and make pods: what selects those pods cannot be judged.

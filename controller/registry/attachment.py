@@ -35,8 +35,8 @@ class Reason(Enum):
     NO_MATCHING_HOSTNAME = "NoMatchingListenerHostname"
     NOT_ALLOWED = "NotAllowedByListeners"
     UNSUPPORTED_PROTOCOL = "UnsupportedProtocol"
+    UNSUPPORTED_VALUE = "UnsupportedValue"
     HOSTNAME_CONFLICT = "HostnameConflict"
-    PROTOCOL_CONFLICT = "ProtocolConflict"
     RESOLVED = "ResolvedRefs"
     INVALID_KIND = "InvalidKind"
     BACKEND_NOT_FOUND = "BackendNotFound"
@@ -118,6 +118,17 @@ def attach(snapshot: Snapshot, route: HTTPRoute, reference: ParentReference, gat
     if not any(hosts.values()):
         return Attachment(Reason.NO_MATCHING_HOSTNAME, "no hostname is one of a listener's", {})
     return Attachment(Reason.ACCEPTED, "", {name: each for name, each in hosts.items() if each})
+
+
+def list_backends(route: HTTPRoute) -> Iterator[tuple[tuple[str | int, ...], BackendReference]]:
+    """All that a route points at, each with its field."""
+    for number, rule in enumerate(route.rules):
+        for index, backend in enumerate(rule.backend_refs or ()):
+            yield ("spec", "rules", number, "backendRefs", index), backend
+        for index, each in enumerate(rule.filters or ()):
+            if each.request_mirror:
+                path = ("spec", "rules", number, "filters", index, "requestMirror", "backendRef")
+                yield path, each.request_mirror.backend_ref
 
 
 def resolve(snapshot: Snapshot, settings: MeshSettings, namespace: str, reference: BackendReference) -> Resolution:

@@ -34,13 +34,16 @@ def find_service_name(host: str, namespace: str, settings: MeshSettings) -> tupl
     return (place, name) if suffix in ("svc", f"svc.{settings.domain_suffix}") else None
 
 
-def find_backends(service: VirtualService) -> Iterator[str]:
-    """The hosts that its routes send requests to."""
-    for rule in service.spec.http or ():
-        yield from (each.destination.host for each in rule.route or ())
-        yield from (each.destination.host for each in rule.mirrors or ())
+def list_destinations(service: VirtualService) -> Iterator[tuple[tuple[str | int, ...], kinds.Destination]]:
+    """All that its routes send requests to, each with its field."""
+    for number, rule in enumerate(service.spec.http or ()):
+        place = ("spec", "http", number)
+        for index, each in enumerate(rule.route or ()):
+            yield (*place, "route", index, "destination"), each.destination
+        for index, mirror in enumerate(rule.mirrors or ()):
+            yield (*place, "mirrors", index, "destination"), mirror.destination
         if rule.mirror:
-            yield rule.mirror.host
+            yield (*place, "mirror"), rule.mirror
 
 
 def build_routes(service: VirtualService, port: int, find_target: FindTarget) -> Iterator[http.Route]:

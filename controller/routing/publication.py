@@ -187,7 +187,8 @@ class _Update:
             return None
         namespace = service.namespace
         hosts = (find_service_name(host, namespace, self._settings) for host in service.spec.hosts)
-        named = (find_service_name(host, namespace, self._settings) for host in virtual_services.find_backends(service))
+        destinations = (each for _, each in virtual_services.list_destinations(service))
+        named = (find_service_name(each.host, namespace, self._settings) for each in destinations)
         own = frozenset(each for each in hosts if each and each[0] == namespace)
         return RouteState((), frozenset(), own, frozenset(each for each in named if each))
 

@@ -1,0 +1,48 @@
+"""`ambit bootstrap gateway|grpc`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ambit.bootstrap import (
+    ADMIN_PORT,
+    ControllerAccess,
+    GatewayProxy,
+    build_gateway_bootstrap,
+    build_grpc_bootstrap,
+)
+
+app = typer.Typer(
+    name="bootstrap",
+    help="What an Envoy, or a gRPC client, must know to be told the rest by the controller.",
+    no_args_is_help=True,
+)
+
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")]
+
+
+@app.command()
+def gateway(
+    name: Annotated[str, typer.Argument(help="The Gateway that it is to carry out.")],
+    node: Annotated[str, typer.Option(help="The node that it runs on, and whose token it shows.")],
+    controller: Annotated[str, typer.Option(metavar="HOST:PORT", help="The controller (AMBIT_LISTEN).")],
+    root_certificate: Annotated[Path, typer.Option("--root-ca", metavar="FILE", help="The controller's root.")],
+    token: Annotated[Path, typer.Option("--token", metavar="FILE", help="The node's token.")],
+    namespace: Namespace = "default",
+    admin_port: Annotated[int, typer.Option(help="Envoy's admin, on loopback.")] = ADMIN_PORT,
+) -> None:
+    """Print the file for `envoy -c`. It names the token's file, and holds no secret itself."""
+    proxy = GatewayProxy(namespace, name, node, admin_port=admin_port)
+    access = ControllerAccess(controller, root_certificate.absolute(), token.absolute())
+    print(build_gateway_bootstrap(proxy, access), end="")
+
+
+@app.command()
+def grpc(
+    name: Annotated[str, typer.Argument(help="What the client is called.")],
+    controller: Annotated[str, typer.Option(metavar="HOST:PORT", help="The controller (AMBIT_LOCAL_LISTEN).")],
+    namespace: Namespace = "default",
+) -> None:
+    """Print the file that GRPC_XDS_BOOTSTRAP is to name, for a client on the controller's machine."""
+    print(build_grpc_bootstrap(controller, namespace, name), end="")

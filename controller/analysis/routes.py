@@ -1,0 +1,141 @@
+"""Routes that reach nobody, or nothing: the mistakes that show only when requests fail."""
+
+from collections.abc import Iterator
+
+from controller.analysis.findings import Finding
+from controller.analysis.given import Given
+from controller.kinds.core import Service
+from controller.kinds.destination_rule import DestinationRule
+from controller.kinds.gateway_api import Gateway, ParentReference
+from controller.kinds.http_route import HTTPRoute
+from controller.kinds.networking import ServiceEntry
+from controller.kinds.virtual_service import Destination, VirtualService
+from controller.registry.attachment import Reason, check_listener, find_gateway, find_parent_service, is_ours
+from controller.registry.conditions import find_unresolved, judge_parent
+from controller.registry.destinations import find_rules
+from controller.registry.policies import matches
+from controller.registry.services import is_served
+from controller.registry.virtual_services import find_service_name, list_destinations
+
+
+def check_routes(given: Given) -> Iterator[Finding]:
+    """HTTPRoutes that attach to nothing, or point at nothing."""
+    for route in given.snapshot.objects(HTTPRoute):
+        for index, reference in enumerate(route.spec.parent_refs or ()):
+            yield from _check_parent(given, route, index, reference)
+        if not route.spec.parent_refs:
+            yield Finding("route-not-attached", route.key, ("spec",), "names no parentRefs: it is for nobody")
+        for path, found in find_unresolved(given.snapshot, given.settings, route):
+            yield Finding("route-backend-missing", route.key, path, f"{found.message}; such requests get 500")
+
+
+def _check_parent(given: Given, route: HTTPRoute, index: int, reference: ParentReference) -> Iterator[Finding]:
+    path = ("spec", "parentRefs", index)
+    found = judge_parent(given.snapshot, route, reference)
+    if found is not None and not found.is_accepted:
+        yield Finding("route-not-attached", route.key, path, found.message)
+    elif found is not None and find_parent_service(reference, route.namespace) is not None:
+        yield Finding("route-without-waypoint", route.key, ("spec", "parentRefs", index, "kind"), _WITHOUT_WAYPOINT)
+    elif found is None and not _is_there(given, route, reference):
+        where = f"{reference.kind} {reference.namespace or route.namespace}/{reference.name}"
+        yield Finding("route-not-attached", route.key, path, f"there is no {where}")
+
+
+_WITHOUT_WAYPOINT = (
+    "pods reach the Service through ztunnel, which knows no requests: only gRPC's own xDS clients follow this"
+)
+
+
+def _is_there(given: Given, route: HTTPRoute, reference: ParentReference) -> bool:
+    """Whether the parent is something that we cannot judge."""
+    if (place := find_gateway(reference, route.namespace)) is not None:
+        return given.snapshot.find(Gateway, *place) is not None
+    return find_parent_service(reference, route.namespace) is None
+
+
+def check_gateways(given: Given) -> Iterator[Finding]:
+    """Listeners that do not serve, and Gateways without routes."""
+    named = {
+        find_gateway(reference, route.namespace)
+        for route in given.snapshot.objects(HTTPRoute)
+        for reference in route.spec.parent_refs or ()
+    }
+    for gateway in given.snapshot.objects(Gateway):
+        if not is_ours(given.snapshot, gateway):
+            continue
+        for index, listener in enumerate(gateway.spec.listeners):
+            reason, message = check_listener(gateway, listener)
+            if reason is not Reason.ACCEPTED:
+                yield Finding("listener-not-served", gateway.key, ("spec", "listeners", index), message)
+        if (gateway.namespace, gateway.name) not in named:
+            yield Finding("gateway-without-routes", gateway.key, ("spec",), "no route names it: every request gets 404")
+
+
+def check_virtual_services(given: Given) -> Iterator[Finding]:
+    """VirtualServices for nobody, shadowed by an HTTPRoute, or with destinations that are not there."""
+    for service in given.snapshot.objects(VirtualService):
+        for index, host in enumerate(service.spec.hosts):
+            yield from _check_host(given, service, index, host)
+        for path, destination in list_destinations(service):
+            yield from _check_destination(given, service, path, destination)
+
+
+def _check_host(given: Given, service: VirtualService, index: int, host: str) -> Iterator[Finding]:
+    path = ("spec", "hosts", index)
+    place = find_service_name(host, service.namespace, given.settings)
+    if place is None or not _has_service(given, place):
+        yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(given, host))
+    elif place[0] != service.namespace:
+        message = f"only VirtualServices of namespace {place[0]} itself count for its Services"
+        yield Finding("virtual-service-host-unknown", service.key, path, message)
+    elif shadow := next(_find_routes(given, place), None):
+        message = f"{shadow.key} attaches to the same Service, and goes before it"
+        yield Finding("virtual-service-shadowed", service.key, path, message)
+    else:
+        yield Finding("route-without-waypoint", service.key, path, _WITHOUT_WAYPOINT)
+
+
+def _find_routes(given: Given, place: tuple[str, str]) -> Iterator[HTTPRoute]:
+    for route in given.snapshot.objects_in(HTTPRoute, place[0]):
+        if any(find_parent_service(each, route.namespace) == place for each in route.spec.parent_refs or ()):
+            yield route
+
+
+def _check_destination(
+    given: Given, service: VirtualService, path: tuple[str | int, ...], destination: Destination
+) -> Iterator[Finding]:
+    place = find_service_name(destination.host, service.namespace, given.settings)
+    if place is None or not _has_service(given, place):
+        message = f"{_describe_missing(given, destination.host)}; such requests get 503"
+        yield Finding("route-backend-missing", service.key, (*path, "host"), message)
+    elif destination.subset and destination.subset not in find_rules(given.snapshot, given.settings, *place).subsets:
+        message = f"no DestinationRule for {destination.host} defines it; such requests get 503"
+        yield Finding("subset-undefined", service.key, (*path, "subset"), message)
+
+
+def _has_service(given: Given, place: tuple[str, str]) -> bool:
+    service = given.snapshot.find(Service, *place)
+    return service is not None and is_served(service)
+
+
+def _describe_missing(given: Given, host: str) -> str:
+    if any(host in entry.hosts for entry in given.snapshot.objects(ServiceEntry)):
+        return f"{host} is a ServiceEntry's, and only Services have routes"
+    return f"no Service is called {host}"
+
+
+def check_destination_rules(given: Given) -> Iterator[Finding]:
+    """DestinationRules for nobody, and subsets that no pod is one of."""
+    for rule in given.snapshot.objects(DestinationRule):
+        place = find_service_name(rule.spec.host, rule.namespace, given.settings)
+        service = given.snapshot.find(Service, *place) if place else None
+        if service is None:
+            message = _describe_missing(given, rule.spec.host)
+            yield Finding("destination-rule-host-unknown", rule.key, ("spec", "host"), message)
+            continue
+        for index, subset in enumerate(rule.spec.subsets or ()):
+            wanted = {**(service.spec.selector or {}), **(subset.labels or {})}
+            known = given.knows_pods_of(service.namespace) and bool(service.spec.selector)
+            if known and not any(matches(wanted, labels) for labels in given.labels_in(service.namespace)):
+                message = f"no pod of {service.key} has these labels: requests for it get 503"
+                yield Finding("subset-matches-nothing", rule.key, ("spec", "subsets", index, "labels"), message)

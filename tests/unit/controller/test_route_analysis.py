@@ -1,0 +1,133 @@
+"""Each check of routes fires on what is wrong, and is silent about its healthy neighbour."""
+
+import pytest
+
+from controller.analysis.report import analyze_texts
+
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+ISTIO = "networking.istio.io/v1"
+
+
+def made(kind: str, spec: str, name: str, version: str = ISTIO, place: str = "demo") -> str:
+    return (
+        f"{{apiVersion: {version}, kind: {kind}, metadata: {{name: {name}, namespace: {place}}}, spec: {spec}}}\n---\n"
+    )
+
+
+def service(name: str = "s", place: str = "demo") -> str:
+    return made("Service", "{selector: {app: web}, ports: [{port: 80}]}", name, "v1", place)
+
+
+def gateway(listeners: str = "{name: http, port: 80, protocol: HTTP}", owner: str = "ambit") -> str:
+    return made("Gateway", f"{{gatewayClassName: {owner}, listeners: [{listeners}]}}", "web", GATEWAY_API)
+
+
+def route(parent: str = "{name: web}", backend: str = "{name: s, port: 80}", place: str = "demo") -> str:
+    spec = f"{{parentRefs: [{parent}], rules: [{{backendRefs: [{backend}]}}]}}"
+    return made("HTTPRoute", spec, "r", GATEWAY_API, place)
+
+
+def virtual_service(host: str = "s", destination: str = "host: s", place: str = "demo") -> str:
+    spec = f"{{hosts: [{host}], http: [{{route: [{{destination: {{{destination}}}}}]}}]}}"
+    return made("VirtualService", spec, "v", place=place)
+
+
+def rule(host: str = "s", labels: str = "version: v1") -> str:
+    return made("DestinationRule", f"{{host: {host}, subsets: [{{name: v1, labels: {{{labels}}}}}]}}", "d")
+
+
+POD = (
+    "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: demo, labels: {app: web, version: v1}}, "
+    "spec: {containers: [{name: c}]}}\n---\n"
+)
+ENTRY = made("ServiceEntry", "{hosts: [api.example.com], resolution: DNS, ports: [{number: 80, name: http}]}", "e")
+WITHOUT_WAYPOINT = "route-without-waypoint"
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        pytest.param(gateway() + service() + route(), [], id="healthy"),
+        pytest.param(
+            gateway() + service() + route("{name: other}"),
+            ["route-not-attached", "gateway-without-routes"],
+            id="parent",
+        ),
+        pytest.param(
+            gateway() + service() + route("{name: web, sectionName: x}"), ["route-not-attached"], id="section"
+        ),
+        pytest.param(gateway() + route(), ["route-backend-missing"], id="backend"),
+        pytest.param(
+            gateway() + service() + route(backend="{name: s, port: 81}"), ["route-backend-missing"], id="port"
+        ),
+        pytest.param(
+            gateway() + service(place="other") + route(backend="{name: s, namespace: other, port: 80}"),
+            ["route-backend-missing"],
+            id="no-grant",
+        ),
+        pytest.param(gateway(), ["gateway-without-routes"], id="gateway"),
+        pytest.param(gateway(owner="theirs"), [], id="gateway-of-others"),
+        pytest.param(
+            gateway("{name: a, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: HTTPS}")
+            + service()
+            + route(),
+            ["listener-not-served"],
+            id="listener",
+        ),
+        pytest.param(service() + route("{group: '', kind: Service, name: s}"), [WITHOUT_WAYPOINT], id="of-a-service"),
+        pytest.param(service() + virtual_service(), [WITHOUT_WAYPOINT], id="virtual-service"),
+        pytest.param(service() + virtual_service("t"), ["virtual-service-host-unknown"], id="host"),
+        pytest.param(
+            service() + virtual_service("s.demo.svc.cluster.local", "host: s.demo.svc.cluster.local", "other"),
+            ["virtual-service-host-unknown"],
+            id="host-of-another-namespace",
+        ),
+        pytest.param(
+            ENTRY + service() + virtual_service("api.example.com"), ["virtual-service-host-unknown"], id="entry"
+        ),
+        pytest.param(
+            service() + virtual_service() + route("{group: '', kind: Service, name: s}"),
+            [WITHOUT_WAYPOINT, "virtual-service-shadowed"],
+            id="shadowed",
+        ),
+        pytest.param(
+            service() + virtual_service(destination="host: t"), [WITHOUT_WAYPOINT, "route-backend-missing"], id="to"
+        ),
+        pytest.param(
+            service() + virtual_service(destination="host: s, subset: v1"),
+            [WITHOUT_WAYPOINT, "subset-undefined"],
+            id="subset",
+        ),
+        pytest.param(
+            service() + rule() + virtual_service(destination="host: s, subset: v1"),
+            [WITHOUT_WAYPOINT],
+            id="subset-defined",
+        ),
+        pytest.param(POD + service() + rule(), [], id="rule"),
+        pytest.param(POD + service() + rule(labels="version: v2"), ["subset-matches-nothing"], id="labels"),
+        pytest.param(rule("t"), ["destination-rule-host-unknown"], id="rule-host"),
+    ],
+)
+def test_a_check_of_routes_reports_just_this(text: str, codes: list[str]) -> None:
+    report = analyze_texts({"mesh.yaml": text})
+    found = [entry.code for entry in report.entries if entry.code != "service-selector-matches-nothing"]
+    assert sorted(found) == sorted(codes), [entry.message for entry in report.entries]
+
+
+def test_the_mistake_of_the_fourth_seed_is_named_with_its_line() -> None:
+    """A subset that is not defined: Istio takes it, and requests fail."""
+    text = service("web-service") + (
+        "apiVersion: networking.istio.io/v1beta1\n"
+        "kind: VirtualService\n"
+        "metadata: {name: web-canary, namespace: demo}\n"
+        "spec:\n"
+        "  hosts: [web-service]\n"
+        "  http:\n"
+        "  - route:\n"
+        "    - destination:\n"
+        "        host: web-service\n"
+        "        subset: v1\n"
+    )
+    [found] = [each for each in analyze_texts({"mesh.yaml": text}).entries if each.code == "subset-undefined"]
+    assert found.field == "spec.http[0].route[0].destination.subset"
+    assert text.splitlines()[found.line - 1].strip() == "subset: v1"
