@@ -19,7 +19,7 @@ FUZZ_SECONDS := 300
 FUZZ_TARGETS :=
 FUZZ := --manifest-path dataplane/fuzz/Cargo.toml --locked
 
-.PHONY: help demo test lint bench build proto format clean $(CHECKS) test-rust test-fuzz test-python fuzz soak \
+.PHONY: help demo test lint bench build proto crds format clean $(CHECKS) test-rust test-fuzz test-python fuzz soak \
         setup-build setup-demo setup-lint setup-test setup-bench
 
 help: ## List the commands
@@ -46,7 +46,7 @@ lint-types: ## mypy, strict, over packages and tests
 lint-imports: ## import-linter: the floors and the sole owners of pyproject.toml
 	.venv/bin/lint-imports --no-logo
 
-lint-generated: ## mesh/wire is what proto/ generates
+lint-generated: ## mesh/wire is what proto/ generates, deploy/crds what controller/kinds does
 	tools/check-generated.sh
 
 lint-rust: ## rustfmt, and clippy with warnings denied
@@ -85,6 +85,9 @@ bench: setup-bench ## Measure beside the peers, and write the tables to bench/re
 
 proto: setup-lint ## Generate mesh/wire from proto/ anew
 	$(PYTHON) proto/generate.py
+
+crds: setup-lint ## Write deploy/crds from controller/kinds anew
+	$(PYTHON) deploy/generate.py
 
 format: setup-lint ## Format both languages, and fix what ruff can
 	.venv/bin/ruff check --fix

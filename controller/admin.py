@@ -3,11 +3,15 @@
 No secrets, and nothing to change.
 """
 
+from datetime import UTC, datetime
+
 from aiohttp import web
 
 from controller.configuration import Configuration
 from controller.metrics import ControllerMetrics
+from controller.registry.names import MeshSettings
 from controller.serve.hub import Client, Hub
+from controller.status.documents import build_statuses, show_time
 from mesh.kit import metrics as exposition
 
 # Of the objects that /debug/state lists; a mesh of 100,000 pods is not to be read as one page.
@@ -17,8 +21,9 @@ MAX_LISTED_OBJECTS = 10_000
 class AdminPages:
     """The pages. `is_ready` becomes true once agents can connect and get everything there is."""
 
-    def __init__(self, configuration: Configuration, hub: Hub, metrics: ControllerMetrics) -> None:
+    def __init__(self, configuration: Configuration, hub: Hub, metrics: ControllerMetrics, mesh: MeshSettings) -> None:
         self._configuration = configuration
+        self._mesh = mesh
         self._hub = hub
         self._metrics = metrics
         self.is_ready = False
@@ -29,6 +34,7 @@ class AdminPages:
         app.router.add_get("/healthz/ready", self._serve_ready)
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/debug/state", self._serve_state)
+        app.router.add_get("/debug/conditions", self._serve_conditions)
         return app
 
     async def _serve_ready(self, _: web.Request) -> web.Response:
@@ -37,6 +43,17 @@ class AdminPages:
     async def _serve_metrics(self, _: web.Request) -> web.Response:
         text = self._metrics.render().encode()
         return web.Response(body=text, headers={"Content-Type": exposition.CONTENT_TYPE})
+
+    async def _serve_conditions(self, _: web.Request) -> web.Response:
+        """The statuses that objects would have on Kubernetes."""
+        configuration = self._configuration
+        now = show_time(datetime.now(UTC))
+        found = build_statuses(configuration.snapshot, self._mesh, configuration.problems, now)
+        statuses = [
+            {"kind": each.key.kind, "namespace": each.key.namespace, "name": each.key.name, "status": each.status}
+            for each in sorted(found, key=lambda each: each.key)
+        ]
+        return web.json_response(statuses)
 
     async def _serve_state(self, _: web.Request) -> web.Response:
         keys = self._configuration.snapshot.keys()

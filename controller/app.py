@@ -6,6 +6,9 @@ Readiness comes last: whoever connects then gets everything that the directory h
 import asyncio
 import logging
 import signal
+import socket
+import time
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +38,10 @@ from controller.settings import ListenAddress, Settings
 from controller.sources.directory import FileText
 from controller.sources.files import watch_files
 from controller.sources.held import HeldFile
+from controller.status.cluster import ClusterLease, ClusterStatuses
+from controller.status.documents import build_statuses, show_time
+from controller.status.leadership import Leadership
+from controller.status.writer import StatusWriter
 from mesh.kit.errors import FatalError
 
 if TYPE_CHECKING:
@@ -71,7 +78,7 @@ async def run(settings: Settings) -> None:
     metrics = ControllerMetrics()
     hub = Hub(metrics, settings.limits)
     configuration = Configuration(hub, settings.mesh, metrics, HeldFile(settings.state_dir / HELD_FILE))
-    pages = AdminPages(configuration, hub, metrics)
+    pages = AdminPages(configuration, hub, metrics, settings.mesh)
     with lock_state(settings.state_dir):
         authority, files = _open_authority(settings)
         metrics.root_expiry.set(authority.expiry.timestamp())
@@ -85,8 +92,9 @@ async def run(settings: Settings) -> None:
                 follower.cancel()
                 return
             if source.cluster is not None:
-                roots = _build_distribution(source.cluster, configuration, authority)
-                followers.append(tasks.create_task(roots.run(), name="distribute the roots"))
+                leadership = _build_leadership(source.cluster, configuration, authority, settings)
+                leading = leadership.run(time.monotonic, read_clock)
+                followers.append(tasks.create_task(leading, name="lead, if nobody else does"))
             if settings.authority_dir is not None:
                 following = _follow_authority(settings.authority_dir, files, authority, metrics)
                 followers.append(tasks.create_task(following, name="follow the authority"))
@@ -115,18 +123,29 @@ def _open_authority(settings: Settings) -> tuple[CertificateAuthority, Files]:
     return CertificateAuthority(root.signer), {}
 
 
-def _build_distribution(
-    cluster: "KubernetesClient", configuration: Configuration, authority: CertificateAuthority
-) -> RootDistribution:
+def _build_leadership(
+    cluster: "KubernetesClient", configuration: Configuration, authority: CertificateAuthority, settings: Settings
+) -> Leadership:
+    """What one of several controllers writes: the roots, and statuses."""
     roots = RootDistribution(
         cluster.apply,
         cluster.FAILURES,
         read_namespaces=lambda: configuration.snapshot.objects(Namespace),
         read_bundle=lambda: authority.root_pem,
     )
-    configuration.observers.append(roots.note_changes)
+    statuses = StatusWriter(
+        ClusterStatuses(cluster).write,
+        cluster.FAILURES,
+        read_statuses=lambda: build_statuses(
+            configuration.snapshot, settings.mesh, configuration.problems, show_time(read_clock())
+        ),
+    )
+    configuration.observers += [roots.note_changes, statuses.note_changes]
     authority.observers.append(roots.note_roots)
-    return roots
+    namespace = settings.mesh.root_namespace
+    identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+    lease = ClusterLease(cluster, namespace)
+    return Leadership(lease, cluster.FAILURES, namespace, identity, [roots.run, statuses.run])
 
 
 async def _follow_authority(

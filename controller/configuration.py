@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from controller.kinds.catalogue import CATALOGUE
@@ -36,8 +36,8 @@ class Configuration:
         self._routing: Routing | None = None
         hub.publish_routing = self._start_routing
         self.snapshot = Snapshot()
-        self.observers: list[Callable[[Changes], None]] = []
-        """Told of every change once it serves."""
+        self.observers: list[Callable[[Iterable[ObjectKey]], None]] = []
+        """Told of every object that has changed once it serves, or that was or is no more refused."""
 
     @property
     def problems(self) -> list[Problem]:
@@ -78,6 +78,10 @@ class Configuration:
             log.info("configuration applied", extra=fields)
         self._write_held()
         self._count()
+        refused = (problem.key for problem in (*change.new_problems, *change.solved_problems))
+        touched = [*objects, *(key for key in refused if key is not None)]
+        for observe in self.observers:
+            observe(touched)
 
     def _write_held(self) -> None:
         try:
@@ -92,8 +96,6 @@ class Configuration:
             publication |= self._routing.update(old, self.snapshot, changes)
         self._log_hints(changes)
         sent = self._hub.publish(publication, self.snapshot.version)
-        for observe in self.observers:
-            observe(changes)
         return sent
 
     def _start_routing(self) -> None:

@@ -1,15 +1,26 @@
 #!/usr/bin/env bash
-# Fail when mesh/wire differs from what proto/*.proto generates (`make proto` writes it anew).
+# Fail when a generated file differs from what its source makes of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
-.venv/bin/python proto/generate.py "$fresh"
-for generated in "$fresh"/*; do
-    diff -u --label "mesh/wire/${generated##*/}" --label "generated" "mesh/wire/${generated##*/}" "$generated" || {
-        echo "mesh/wire/${generated##*/} is not what proto/ generates: run 'make proto' and commit the result" >&2
-        exit 1
-    }
-done
-echo "mesh/wire is what proto/ generates"
+
+# check FOLDER COMMAND: FOLDER holds all that was generated into $fresh/FOLDER, and just so.
+check() {
+    local generated
+    for generated in "$fresh/$1"/*; do
+        diff -u --label "$1/${generated##*/}" --label "generated" "$1/${generated##*/}" "$generated" || {
+            echo "$1/${generated##*/} is not what its source makes of it: run '$2' and commit the result" >&2
+            exit 1
+        }
+    done
+}
+
+mkdir -p "$fresh/mesh/wire" "$fresh/deploy/crds"
+.venv/bin/python proto/generate.py "$fresh/mesh/wire"
+check mesh/wire "make proto"
+.venv/bin/python deploy/generate.py "$fresh/deploy/crds"
+check deploy/crds "make crds"
+diff <(ls deploy/crds) <(ls "$fresh/deploy/crds") || { echo "deploy/crds has files of its own: run 'make crds'" >&2; exit 1; }
+echo "mesh/wire and deploy/crds are what their sources make of them"

@@ -13,6 +13,7 @@ from ambit import __version__
 from ambit.cli import bootstrap, lab, output, token
 from ambit.cli.analyze import analyze
 from ambit.cli.demo import demo
+from ambit.cli.get import get
 from ambit.cli.ztunnel_config import ztunnel_config
 from ambit.cli.ztunnel_log import ztunnel_log
 from mesh.kit.errors import AmbitError
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(analyze)
 app.command()(demo)
+app.command()(get)
 app.command("ztunnel-config")(ztunnel_config)
 app.command("ztunnel-log")(ztunnel_log)
 app.add_typer(bootstrap.app, name="bootstrap")

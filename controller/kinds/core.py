@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.meta import KubernetesObject, Model, ObjectMeta, PortNumber
@@ -34,7 +34,7 @@ def _check_target_port(value: object) -> object:
     return value
 
 
-Ip = Annotated[IpAddress, BeforeValidator(_parse_ip)]
+Ip = Annotated[IpAddress, BeforeValidator(_parse_ip), WithJsonSchema({"type": "string"})]
 ClusterIp = Annotated[IpAddress | Literal["None", ""], BeforeValidator(_parse_cluster_ip)]
 TargetPort = Annotated[int | str, BeforeValidator(_check_target_port)]
 Protocol = Literal["TCP", "UDP", "SCTP"]

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 # Gateway API's GEP-2257: up to four parts, as in 1h30m. Istio takes Go's form, of which this is the part people write.
@@ -24,7 +24,9 @@ def parse_duration(value: object) -> int:
     return sum(int(number) * _MILLISECONDS[unit] for number, unit in _PART.findall(value))
 
 
-Duration = Annotated[
-    int, BeforeValidator(parse_duration), PlainSerializer(lambda value: f"{value // 1000}s{value % 1000}ms")
-]
+def _show(milliseconds: int) -> str:
+    return f"{milliseconds // 1000}s{milliseconds % 1000}ms"
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration), PlainSerializer(_show), WithJsonSchema({"type": "string"})]
 """Milliseconds."""

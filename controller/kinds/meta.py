@@ -89,6 +89,7 @@ class ObjectMeta(Model):
     name: SubdomainName
     namespace: LabelName | None = None
     uid: str | None = None
+    generation: int | None = None
     labels: Mapping[str, str] | None = None
     annotations: Mapping[str, str] | None = None
     creation_timestamp: str | None = None

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from controller.kinds.core import Ip, IpAddress
 from controller.kinds.hosts import check_host, is_ip
 from controller.kinds.meta import KubernetesObject, Model, PortNumber, StrictModel
-from controller.kinds.security import IpBlock, parse_ip_block
+from controller.kinds.security import IpBlockText
 
 _PROTOCOLS = ("HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "MYSQL", "REDIS", "TCP", "TLS")
 
@@ -50,7 +50,7 @@ def _check_scope(value: str) -> str:
 
 Host = Annotated[str, AfterValidator(_check_host)]
 EndpointAddress = Annotated[str, AfterValidator(_check_endpoint_address)]
-Block = Annotated[IpBlock, BeforeValidator(parse_ip_block)]
+Block = IpBlockText
 ProtocolName = Annotated[str, AfterValidator(_check_protocol)]
 NoNetwork = Annotated[None, BeforeValidator(_refuse_network)]
 ExportScope = Annotated[str, AfterValidator(_check_scope)]

@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -72,8 +73,8 @@ def _parse_port(value: object) -> int:
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
 Principal = Annotated[str, AfterValidator(_check_principal)]
 ServiceAccountName = Annotated[str, AfterValidator(_check_service_account)]
-IpBlockText = Annotated[IpBlock, BeforeValidator(parse_ip_block)]
-PortText = Annotated[int, BeforeValidator(_parse_port), PlainSerializer(str)]
+IpBlockText = Annotated[IpBlock, BeforeValidator(parse_ip_block), WithJsonSchema({"type": "string"})]
+PortText = Annotated[int, BeforeValidator(_parse_port), PlainSerializer(str), WithJsonSchema({"type": "string"})]
 
 
 class Selector(StrictModel):

@@ -1,4 +1,4 @@
-"""The calls that we make of a Kubernetes API server: find, list, watch and create, with a kubeconfig's credentials."""
+"""The calls that we make of a Kubernetes API server, with a kubeconfig's credentials."""
 
 import json
 import random
@@ -114,6 +114,16 @@ class KubernetesClient:
                     raise UnavailableError(str(status.get("message")), int(status.get("code") or 0))
                 yield event["type"], event["object"]
 
+    async def get(self, path: str) -> PlainObject | None:
+        """One object; None where there is none."""
+        async with await self._ask("GET", path) as answer:
+            return None if answer.status == HTTPStatus.NOT_FOUND else await _read(answer)
+
+    async def replace(self, path: str, document: PlainObject) -> PlainObject:
+        """Put `document` in an object's place, unless it is no more of the version that `document` has."""
+        async with await self._ask("PUT", path, document=document) as answer:
+            return await _read(answer)
+
     async def create(self, path: str, document: PlainObject) -> PlainObject:
         """Create an object; gives it as the server answers it."""
         async with await self._ask("POST", path, document=document) as answer:
@@ -124,6 +134,13 @@ class KubernetesClient:
         parameters = {"fieldManager": FIELD_MANAGER, "force": "true"}
         async with await self._ask("PATCH", path, parameters, document) as answer:
             return await _read(answer)
+
+    async def apply_if_there(self, path: str, document: PlainObject) -> None:
+        """The same for a part of an object, such as its status; nothing where the object is gone."""
+        parameters = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        async with await self._ask("PATCH", path, parameters, document) as answer:
+            if answer.status != HTTPStatus.NOT_FOUND:
+                await _read(answer)
 
     async def _ask(
         self,

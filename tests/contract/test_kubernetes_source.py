@@ -2,7 +2,6 @@
 
 import base64
 import json
-import re
 import shutil
 import time
 import urllib.request
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ambit.demo.polling import wait_for
@@ -29,7 +27,6 @@ from tests.support.controller_process import (
 )
 from tests.support.kubernetes import (
     ETCD_PORT,
-    ISSUER,
     ApiError,
     Document,
     Kubernetes,
@@ -37,10 +34,10 @@ from tests.support.kubernetes import (
     running_pod,
     running_status,
 )
+from tests.support.kubernetes_access import allow_controller
 from tests.support.mesh_certificates import make_authority, write_authority
 
 NODE = "node-1"
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
 POLICY_GROUP = "security.istio.io"
 
 
@@ -57,17 +54,6 @@ def cluster() -> Iterator[Kubernetes]:
 
 def kubeconfig_of_controller(cluster: Kubernetes) -> str:
     return str(cluster.folder / "controller-kubeconfig")
-
-
-def allow_controller(cluster: Kubernetes, namespace: str) -> str:
-    """The token of the namespace's service account `web`, which may then do what the documented role allows."""
-    (role,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
-    cluster.apply(yaml.safe_load(role))
-    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding"}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ambit-controller"}
-    subjects = [{"kind": "ServiceAccount", "name": "web", "namespace": namespace}]
-    cluster.apply({**binding, "metadata": {"name": namespace}, "roleRef": reference, "subjects": subjects})
-    return cluster.create_token(namespace, "web", ISSUER)
 
 
 class Agent:
@@ -101,6 +87,7 @@ def follow(cluster: Kubernetes, root: Path) -> Iterator[tuple[ControllerProcess,
             yield controller, agent
         finally:
             agent.close()
+            controller.end()  # in order, so that the next one leads at once
 
 
 def add_namespace(cluster: Kubernetes, name: str) -> None:

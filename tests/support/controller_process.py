@@ -108,6 +108,11 @@ class ControllerProcess:
         self._process = None
         return status
 
+    def end(self) -> None:
+        """Stop it, if it runs."""
+        if self._process is not None:
+            self.stop()
+
     def run_to_end(self, **settings: str) -> tuple[int, str]:
         """Start it where it is expected to refuse; gives its exit status and log."""
         try:

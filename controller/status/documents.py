@@ -1,0 +1,146 @@
+"""Conditions as statuses of Kubernetes' objects. Pure: the time is given.
+
+A condition keeps the time of its last change as long as it says the same. Of a route's parents only those that we judge
+are ours: entries of other controllers stay as they are.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, Gateway, GatewayClass, ParentReference
+from controller.kinds.http_route import HTTPRoute
+from controller.kinds.meta import KubernetesObject, ObjectKey
+from controller.kinds.security import AuthorizationPolicy
+from controller.registry.attachment import is_ours
+from controller.registry.conditions import Condition, judge_gateway, judge_route
+from controller.registry.names import MeshSettings
+from controller.snapshot import Snapshot
+from controller.sources.documents import PlainObject
+from controller.sources.problems import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class StatusDocument:
+    """What an object's status should be, and whether it is so already."""
+
+    key: ObjectKey
+    model: type[KubernetesObject]
+    status: PlainObject
+    is_written: bool
+
+
+def build_statuses(
+    snapshot: Snapshot, settings: MeshSettings, problems: Iterable[Problem], now: str
+) -> Iterator[StatusDocument]:
+    """Of all objects that have one. `now` is RFC 3339."""
+    routes = list(snapshot.objects(HTTPRoute))
+    for owner in snapshot.objects(GatewayClass):
+        if owner.spec.controller_name in CONTROLLERS:
+            yield _build(owner, {"conditions": _build_all(owner, [Condition("Accepted", True, "Accepted")], now)})
+    for gateway in snapshot.objects(Gateway):
+        if is_ours(snapshot, gateway):
+            yield _build(gateway, _build_gateway(snapshot, gateway, routes, now))
+    for route in routes:
+        yield _build(route, _build_route(snapshot, settings, route, now))
+    refused = {problem.key: problem for problem in problems if problem.key is not None}
+    for policy in snapshot.objects(AuthorizationPolicy):
+        yield _build(policy, {"conditions": _build_all(policy, [_judge_policy(refused.get(policy.key))], now)})
+
+
+def show_time(time: datetime) -> str:
+    """RFC 3339, to the second, as Kubernetes writes times."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _judge_policy(problem: Problem | None) -> Condition:
+    """Of one that serves in an earlier form, why its present one does not."""
+    if problem is None:
+        return Condition("ZtunnelAccepted", True, "Accepted", "enforced by ztunnel")
+    message = f"{problem.path}: {problem.message}; the last valid form is enforced"
+    return Condition("ZtunnelAccepted", False, "UnsupportedValue", message)
+
+
+def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:
+    present = _status_of(given)
+    is_written = all(present.get(field) == value for field, value in status.items())
+    return StatusDocument(given.key, type(given), status, is_written)
+
+
+def _build_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[HTTPRoute], now: str) -> PlainObject:
+    judged = judge_gateway(snapshot, gateway, routes)
+    present = {each.get("name"): each for each in _list_of(_status_of(gateway), "listeners")}
+    kinds = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]
+    return {
+        "conditions": _build_all(gateway, judged.conditions, now),
+        "listeners": [
+            {
+                "name": each.name,
+                "attachedRoutes": each.attached_routes,
+                "supportedKinds": kinds if each.conditions[0].is_true else [],
+                "conditions": _build_conditions(
+                    each.conditions, _list_of(present.get(each.name, {}), "conditions"), _generation_of(gateway), now
+                ),
+            }
+            for each in judged.listeners
+        ],
+    }
+
+
+def _build_route(snapshot: Snapshot, settings: MeshSettings, route: HTTPRoute, now: str) -> PlainObject:
+    present = _list_of(_status_of(route), "parents")
+    parents: list[PlainObject] = [each for each in present if each.get("controllerName") != CONTROLLER]
+    for judged in judge_route(snapshot, settings, route):
+        reference = _show_reference(judged.reference)
+        before = next((each for each in present if _is_entry(each, reference)), {})
+        conditions = _build_conditions(judged.conditions, _list_of(before, "conditions"), _generation_of(route), now)
+        parents.append({"parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions})
+    return {"parents": parents}
+
+
+def _is_entry(entry: PlainObject, reference: PlainObject) -> bool:
+    return entry.get("controllerName") == CONTROLLER and entry.get("parentRef") == reference
+
+
+def _show_reference(reference: ParentReference) -> PlainObject:
+    shown: PlainObject = reference.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return shown
+
+
+def _build_all(given: KubernetesObject, conditions: Sequence[Condition], now: str) -> list[PlainObject]:
+    return _build_conditions(conditions, _list_of(_status_of(given), "conditions"), _generation_of(given), now)
+
+
+def _build_conditions(
+    conditions: Sequence[Condition], present: Sequence[PlainObject], generation: int, now: str
+) -> list[PlainObject]:
+    known = {each.get("type"): each for each in present}
+    return [_build_condition(each, known.get(each.type, {}), generation, now) for each in conditions]
+
+
+def _build_condition(condition: Condition, before: PlainObject, generation: int, now: str) -> PlainObject:
+    status = "True" if condition.is_true else "False"
+    is_same = before.get("status") == status and "lastTransitionTime" in before
+    return {
+        "type": condition.type,
+        "status": status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "observedGeneration": generation,
+        "lastTransitionTime": before["lastTransitionTime"] if is_same else now,
+    }
+
+
+def _status_of(given: KubernetesObject) -> PlainObject:
+    status: object = getattr(given, "status", None)
+    return cast(PlainObject, status) if isinstance(status, Mapping) else {}
+
+
+def _list_of(document: PlainObject, field: str) -> list[PlainObject]:
+    found = document.get(field)
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+
+
+def _generation_of(given: KubernetesObject) -> int:
+    return given.metadata.generation or 0
