@@ -53,7 +53,7 @@ def _ask(controller: str) -> list[Mapping[str, object]]:
             found: object = json.load(answer)
     except (OSError, ValueError) as error:
         raise UnreachableControllerError(
-            f"no answer from a controller at {url} ({error}): is it running, on this machine? --controller names another"
+            f"no answer from a controller at {url} ({error}): is it running here? --controller names another"
         ) from error
     return cast(list[Mapping[str, object]], found)
 

@@ -87,7 +87,6 @@ def follow(cluster: Kubernetes, root: Path) -> Iterator[tuple[ControllerProcess,
             yield controller, agent
         finally:
             agent.close()
-            controller.end()  # in order, so that the next one leads at once
 
 
 def add_namespace(cluster: Kubernetes, name: str) -> None:

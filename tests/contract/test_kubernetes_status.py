@@ -38,7 +38,6 @@ def start(cluster: Kubernetes, folder: Path, stack: ExitStack, identity: str = "
     place = folder / identity
     place.mkdir()
     controller = stack.enter_context(ControllerProcess(place))
-    stack.callback(controller.end)  # in order, so that the next one leads at once
     return controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=str(cluster.folder / "controller"))
 
 

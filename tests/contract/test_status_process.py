@@ -8,13 +8,22 @@ from pathlib import Path
 from tests.support.controller_process import ControllerProcess
 
 OBJECTS = """
-{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: web, namespace: demo},
- spec: {gatewayClassName: ambit, listeners: [{name: http, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: TLS}]}}
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web, namespace: demo}
+spec:
+  gatewayClassName: ambit
+  listeners: [{name: http, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: TLS}]
 ---
-{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: web, namespace: demo},
- spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: missing, port: 80}]}]}}
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: demo}
+spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: missing, port: 80}]}]}
 ---
-{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: none, namespace: other}, spec: {action: DENY}}
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: none, namespace: other}
+spec: {action: DENY}
 """
 
 
@@ -45,7 +54,7 @@ def test_what_has_become_of_objects_is_shown(tmp_path: Path) -> None:
         assert json.loads(ambit_get(admin, "-n", "other", "-o", "json").stdout)[0]["kind"] == "AuthorizationPolicy"
 
 
-def test_a_controller_that_does_not_answer_is_named(tmp_path: Path) -> None:
+def test_a_controller_that_does_not_answer_is_named() -> None:
     done = ambit_get("127.0.0.1:1")
     assert done.returncode == 1
     assert "http://127.0.0.1:1/debug/conditions" in done.stderr

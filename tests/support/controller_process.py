@@ -108,11 +108,6 @@ class ControllerProcess:
         self._process = None
         return status
 
-    def end(self) -> None:
-        """Stop it, if it runs."""
-        if self._process is not None:
-            self.stop()
-
     def run_to_end(self, **settings: str) -> tuple[int, str]:
         """Start it where it is expected to refuse; gives its exit status and log."""
         try:
@@ -163,7 +158,7 @@ class ControllerProcess:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._process is not None:
-            self.stop(signal.SIGKILL)
+            self.stop(signal.SIGKILL if kind else signal.SIGTERM)
 
 
 class DeltaStream:
