@@ -2,7 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+
+from mesh import ports
+from mesh.kit.errors import InvalidInputError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Document = dict[str, Json]
@@ -10,6 +14,16 @@ Document = dict[str, Json]
 GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 ADMIN_PORT = 15000
 """Istio's."""
+
+_CONTROLLER = "controller"
+# Of Linux, on every processor that Envoy runs on.
+_SOL_SOCKET, _SO_MARK = 1, 36
+
+
+class UnusableTokenError(InvalidInputError):
+    """A token's file is not what Envoy could send."""
+
+    reason = "unusable_token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +46,22 @@ class GatewayProxy:
     admin_port: int = ADMIN_PORT
 
 
+@dataclass(frozen=True, slots=True)
+class SidecarProxy:
+    """An Envoy beside an application, in its pod."""
+
+    namespace: str
+    name: str
+    node: str
+    admin_port: int = ADMIN_PORT
+
+
 def build_gateway_bootstrap(proxy: GatewayProxy, access: ControllerAccess) -> str:
-    """The file for `envoy -c`. It names the token's file, and holds no secret itself."""
+    """The file for `envoy -c`. It names the token's file, and holds no secret itself.
+
+    Raises UnusableTokenError, because Envoy sends the file as it is.
+    """
+    _check_token(access.token)
     ads: Document = {"ads": {}, "resource_api_version": "V3"}
     labels: Document = {GATEWAY_LABEL: proxy.gateway}
     document: Document = {
@@ -56,6 +84,79 @@ def build_gateway_bootstrap(proxy: GatewayProxy, access: ControllerAccess) -> st
     return json.dumps(document, indent=2) + "\n"
 
 
+def build_sidecar_bootstrap(proxy: SidecarProxy, access: ControllerAccess) -> str:
+    """The file for the `envoy -c` of a sidecar. It holds the token: keep it from others (mode 0600).
+
+    Its sockets carry ztunnel's mark, so that the pod's redirect rules pass them by: that takes CAP_NET_ADMIN. So does
+    its way to the controller, and hence Envoy's own gRPC, which cannot read a token from a file.
+    """
+    host, _, port = access.address.rpartition(":")
+    host = host.strip("[]")
+    ads: Document = {"ads": {}, "resource_api_version": "V3"}
+    mark: Document = {"level": _SOL_SOCKET, "name": _SO_MARK, "int_value": ports.ZTUNNEL_MARK}
+    header: Document = {"key": "authorization", "value": f"Bearer {_read_token(access.token).strip()}"}
+    document: Document = {
+        "node": {
+            "id": f"sidecar~{proxy.node}~{proxy.name}.{proxy.namespace}~{proxy.namespace}.svc.cluster.local",
+            "cluster": f"{proxy.name}.{proxy.namespace}",
+            "metadata": {"NAMESPACE": proxy.namespace, "NODE_NAME": proxy.node},
+        },
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": proxy.admin_port}}},
+        "cluster_manager": {"upstream_bind_config": {"socket_options": [mark]}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": _CONTROLLER}, "initial_metadata": [header]}],
+            },
+            "lds_config": ads,
+            "cds_config": ads,
+        },
+        "static_resources": {"clusters": [_build_controller_cluster(host, int(port), access.root_certificate)]},
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _build_controller_cluster(host: str, port: int, root_certificate: Path) -> Document:
+    expected: Document = {"san_type": "IP_ADDRESS" if _is_ip(host) else "DNS", "matcher": {"exact": host}}
+    tls: Document = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": host,
+        "common_tls_context": {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "validation_context": {
+                "trusted_ca": {"filename": str(root_certificate)},
+                "match_typed_subject_alt_names": [expected],
+            },
+            "alpn_protocols": ["h2"],
+        },
+    }
+    options: Document = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {
+            "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}
+        },
+    }
+    address: Document = {"socket_address": {"address": host, "port_value": port}}
+    endpoints: list[Json] = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    return {
+        "name": _CONTROLLER,
+        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        "connect_timeout": "5s",
+        "load_assignment": {"cluster_name": _CONTROLLER, "endpoints": endpoints},
+        "transport_socket": {"name": "tls", "typed_config": tls},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def build_grpc_bootstrap(address: str, namespace: str, name: str) -> str:
     """The file that GRPC_XDS_BOOTSTRAP names, for a client on the controller's machine.
 
@@ -70,6 +171,25 @@ def build_grpc_bootstrap(address: str, namespace: str, name: str) -> str:
     node: Document = {"id": identity, "metadata": {"NAMESPACE": namespace}}
     document: Document = {"xds_servers": [server], "node": node}
     return json.dumps(document, indent=2) + "\n"
+
+
+def _check_token(path: Path) -> None:
+    text = _read_token(path)
+    if text != text.strip():
+        raise UnusableTokenError(
+            f"{path} has blanks or a line break around the token, which Envoy would send: "
+            f'printf %s "$(cat {path})" > {path}.new && mv {path}.new {path}'
+        )
+
+
+def _read_token(path: Path) -> str:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableTokenError(f"cannot read the token of {path}: {error}") from error
+    if not text.strip():
+        raise UnusableTokenError(f"{path} is empty: `ambit token create NODE` makes a token")
+    return text
 
 
 def _build_service(access: ControllerAccess) -> Document:

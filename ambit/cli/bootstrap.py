@@ -9,8 +9,10 @@ from ambit.bootstrap import (
     ADMIN_PORT,
     ControllerAccess,
     GatewayProxy,
+    SidecarProxy,
     build_gateway_bootstrap,
     build_grpc_bootstrap,
+    build_sidecar_bootstrap,
 )
 
 app = typer.Typer(
@@ -36,6 +38,25 @@ def gateway(
     proxy = GatewayProxy(namespace, name, node, admin_port=admin_port)
     access = ControllerAccess(controller, root_certificate.absolute(), token.absolute())
     print(build_gateway_bootstrap(proxy, access), end="")
+
+
+@app.command()
+def sidecar(
+    name: Annotated[str, typer.Argument(help="The pod that it stands beside.")],
+    node: Annotated[str, typer.Option(help="The node that it runs on, and whose token it shows.")],
+    controller: Annotated[str, typer.Option(metavar="HOST:PORT", help="The controller (AMBIT_LISTEN).")],
+    root_certificate: Annotated[Path, typer.Option("--root-ca", metavar="FILE", help="The controller's root.")],
+    token: Annotated[Path, typer.Option("--token", metavar="FILE", help="The node's token.")],
+    file: Annotated[Path, typer.Option("--file", metavar="FILE", help="Where to write it, for nobody else to read.")],
+    namespace: Namespace = "default",
+    admin_port: Annotated[int, typer.Option(help="Envoy's admin, on loopback.")] = ADMIN_PORT,
+) -> None:
+    """Write the file for the `envoy -c` of a sidecar. It holds the token."""
+    access = ControllerAccess(controller, root_certificate.absolute(), token)
+    text = build_sidecar_bootstrap(SidecarProxy(namespace, name, node, admin_port), access)
+    file.touch(mode=0o600)
+    file.chmod(0o600)
+    file.write_text(text)
 
 
 @app.command()

@@ -91,6 +91,15 @@ def name_gateway_port(namespace: str, name: str, port: int) -> str:
     return f"gateway/{namespace}/{name}/{port}"
 
 
+SIDECARS = "sidecars"
+"""The name under which all that a sidecar needs is found."""
+
+
+def name_sidecar_port(host: str, port: int) -> str:
+    """The resource name of where a sidecar takes connections to a service's port."""
+    return f"sidecar/{host}/{port}"
+
+
 def name_service_port(host: str, port: int) -> str:
     """What gRPC's clients dial, and the resource name of what it leads to."""
     return f"{host}:{port}"

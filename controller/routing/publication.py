@@ -37,11 +37,13 @@ from controller.registry.http import Destination, Forward, RequestMatch, Route, 
 from controller.registry.http_routes import Ranked, build_routes, sort_routes
 from controller.registry.members import Members
 from controller.registry.names import (
+    SIDECARS,
     MeshSettings,
     name_gateway,
     name_gateway_port,
     name_service_port,
     name_service_routes,
+    name_sidecar_port,
 )
 from controller.registry.virtual_services import find_service_name
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
@@ -55,9 +57,23 @@ from controller.serve.resources import (
     build_resource,
 )
 from controller.snapshot import Snapshot
-from controller.translate.clusters import ServingEndpoint, translate_cluster, translate_endpoints
-from controller.translate.listeners import translate_api_listener, translate_gateway_port
+from controller.translate.clusters import (
+    PASSTHROUGH,
+    ServingEndpoint,
+    build_passthrough,
+    translate_cluster,
+    translate_endpoints,
+)
+from controller.translate.listeners import (
+    translate_api_listener,
+    translate_gateway_port,
+    translate_outbound,
+    translate_service_port,
+)
 from controller.translate.routes import Dialect, translate_hosts
+
+OUTBOUND = "sidecar/outbound"
+"""The resource name of where a sidecar's redirect rules lead."""
 
 
 @dataclass(slots=True)
@@ -80,7 +96,12 @@ class Routing:
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
-        return self.update(Snapshot(), snapshot, snapshot.keys())
+        built = dict(self.update(Snapshot(), snapshot, snapshot.keys()))
+        outbound, passthrough = translate_outbound(OUTBOUND), build_passthrough()
+        for type_url, name, message in ((LISTENER_TYPE, OUTBOUND, outbound), (CLUSTER_TYPE, PASSTHROUGH, passthrough)):
+            resource = build_resource(type_url, name, message, keys=(SIDECARS,))
+            built[type_url] = ResourceChanges({**built[type_url].updated, name: resource}, built[type_url].removed)
+        return built
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
         """The resources that the change of the objects `keys` from `old` to `new` may have changed, by type URL."""
@@ -234,9 +255,11 @@ class _Update:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
             if not target.subset:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
+                self._changes[LISTENER_TYPE].put(name_sidecar_port(target.host, target.port), None)
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
         for target in targets:
-            if not target.subset:
+            if service and not target.subset:
+                self._build_sidecar_port(service, target)
                 name, routes = (
                     name_service_port(target.host, target.port),
                     name_service_routes(target.host, target.port),
@@ -246,6 +269,16 @@ class _Update:
                 hosts = [VirtualHost("all", ("*",), self._find_routes(place, target))]
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
+
+    def _build_sidecar_port(self, service: services.Service, target: Target) -> None:
+        """Where sidecars take connections to a port; to a headless service they are none of its."""
+        name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
+        if not service.addresses:
+            self._changes[LISTENER_TYPE].put(name, None)
+            return
+        [port] = (each for each in service.ports if each.number == target.port)
+        message = translate_service_port(name, service.addresses, port, target, routes)
+        self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=(SIDECARS,)))
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
         for port in service.ports:
@@ -335,7 +368,9 @@ class _Update:
             self._changes[CLUSTER_TYPE].put(target.cluster, None)
             return
         message = translate_cluster(target, port.protocol, self._find_policy(target))
-        cluster = build_resource(CLUSTER_TYPE, target.cluster, message, keys=self._index.readers_of(target))
+        cluster = build_resource(
+            CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
+        )
         self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from controller.registry.names import name_gateway, name_node
+from controller.registry.names import SIDECARS, name_gateway, name_node
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
@@ -39,6 +39,7 @@ from mesh.kit.errors import RefusedError
 # A client speaks of a handful of types; Envoy knows about a dozen.
 MAX_TYPES = 32
 _ZTUNNEL_ID_PREFIX = "ztunnel~"
+_SIDECAR_ID_PREFIX = "sidecar~"
 _NAMED_BY: Mapping[str, tuple[str, ...]] = {
     AUTHORIZATION_TYPE: (ADDRESS_TYPE,),
     CLUSTER_TYPE: (LISTENER_TYPE, ROUTE_TYPE),
@@ -52,7 +53,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """By type, the types that its resources name."""
 _SCOPED = (CLUSTER_TYPE, LISTENER_TYPE)
-"""Types of which a proxy that asks for all of them means those of its own Gateway."""
+"""Types of which a proxy that asks for all of them means those that are for it."""
 
 
 class ProtocolViolationError(RefusedError):
@@ -187,8 +188,11 @@ class Session:
         return RequestOutcome.ACK
 
     def _find_scope(self) -> str:
-        """The key of what this client means by everything: its Gateway's; of one that is none's, nothing."""
-        namespace, _, name = (self.node.gateway if self.node else "").partition("/")
+        """The key of what this client means by everything: its Gateway's, or a sidecar's; of others it is nothing."""
+        node = self.node or ClientNode("", "")
+        if node.id.startswith(_SIDECAR_ID_PREFIX) and not node.gateway:
+            return SIDECARS
+        namespace, _, name = node.gateway.partition("/")
         return name_gateway(namespace, name)
 
     def _must_wait_for_named(self, type_url: str, now: float) -> bool:

@@ -45,7 +45,7 @@ class Subscription:
 
     def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = (), scope: str = "") -> None:
         self._table = table
-        self._implicit = frozenset([*implicit_keys, scope] if scope else implicit_keys)
+        self._implicit = frozenset(implicit_keys)
         self._scope = scope
         self._keys: set[str] = set(self._implicit)
         self._sent: dict[str, tuple[str, ...]] = {}
@@ -56,7 +56,7 @@ class Subscription:
 
     @property
     def key_count(self) -> int:
-        return len(self._keys) - len(self._implicit)
+        return len(self._keys - self._implicit - {self._scope})
 
     @property
     def pending_count(self) -> int:
@@ -92,6 +92,8 @@ class Subscription:
             self.is_wildcard = False
         if self.is_wildcard and self._scope:
             self.is_wildcard = False
+            self._keys.add(self._scope)
+            self._want(self._scope, versions)
             self._missing.update(versions.keys() - set(self._table.find_names(self._scope)))
         elif self.is_wildcard:
             self._pending = {name for name in self._table.names() if versions.get(name) != self._table.version(name)}
@@ -108,6 +110,7 @@ class Subscription:
         """A later request. Each key asked for is answered, with what it leads to or as removed."""
         for key in subscribe:
             if key == WILDCARD and self._scope:
+                self._keys.add(self._scope)
                 self._want(self._scope, {})
             elif key == WILDCARD:
                 self.is_wildcard = True
@@ -185,7 +188,7 @@ class Subscription:
                 self._remember(self._table.find(name))
             else:
                 self._pending.add(name)
-        if not names and key not in self._implicit:
+        if not names and key not in self._implicit and key != self._scope:
             self._missing.add(key)
 
     def _wants(self, resource: Resource | None) -> bool:

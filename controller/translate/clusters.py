@@ -26,6 +26,8 @@ from controller.registry.services import AppProtocol
 from controller.registry.workloads import Locality
 from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
 
+PASSTHROUGH = "passthrough"
+"""The cluster of what goes where it was going."""
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Istio's: how long a connection may take to be made.
 CONNECT_MILLISECONDS = 10_000
@@ -73,6 +75,16 @@ def translate_cluster(target: Target, protocol: AppProtocol, policy: ClusterPoli
             keepalive.keepalive_interval.value = interval // 1000
     built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(_build_options(protocol, policy)))
     return built
+
+
+def build_passthrough() -> cluster_pb2.Cluster:
+    """Wherever a captured connection was going."""
+    return cluster_pb2.Cluster(
+        name=PASSTHROUGH,
+        type=cluster_pb2.Cluster.ORIGINAL_DST,
+        lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
+        connect_timeout=milliseconds(CONNECT_MILLISECONDS),
+    )
 
 
 def translate_endpoints(target: Target, endpoints: Iterable[ServingEndpoint]) -> endpoint_pb2.ClusterLoadAssignment:

@@ -1,19 +1,34 @@
-"""Where requests come in, to Envoy's Listener: the ports of Gateways, and the names that gRPC's client asks for."""
+"""Where requests come in, to Envoy's Listener: the ports of Gateways, what a sidecar captures of its application, and
+
+the names that gRPC's client asks for.
+"""
+
+from collections.abc import Sequence
 
 from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import base_pb2
 from envoy.config.listener.v3 import api_listener_pb2, listener_components_pb2, listener_pb2
 from envoy.extensions.access_loggers.stream.v3 import stream_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from google.protobuf.message import Message
 
+from controller.kinds.core import IpAddress
+from controller.registry.http import Target
+from controller.registry.services import AppProtocol, ServicePort
+from controller.translate.clusters import PASSTHROUGH
 from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
-from controller.translate.routes import CORS_FILTER, FAULT_FILTER
+from controller.translate.routes import CORS_FILTER, FAULT_FILTER, NOWHERE
+from mesh import ports
 
 # Envoy has no bound of its own on how long the headers of a request may take to come (facts of L7, 6.3).
 HEADERS_MILLISECONDS = 10_000
+# How long a client may say nothing before it is taken for one that waits for the server (Istio's older default).
+INSPECT_MILLISECONDS = 5_000
 
 
 def translate_gateway_port(name: str, port: int) -> listener_pb2.Listener:
@@ -26,6 +41,68 @@ def translate_gateway_port(name: str, port: int) -> listener_pb2.Listener:
     return listener_pb2.Listener(
         name=name, address=build_address("::", port), filter_chains=[{"filters": [_name_manager(manager)]}]
     )
+
+
+def translate_service_port(
+    name: str, addresses: Sequence[IpAddress], port: ServicePort, target: Target, routes: str
+) -> listener_pb2.Listener:
+    """Connections to a service's port that a sidecar has captured: requests by their routes, others to its endpoints.
+
+    Where nobody said what the port speaks, the first bytes do; a client that waits for the server's is TCP, in the end.
+    """
+    first, *others = (build_address(str(address), port.number) for address in addresses)
+    manager = hcm_pb2.HttpConnectionManager(
+        stat_prefix=name,
+        rds={"config_source": build_ads_source(), "route_config_name": routes},
+        http_filters=_FILTERS,
+        normalize_path={"value": True},
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        access_log=[_ACCESS_LOG],
+    )
+    requests = listener_components_pb2.FilterChain(filters=[_name_manager(manager)])
+    bytes_ = listener_components_pb2.FilterChain(filters=[_build_tcp(name, target.cluster)])
+    listener = listener_pb2.Listener(
+        name=name,
+        address=first,
+        additional_addresses=[{"address": each} for each in others],
+        bind_to_port={"value": False},
+        traffic_direction=base_pb2.OUTBOUND,
+    )
+    match port.protocol:
+        case AppProtocol.HTTP11 | AppProtocol.HTTP2 | AppProtocol.GRPC:
+            listener.filter_chains.append(requests)
+        case AppProtocol.TCP | AppProtocol.TLS:
+            listener.filter_chains.append(bytes_)
+        case AppProtocol.UNKNOWN:
+            requests.filter_chain_match.application_protocols.extend(("http/1.0", "http/1.1", "h2c"))
+            listener.filter_chains.append(requests)
+            listener.default_filter_chain.CopyFrom(bytes_)
+            inspector = "envoy.filters.listener.http_inspector"
+            listener.listener_filters.add(name=inspector, typed_config=pack(http_inspector_pb2.HttpInspector()))
+            listener.listener_filters_timeout.CopyFrom(milliseconds(INSPECT_MILLISECONDS))
+            listener.continue_on_listener_filters_timeout = True
+    return listener
+
+
+def translate_outbound(name: str) -> listener_pb2.Listener:
+    """Where a sidecar's redirect rules lead: each connection goes on to the listener of its destination, or through.
+
+    Who connects to this port itself is going nowhere: passed through, such a connection would come back for ever.
+    """
+    port = ports.OUTBOUND_CAPTURE_PORT
+    trap = {"filter_chain_match": {"destination_port": {"value": port}}, "filters": [_build_tcp("trap", NOWHERE)]}
+    return listener_pb2.Listener(
+        name=name,
+        address=build_address("::", port),
+        use_original_dst={"value": True},
+        filter_chains=[trap, {"filters": [_build_tcp(name, PASSTHROUGH)]}],
+        traffic_direction=base_pb2.OUTBOUND,
+    )
+
+
+def _build_tcp(name: str, cluster: str) -> listener_components_pb2.Filter:
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=name, cluster=cluster, access_log=[_ACCESS_LOG])
+    return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
 
 
 def translate_api_listener(name: str, routes: str) -> listener_pb2.Listener:
@@ -41,11 +118,7 @@ def _build_manager(name: str) -> hcm_pb2.HttpConnectionManager:
     return hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
         rds={"config_source": build_ads_source(), "route_config_name": name},
-        http_filters=[
-            _filter(CORS_FILTER, cors_pb2.Cors()),
-            _filter(FAULT_FILTER, fault_pb2.HTTPFault()),
-            _ROUTER,
-        ],
+        http_filters=_FILTERS,
         # Routes and policies see the path that the application will.
         normalize_path={"value": True},
         upgrade_configs=[{"upgrade_type": "websocket"}],
@@ -63,6 +136,7 @@ def _filter(name: str, message: Message) -> hcm_pb2.HttpFilter:
 
 
 _ROUTER = _filter("envoy.filters.http.router", router_pb2.Router())
+_FILTERS = (_filter(CORS_FILTER, cors_pb2.Cors()), _filter(FAULT_FILTER, fault_pb2.HTTPFault()), _ROUTER)
 _ACCESS_LOG = accesslog_pb2.AccessLog(
     name="envoy.access_loggers.stdout", typed_config=pack(stream_pb2.StdoutAccessLog())
 )

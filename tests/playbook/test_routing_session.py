@@ -85,12 +85,19 @@ def test_everything_is_for_a_proxy_what_its_gateway_needs(dialogue: Dialogue) ->
 
 
 def test_a_client_that_is_no_gateways_gets_nothing_of_everything() -> None:
-    stranger = Dialogue(ClientNode("sidecar~192.0.2.1~x~y", "node-1"))
+    stranger = Dialogue(ClientNode("router~192.0.2.1~x~y", "node-1"))
     stranger.publish(LISTENER_TYPE, resource("mine", MINE), resource("api"))
     stranger.ask(LISTENER_TYPE)
     assert stranger.hear_and_acknowledge() == (LISTENER_TYPE, [], [])
     stranger.ask(LISTENER_TYPE, "api")
     assert stranger.hear_and_acknowledge() == (LISTENER_TYPE, ["api"], [])
+
+
+def test_a_sidecar_gets_what_is_for_sidecars() -> None:
+    sidecar = Dialogue(ClientNode("sidecar~192.0.2.1~x~y", "node-1"))
+    sidecar.publish(LISTENER_TYPE, resource("port", ("sidecars",)), resource("mine", MINE), resource("api"))
+    sidecar.ask(LISTENER_TYPE)
+    assert sidecar.hear_and_acknowledge() == (LISTENER_TYPE, ["port"], [])
 
 
 def test_what_a_gateway_needs_no_more_ends_for_its_proxies(dialogue: Dialogue) -> None:

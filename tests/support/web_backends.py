@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 
 
 @dataclass(slots=True)
@@ -25,6 +26,16 @@ class Backend:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     backend: Backend
+
+    @property
+    def backend_address(self) -> tuple[str, int]:
+        host, port = self.socket.getsockname()[:2]
+        return host, port
+
+    def server_bind(self) -> None:
+        """Without asking for a name of the address, which in a namespace without DNS takes ten seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.backend_address
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -60,7 +71,7 @@ class _Answer(BaseHTTPRequestHandler):
 def serve_web(name: str, address: str, port: int = 0) -> Iterator[Backend]:
     """A server while the block runs. Port 0 lets the kernel choose."""
     server = _Server((address, port), _Answer)
-    server.backend = Backend(name, address, server.server_address[1])
+    server.backend = Backend(name, *server.backend_address)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name=f"serve {name}", daemon=True)
     thread.start()
     try:

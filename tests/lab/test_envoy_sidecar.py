@@ -1,0 +1,150 @@
+"""The real Envoy as a sidecar, in a pod with the redirect rules of the mesh.
+
+What its application connects to is captured, and goes where the routes of its service say.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ambit.demo.polling import wait_for
+from mesh import ports
+from tests.support.chosen_mesh import PATIENCE_SECONDS, ROUTER_IPV4, ChosenMesh, Host, Pod, chosen_mesh
+from tests.support.controller_process import ControllerProcess
+from tests.support.envoy_in_mesh import CONTROLLER_PORT, find_refusals, start_sidecar
+from tests.support.isolation import isolated
+from tests.support.web_backends import Backend, serve_web
+
+VIP, TCP_VIP = "203.0.113.1", "203.0.113.2"
+
+
+@dataclass(slots=True)
+class Site:
+    """A pod with its sidecar, and two machines that serve `web` on 8080 and lines on 9090."""
+
+    client: Pod
+    controller: ControllerProcess
+    hosts: dict[str, Host]
+    backends: dict[str, Backend]
+    log: Path
+
+    def ask(self, path: str = "/", host: str = VIP, *options: str) -> str:
+        """Who answers a request of the application; an HTTP status where nobody did."""
+        command = ["curl", "--silent", "--max-time", "10", "--write-out", "\n%{http_code}", *options]
+        *body, status = self.client.execute(*command, f"http://{host}{path}").splitlines()
+        try:
+            return str(json.loads("".join(body))["server"])
+        except ValueError:
+            return status
+
+    def count(self, times: int, path: str = "/", *options: str) -> Counter[str]:
+        return Counter(self.ask(path, VIP, *options) for _ in range(times))
+
+
+def service(name: str, address: str, port: str, selector: str) -> str:
+    spec = f"{{clusterIP: {address}, selector: {{{selector}}}, ports: [{port}]}}"
+    return f"{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: demo}}, spec: {spec}}}\n---\n"
+
+
+def pod(name: str, address: str) -> str:
+    metadata = f"{{name: {name}, namespace: demo, labels: {{app: web, version: {name}}}}}"
+    status = f"{{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: 'True'}}]}}"
+    return f"{{apiVersion: v1, kind: Pod, metadata: {metadata}, spec: {{nodeName: node-1}}, status: {status}}}\n---\n"
+
+
+ROUTES = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: demo}
+spec:
+  hosts: [web]
+  http:
+  - match: [{headers: {canary: {exact: "true"}}}]
+    route: [{destination: {host: web, subset: v2}}]
+  - match: [{uri: {prefix: /gone}}]
+    directResponse: {status: 410}
+  - match: [{uri: {prefix: /broken}}]
+    fault: {abort: {httpStatus: 418}}
+    route: [{destination: {host: web}}]
+  - match: [{uri: {prefix: /undefined}}]
+    route: [{destination: {host: web, subset: v3}}]
+  - match: [{uri: {prefix: /strip}}]
+    rewrite: {uri: /}
+    headers: {request: {set: {x-from: sidecar}}}
+    route: [{destination: {host: web, subset: v1}}]
+  - route:
+    - destination: {host: web, subset: v1}
+      weight: 90
+    - destination: {host: web, subset: v2}
+      weight: 10
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: demo}
+spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+"""
+
+
+@contextmanager
+def site(mesh: ChosenMesh) -> Iterator[Site]:
+    client = mesh.add_pod("client", "demo")
+    hosts = {name: mesh.add_host(name) for name in ("v1", "v2")}
+    backends = {}
+    for name, host in hosts.items():
+        backends[name] = host.run(partial(mesh.stack.enter_context, serve_web(name, host.address, 8080)))
+        host.serve(9090)
+    root = mesh.folder / "controller"
+    root.mkdir()
+    with ControllerProcess(root) as controller:
+        pods = "".join(pod(name, host.address) for name, host in hosts.items())
+        web = service("web", VIP, "{port: 80, targetPort: 8080}", "app: web")
+        lines = service("lines", TCP_VIP, "{name: tcp, port: 9000, targetPort: 9090}", "version: v1")
+        controller.write("mesh.yaml", web + lines + pods)
+        controller.start(AMBIT_LISTEN=f"{ROUTER_IPV4}:{CONTROLLER_PORT}")
+        log = start_sidecar(mesh, client, controller)
+        yield Site(client, controller, hosts, backends, log)
+        assert find_refusals(controller) == []
+
+
+@isolated
+def test_requests_of_the_application_follow_the_routes_of_their_service() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        assert wait_for(lambda: set(found.count(10)) == {"v1", "v2"}, PATIENCE_SECONDS), found.log.read_text()
+        found.controller.write("routes.yaml", ROUTES)
+        assert wait_for(lambda: found.ask("/gone") == "410", PATIENCE_SECONDS), found.log.read_text()
+        assert found.count(20, "/", "--header", "canary: true") == {"v2": 20}
+        shares = found.count(200)
+        assert 4 <= shares["v2"] <= 42, shares  # about five standard deviations around 20
+        assert shares["v1"] + shares["v2"] == 200
+        assert found.ask("/broken") == "418"
+        assert found.ask("/undefined") == "503", "a subset that no DestinationRule defines"
+        assert found.ask("/strip/a") == "v1"
+        assert found.backends["v1"].asked[-1] == "GET /a HTTP/1.1"
+        # Both: by its address in the Host header, as above, and by its name.
+        assert found.ask("/gone", VIP, "--header", "Host: web.demo") == "410"
+        found.controller.remove("routes.yaml")
+        assert wait_for(lambda: set(found.count(10)) == {"v1", "v2"}, PATIENCE_SECONDS)
+
+
+@isolated
+def test_bytes_that_are_no_requests_pass_and_so_does_what_is_of_no_service() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        assert wait_for(lambda: found.client.ask(TCP_VIP, 9000).server == "v1", PATIENCE_SECONDS), found.log.read_text()
+        assert found.client.ask(found.hosts["v2"].address, 9090).server == "v2"
+        assert found.ask("/", f"{found.hosts['v2'].address}:8080") == "v2"
+
+
+@isolated
+def test_who_connects_to_the_sidecar_itself_is_turned_away() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        for _ in range(3):
+            with found.client.connect("127.0.0.1", ports.OUTBOUND_CAPTURE_PORT) as connection:
+                assert connection.recv(1) == b""
+        stats = found.client.execute(
+            "curl", "--silent", "http://127.0.0.1:15000/stats?filter=passthrough.upstream_cx_total"
+        )
+        assert stats.strip().endswith("upstream_cx_total: 0"), stats
