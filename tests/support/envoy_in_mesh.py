@@ -61,9 +61,11 @@ def find_refusals(controller: ControllerProcess) -> list[str]:
     return [each["last_error"] for client in clients for each in client["types"].values() if each["nacks"]]
 
 
-def has_settled(controller: ControllerProcess, clients: int) -> bool:
-    """Whether so many clients know all that there is for them, routes included, and have answered."""
+def has_settled(controller: ControllerProcess, clients: int, routed: int) -> bool:
+    """Whether so many clients know all that there is for them, so many of them routes too, and have answered."""
     found = json.loads(controller.fetch("/debug/state"))["clients"]
+    told = [{name.rpartition(".")[2] for name in client["types"]} for client in found]
     states = [each for client in found for each in client["types"].values()]
-    has_routes = sum(any(name.endswith("RouteConfiguration") for name in client["types"]) for client in found)
-    return has_routes >= clients and not any(each["in_flight"] or each["pending"] for each in states)
+    is_complete = sum("Listener" in each for each in told) == clients
+    is_complete &= sum("RouteConfiguration" in each for each in told) == routed
+    return is_complete and not any(each["in_flight"] or each["pending"] for each in states)

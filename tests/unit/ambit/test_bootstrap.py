@@ -18,7 +18,7 @@ from ambit.bootstrap import (
 GATEWAY = GatewayProxy("shop", "web", "node-1")
 
 
-def access(folder: Path, token: str = "secret", address: str = "192.0.2.1:15012") -> ControllerAccess:
+def access(folder: Path, token: str = "of-node-1", address: str = "192.0.2.1:15012") -> ControllerAccess:
     path = folder / "token"
     path.write_text(token)
     return ControllerAccess(address, folder / "root.pem", path)
@@ -26,7 +26,7 @@ def access(folder: Path, token: str = "secret", address: str = "192.0.2.1:15012"
 
 def test_a_gateways_bootstrap_names_the_tokens_file_and_not_the_token(tmp_path: Path) -> None:
     text = build_gateway_bootstrap(GATEWAY, access(tmp_path))
-    assert "secret" not in text
+    assert "of-node-1" not in text
     assert str(tmp_path / "token") in text
     node = json.loads(text)["node"]
     assert node["metadata"]["LABELS"] == {"gateway.networking.k8s.io/gateway-name": "web"}
@@ -56,14 +56,14 @@ def test_a_sidecar_trusts_the_controller_by_its_address(
     tmp_path: Path, address: str, host: str, kind: str, san: str
 ) -> None:
     document = json.loads(
-        build_sidecar_bootstrap(SidecarProxy("shop", "web-1", "node-1"), access(tmp_path, "secret\n", address))
+        build_sidecar_bootstrap(SidecarProxy("shop", "web-1", "node-1"), access(tmp_path, "of-node-1\n", address))
     )
     [cluster] = document["static_resources"]["clusters"]
     assert cluster["type"] == kind
     context = cluster["transport_socket"]["typed_config"]["common_tls_context"]["validation_context"]
     assert context["match_typed_subject_alt_names"] == [{"san_type": san, "matcher": {"exact": host}}]
     [service] = document["dynamic_resources"]["ads_config"]["grpc_services"]
-    assert service["initial_metadata"] == [{"key": "authorization", "value": "Bearer secret"}]
+    assert service["initial_metadata"] == [{"key": "authorization", "value": "Bearer of-node-1"}]
 
 
 def test_grpc_is_told_where_the_controller_is() -> None:
