@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -42,6 +43,8 @@ from controller.status.cluster import ClusterLease, ClusterStatuses
 from controller.status.documents import build_statuses, show_time
 from controller.status.leadership import Leadership
 from controller.status.writer import StatusWriter
+from controller.webhooks.registration import WebhookRegistration
+from controller.webhooks.service import ValidationService
 from mesh.kit.errors import FatalError
 
 if TYPE_CHECKING:
@@ -98,7 +101,12 @@ async def run(settings: Settings) -> None:
             if settings.authority_dir is not None:
                 following = _follow_authority(settings.authority_dir, files, authority, metrics)
                 followers.append(tasks.create_task(following, name="follow the authority"))
-            await stack.enter_async_context(_serve_pages(pages, settings.admin))
+            await stack.enter_async_context(_serve_web(pages.build_app(), settings.admin, "listening for admin"))
+            if source.cluster is not None:
+                validation = ValidationService(lambda: configuration.snapshot, settings.mesh).build_app()
+                context = ServingCertificate(authority, _list_names(settings)).build_context()
+                serving = _serve_web(validation, settings.webhook_listen, "listening for admission", context)
+                await stack.enter_async_context(serving)
             server = _build_server(settings, hub, configuration, authority, source.authenticate, metrics)
             await stack.enter_async_context(_serve_grpc(server, hub, settings))
             if settings.local_listen is not None:
@@ -145,7 +153,8 @@ def _build_leadership(
     namespace = settings.mesh.root_namespace
     identity = f"{socket.gethostname()}_{uuid.uuid4()}"
     lease = ClusterLease(cluster, namespace)
-    return Leadership(lease, cluster.FAILURES, namespace, identity, [roots.run, statuses.run])
+    webhook = WebhookRegistration(cluster, cluster.FAILURES, lambda: authority.root_pem)
+    return Leadership(lease, cluster.FAILURES, namespace, identity, [roots.run, statuses.run, webhook.run])
 
 
 async def _follow_authority(
@@ -226,12 +235,17 @@ def _build_server(
         SigningService(signing, metrics).build_handler(),
     ]
     server.add_generic_rpc_handlers(handlers)
-    own_names = [address.host for address in settings.listen if address.host not in _WILDCARD_HOSTS]
-    names = [*_LOCAL_NAMES, *own_names, *settings.serving_names]
+    names = _list_names(settings)
     for address in settings.listen:
         # One each: gRPC hands a credential's first certificate to the first port only, and later ports get nothing.
         _listen(server, address, ServingCertificate(authority, names).build_credentials())
     return server
+
+
+def _list_names(settings: Settings) -> list[str]:
+    """What the serving certificate is for."""
+    own_names = [address.host for address in settings.listen if address.host not in _WILDCARD_HOSTS]
+    return [*_LOCAL_NAMES, *own_names, *settings.serving_names]
 
 
 def _build_local_server(address: ListenAddress, hub: Hub, metrics: ControllerMetrics) -> grpc.aio.Server:
@@ -265,15 +279,17 @@ async def _serve_grpc(server: grpc.aio.Server, hub: Hub, settings: Settings) -> 
 
 
 @asynccontextmanager
-async def _serve_pages(pages: AdminPages, address: ListenAddress) -> AsyncIterator[None]:
-    runner = web.AppRunner(pages.build_app(), access_log=None, handle_signals=False)
+async def _serve_web(
+    app: web.Application, address: ListenAddress, event: str, context: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, address.host, address.port).start()
+            await web.TCPSite(runner, address.host, address.port, ssl_context=context).start()
         except OSError as error:
             raise FatalError(f"cannot listen on {address}: {error.strerror}") from error
-        log.info("listening for admin", extra={"address": ListenAddress(address.host, runner.addresses[0][1])})
+        log.info(event, extra={"address": ListenAddress(address.host, runner.addresses[0][1])})
         yield
     finally:
         await runner.cleanup()

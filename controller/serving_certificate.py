@@ -1,5 +1,7 @@
 """The certificate of the controller's own listener: short-lived, key only in memory, renewed while the server runs."""
 
+import os
+import ssl
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -26,13 +28,43 @@ class ServingCertificate:
         """Credentials that renew themselves."""
         return grpc.dynamic_ssl_server_credentials(self._issue(), self._fetch)  # type: ignore[arg-type]  # stubs forget that None is allowed
 
+    def build_context(self) -> ssl.SSLContext:
+        """The same for a server of Python's: its certificate is looked at again at every handshake."""
+        context = self._issue_context()
+        current = [context]
+
+        def renew(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            if time.monotonic() >= self._renew_at:
+                current[0] = self._issue_context()
+            connection.context = current[0]
+
+        context.sni_callback = renew
+        return context
+
+    def _issue_context(self) -> ssl.SSLContext:
+        key, chain = self._sign()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Python takes keys from files only; this one is in memory.
+        descriptor = os.memfd_create("serving-certificate", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, key + chain)
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+        finally:
+            os.close(descriptor)
+        return context
+
     def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by gRPC on a thread of its own, for each handshake; None keeps what there is."""
         return self._issue() if time.monotonic() >= self._renew_at else None
 
     def _issue(self) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([self._sign()])
+
+    def _sign(self) -> tuple[bytes, bytes]:
+        """A new key and the chain of its certificate, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         chain = self._authority.sign_server(key.public_key(), self._names, LIFETIME, read_clock())
         self._renew_at = time.monotonic() + LIFETIME.total_seconds() / 2
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return grpc.ssl_server_certificate_configuration([(pem, chain.encode())])
+        return pem, chain.encode()

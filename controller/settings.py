@@ -42,6 +42,7 @@ class Settings:
     listen            TLS gRPC: xDS and the CA
     serving_names     DNS names and addresses of the serving certificate, besides those of `listen` and localhost
     local_listen      plaintext gRPC for this machine only: discovery without credentials. None listens nowhere
+    webhook_listen    HTTPS: the admission webhook; with Kubernetes only
     admin             plaintext HTTP, for this machine only
     mesh              what is the same for the whole mesh
     limits            of the dialogue with one client
@@ -58,6 +59,7 @@ class Settings:
     listen: tuple[ListenAddress, ...]
     serving_names: tuple[str, ...]
     local_listen: ListenAddress | None
+    webhook_listen: ListenAddress
     admin: ListenAddress
     mesh: MeshSettings
     limits: SessionLimits = field(default_factory=SessionLimits)
@@ -86,6 +88,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         ),
         serving_names=tuple(_split(given.get("AMBIT_SERVING_NAMES", ""))),
         local_listen=_parse_local("AMBIT_LOCAL_LISTEN", given.get("AMBIT_LOCAL_LISTEN", "")),
+        webhook_listen=_parse_listen("AMBIT_WEBHOOK_LISTEN", given.get("AMBIT_WEBHOOK_LISTEN") or "0.0.0.0:15017"),
         admin=_parse_listen("AMBIT_ADMIN_LISTEN", given.get("AMBIT_ADMIN_LISTEN") or "127.0.0.1:15014"),
         mesh=MeshSettings(
             cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,

@@ -200,3 +200,42 @@ def test_a_lease_of_somebody_who_is_gone_runs_out(cluster: Kubernetes, tmp_path:
         controller = start(cluster, tmp_path, stack)
         assert wait_for(lambda: any("leading: " in line for line in controller.log), PATIENCE_SECONDS)
         assert cluster.get(*LEASE)["spec"]["leaseTransitions"] == before + 1
+
+
+# The webhook ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_would_be_refused_is_refused_when_it_is_applied(cluster: Kubernetes, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        controller = start(cluster, tmp_path, stack)
+        registration = yaml.safe_load((DEFINITIONS.parent / "webhook.yaml").read_text())
+        [webhook] = registration["webhooks"]
+        url = f"https://{controller.address('admission')}/validate"
+        webhook["clientConfig"] = {"url": url}
+        cluster.apply(registration)
+        kind = ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration")
+        stack.callback(lambda: cluster.delete(*kind, "ambit-validator"))
+
+        def is_registered() -> bool:
+            [found] = cluster.get(*kind, "ambit-validator")["webhooks"]
+            return found["failurePolicy"] == "Fail" and bool(found["clientConfig"].get("caBundle"))
+
+        assert wait_for(is_registered, PATIENCE_SECONDS)
+        wrong = "{rules: [{matches: [{path: {type: RegularExpression, value: '(?=a)'}}]}]}"
+        assert wait_for(lambda: _is_denied(cluster, wrong), PATIENCE_SECONDS), "a server takes a registration in late"
+        with pytest.raises(ApiError, match=r"spec\.rules\[0\]\.matches\[0\]\.path.*regex-value"):
+            apply(cluster, GATEWAY_API, "HTTPRoute", "reviewed", wrong)
+        with pytest.raises(ApiError, match="needs-waypoint"):
+            apply(cluster, SECURITY, "AuthorizationPolicy", "reviewed", "{rules: [{to: [{operation: {paths: [/]}}]}]}")
+        apply(cluster, GATEWAY_API, "HTTPRoute", "reviewed", "{rules: [{matches: [{path: {value: /a}}]}]}")
+        controller.stop()
+        with pytest.raises(ApiError, match="failed calling webhook"):
+            apply(cluster, GATEWAY_API, "HTTPRoute", "reviewed", "{rules: [{matches: [{path: {value: /b}}]}]}")
+
+
+def _is_denied(cluster: Kubernetes, spec: str) -> bool:
+    try:
+        apply(cluster, GATEWAY_API, "HTTPRoute", "tried", spec)
+    except ApiError:
+        return True
+    return False

@@ -70,9 +70,14 @@ class ControllerProcess:
         self.wait_until_ready()
         return self
 
-    def wait_until_ready(self) -> None:
+    @property
+    def pid(self) -> int:
         assert self._process
-        assert self._ready.wait(PATIENCE_SECONDS), "".join(self.log)
+        return self._process.pid
+
+    def wait_until_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
+        assert self._process
+        assert self._ready.wait(seconds), "".join(self.log)
         assert self._process.poll() is None, "".join(self.log)
 
     def launch(self, **settings: str) -> None:
@@ -87,6 +92,7 @@ class ControllerProcess:
             "AMBIT_NODE_TOKENS": str(self.tokens),
             "AMBIT_LISTEN": "127.0.0.1:0",
             "AMBIT_ADMIN_LISTEN": "127.0.0.1:0",
+            "AMBIT_WEBHOOK_LISTEN": "127.0.0.1:0",
             **settings,
         }
         command = [sys.executable, "-m", "controller"]
