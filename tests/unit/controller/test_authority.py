@@ -191,7 +191,7 @@ def digest(token: str) -> str:
 )
 def test_token_names_its_node(header: str | None, node: str | None) -> None:
     tokens = parse_tokens(f"# nodes\nnode-1 {digest('one')}\n\nnode-2 {digest('two').upper()}\n")
-    assert find_node(tokens, header) == node
+    assert find_node({token.digest: token.node for token in tokens}, header) == node
 
 
 @pytest.mark.parametrize("line", ["node-1", "node-1 abc", "node-1 " + "g" * 64, "a b c"])
