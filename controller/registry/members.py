@@ -24,6 +24,8 @@ class Members:
         self._settings = settings
         self.hosts = hosts
         self._services: dict[str, dict[str, tuple[Service, services.Service]]] = {}
+        self._selecting: dict[str, dict[tuple[str, str], list[tuple[Service, services.Service]]]] = {}
+        self._pods: dict[str, dict[tuple[str, str], list[Pod]]] = {}
         self._slices: dict[str, dict[str, dict[str, Endpoint]]] = {}
         self._entry_services: dict[str, list[tuple[ServiceEntry, services.Service]]] = {}
 
@@ -74,9 +76,8 @@ class Members:
         source, _ = self._find_services(namespace).get(name, (None, None))
         if source is None:
             return
-        for pod in self._snapshot.objects_in(Pod, namespace):
-            serves = services.selects(source, pod.labels) or name in self._find_slices(namespace).get(pod.name, ())
-            if serves and (workload := self.find_workload(namespace, pod.name)) is not None:
+        for pod in self._find_pods(source):
+            if (workload := self.find_workload(namespace, pod)) is not None:
                 yield workload
         for entry in self._snapshot.objects_in(WorkloadEntry, namespace):
             if services.selects(source, entry.all_labels) and (found := self.find_entry(namespace, entry.name)):
@@ -85,10 +86,33 @@ class Members:
             if part.service == name:
                 yield from self.find_slice_endpoints(namespace, part.name)
 
+    def _find_pods(self, service: Service) -> Iterator[str]:
+        """The names of the pods that a Service selects, or that slices name where it selects none."""
+        if not service.spec.selector:
+            slices_of = self._find_slices(service.namespace)
+            yield from (pod for pod, served in slices_of.items() if service.name in served)
+            return
+        if service.namespace not in self._pods:
+            found: dict[tuple[str, str], list[Pod]] = {}
+            for pod in self._snapshot.objects_in(Pod, service.namespace):
+                for item in pod.labels.items():
+                    found.setdefault(item, []).append(pod)
+            self._pods[service.namespace] = found
+        by_label = self._pods[service.namespace]
+        fewest = min((by_label.get(item, []) for item in service.spec.selector.items()), key=len)
+        yield from (pod.name for pod in fewest if services.selects(service, pod.labels))
+
     def _find_selecting(self, namespace: str, labels: Mapping[str, str]) -> list[services.Service]:
         """The services, of both kinds, that select a workload with `labels`."""
-        known = self._find_services(namespace).values()
-        selecting = [service for source, service in known if services.selects(source, labels)]
+        if namespace not in self._selecting:
+            # By one label of each selector: a pod asks those that have one of its own, not all.
+            by_label: dict[tuple[str, str], list[tuple[Service, services.Service]]] = {}
+            for known in self._find_services(namespace).values():
+                for item in sorted((known[0].spec.selector or {}).items())[:1]:
+                    by_label.setdefault(item, []).append(known)
+            self._selecting[namespace] = by_label
+        candidates = (each for item in labels.items() for each in self._selecting[namespace].get(item, ()))
+        selecting = [service for source, service in candidates if services.selects(source, labels)]
         if namespace not in self._entry_services:
             # To know who has a host takes a look at all entries: not for every pod of a mesh that has some somewhere.
             is_selecting = any(entry.selector for entry in self._snapshot.objects_in(ServiceEntry, namespace))
