@@ -13,13 +13,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ambit.demo.polling import wait_for
 from bench.effort import QUICK, Effort, report_progress
 from bench.pods import parse_memory
 from bench.report import BenchError, Row, ours_at_most, ratio_at_most
 from mesh.wire import workload_pb2 as pb
+
+if TYPE_CHECKING:
+    from tests.support.chosen_mesh import Host
 
 COUNTS = (10, 1_000, 10_000, 100_000)
 QUICK_COUNTS = (10, 1_000)
@@ -71,7 +77,13 @@ def build_rows(found: dict[str, float], *, is_last: bool) -> list[Row]:
         Row(f"{title}: PSS added", "MiB", found["added_mebibytes"], aim=memory_aim),
         Row(f"{title}: ztunnel's processor time to apply them", "s", found["apply_seconds"], aim=time_aim),
         Row(f"{title}: {p99}", "us", found["p99_during_us"], found["p99_before_us"], latency_aim),
+        Row(f"{title}: the same without a mesh, at the same time", "us", *_bystander(found)),
     ]
+
+
+def _bystander(found: dict[str, float]) -> tuple[float, float]:
+    """What a machine whose processors are taken by the control plane does to anybody."""
+    return found["bystander_during_us"], found["bystander_before_us"]
 
 
 # In the child ---------------------------------------------------------------------------------------------------------
@@ -80,28 +92,38 @@ def build_rows(found: dict[str, float], *, is_last: bool) -> list[Row]:
 def measure(counts: list[int]) -> Iterator[dict[str, float]]:
     """Tell a ztunnel of more and more workloads."""
     from bench.programs import ping
-    from tests.support.chosen_mesh import chosen_mesh
+    from tests.support.chosen_mesh import PATIENCE_SECONDS, chosen_mesh
 
     # The control plane is on a machine of its own in a real mesh.
     os.nice(19)
     with chosen_mesh() as mesh:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
         client, server = mesh.add_pod("client"), mesh.add_pod("server", node="node-2")
+        bystander, neighbour = mesh.add_host("bystander"), mesh.add_host("neighbour")
         mesh.tell(client.workload(), server.workload())
         ztunnel = mesh.start_ztunnel()
         mesh.start_ztunnel("node-2")
         programs = Path(ping.__file__).parent
-        mesh.run(server, sys.executable, str(programs / "echo_server.py"), str(ECHO_PORT), name="echo")
-        command = (sys.executable, ping.__file__, server.address, str(ECHO_PORT), str(PING_SECONDS))
+        for place in (server, neighbour):
+            mesh.run(place, sys.executable, str(programs / "echo_server.py"), str(ECHO_PORT), name="echo")
+            if not wait_for(functools.partial(_listens, place), PATIENCE_SECONDS):
+                raise BenchError(f"the echo server in {place.name} did not start")
 
-        def ping_once() -> float:
-            return float(json.loads(client.execute(*command))["p99_us"])
+        def ping_from(place: "Host", to: "Host") -> float:
+            command = (sys.executable, ping.__file__, to.address, str(ECHO_PORT), str(PING_SECONDS))
+            return float(json.loads(place.execute(*command))["p99_us"])
+
+        def ping_once() -> tuple[float, float]:
+            """The p99 across the mesh, and that of two machines outside of it at the same time."""
+            with ThreadPoolExecutor(2) as both:
+                ours, theirs = both.map(ping_from, (client, bystander), (server, neighbour))
+                return ours, theirs
 
         ping_once()
         pid = ztunnel.process.pid
         known, start = 0, _memory(pid)
         for count in counts:
-            before = statistics.median(ping_once() for _ in range(PINGS_BEFORE))
+            before = [ping_once() for _ in range(PINGS_BEFORE)]
             resources = list(build_resources(known, count))
             spent = _processor_seconds(pid)
             during = _while_pinging(ping_once, functools.partial(mesh.tell, *resources))
@@ -111,14 +133,25 @@ def measure(counts: list[int]) -> Iterator[dict[str, float]]:
                 "count": count,
                 "added_mebibytes": _memory(pid) - start,
                 "apply_seconds": applied - spent,
-                "p99_before_us": before,
-                "p99_during_us": max(during),
+                "p99_before_us": statistics.median(ours for ours, _ in before),
+                "p99_during_us": max(ours for ours, _ in during),
+                "bystander_before_us": statistics.median(theirs for _, theirs in before),
+                "bystander_during_us": max(theirs for _, theirs in during),
             }
 
 
-def _while_pinging(ping_once: Callable[[], float], act: Callable[[], None]) -> list[float]:
+def _listens(place: "Host") -> bool:
+    """Whether the echo server in a pod or machine takes connections, seen from there."""
+    try:
+        place.connect("127.0.0.1", ECHO_PORT).close()
+    except OSError:
+        return False
+    return True
+
+
+def _while_pinging(ping_once: Callable[[], tuple[float, float]], act: Callable[[], None]) -> list[tuple[float, float]]:
     """Ping again and again while `act` runs; returns what each ping found."""
-    found: list[float] = []
+    found: list[tuple[float, float]] = []
     is_over = threading.Event()
 
     def ping() -> None:

@@ -4,6 +4,7 @@ Readiness comes last: whoever connects then gets everything that the directory h
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -63,6 +64,8 @@ GRPC_OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     # Clients ping as often as we do.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # A thousand agents that come at once may wait longer than the 30 seconds that calls are kept for by default.
+    ("grpc.server_max_unrequested_time_in_server", 300),
     # Two controllers on one port would each see half of the agents.
     ("grpc.so_reuseport", 0),
 ]
@@ -112,6 +115,9 @@ async def run(settings: Settings) -> None:
             if settings.local_listen is not None:
                 local = _build_local_server(settings.local_listen, hub, metrics)
                 await stack.enter_async_context(_serve_grpc(local, hub, settings))
+            # What was read stays: the collector need not look through a large mesh again and again, a second each time.
+            gc.collect()
+            gc.freeze()
             pages.is_ready = True
             log.info("controller is ready", extra={"objects": configuration.snapshot.object_count})
             await stop.wait()

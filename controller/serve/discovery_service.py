@@ -34,6 +34,8 @@ METHOD_NAME = "DeltaAggregatedResources"
 STATE_METHOD_NAME = "StreamAggregatedResources"
 # An agent that connects sends its first request in the same breath.
 FIRST_REQUEST_SECONDS = 30.0
+# From about half a megabyte on a response waits for its turn.
+LARGE_RESPONSE_RESOURCES = 1_000
 
 
 class WrongNodeError(RefusedError):
@@ -138,13 +140,23 @@ class DiscoveryService:
             client.wake.clear()
             if self._hub.is_closing:
                 raise ClosingError("the controller is stopping")
-            response = client.session.next_response(self._hub.version, time.monotonic())
-            if response is None:
+            if client.session.pending_count > LARGE_RESPONSE_RESOURCES:
+                async with self._hub.turns.take():
+                    has_sent = await self._send_next(client, context, form)
+            else:
+                has_sent = await self._send_next(client, context, form)
+            if not has_sent:
                 await self._wait(client)
-                continue
-            await authenticate_node(context, self._authenticate)  # it may have been withdrawn since
-            await context.write(form.write(response))
-            self._count(client, response)
+
+    async def _send_next(self, client: Client, context: CallContext, form: Form) -> bool:
+        """Gives whether there was something to send."""
+        response = client.session.next_response(self._hub.version, time.monotonic())
+        if response is None:
+            return False
+        await authenticate_node(context, self._authenticate)  # it may have been withdrawn since
+        await context.write(form.write(response))
+        self._count(client, response)
+        return True
 
     async def _wait(self, client: Client) -> None:
         now = time.monotonic()
@@ -176,12 +188,12 @@ class DiscoveryService:
     def _count(self, client: Client, response: DeltaResponse) -> None:
         kind = short_type(response.type_url)
         self._metrics.pushes.add(type=kind)
-        self._metrics.pushed_resources.add(len(response.resources), type=kind, change="updated")
+        self._metrics.pushed_resources.add(response.count, type=kind, change="updated")
         self._metrics.pushed_resources.add(len(response.removed), type=kind, change="removed")
         fields = {
             "node": client.node,
             "type": kind,
-            "updated": len(response.resources),
+            "updated": response.count,
             "removed": len(response.removed),
         }
         log.debug("xds response sent", extra=fields)

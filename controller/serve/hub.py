@@ -14,6 +14,7 @@ from controller.serve.resources import (
     ResourceTable,
 )
 from controller.serve.session import Session, SessionLimits
+from controller.serve.turns import Turns
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +37,7 @@ class Hub:
         self._clients: set[Client] = set()
         self.version = 0
         self.is_closing = False
+        self.turns = Turns()
         self.tables: dict[str, ResourceTable] = {
             type_url: ResourceTable() for type_url in (AUTHORIZATION_TYPE, ADDRESS_TYPE, *ROUTING_TYPES)
         }

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from google.protobuf.message import Message
 
-from controller.serve.wire import encode_resource
+from controller.serve.wire import encode_resource, frame_resources
 
 TYPE_PREFIX = "type.googleapis.com/"
 ADDRESS_TYPE = TYPE_PREFIX + "istio.workload.Address"
@@ -88,6 +88,7 @@ class ResourceTable:
     def __init__(self) -> None:
         self._resources: dict[str, Resource] = {}
         self._names_by_key: dict[str, set[str]] = {}
+        self._framed: bytes | None = None
 
     def __len__(self) -> int:
         return len(self._resources)
@@ -106,6 +107,13 @@ class ResourceTable:
     def names(self) -> Iterable[str]:
         return self._resources.keys()
 
+    @property
+    def framed(self) -> bytes:
+        """All resources as a response carries them: put together once, however many clients come for everything."""
+        if self._framed is None:
+            self._framed = frame_resources(resource.wire for resource in self._resources.values())
+        return self._framed
+
     def find_names(self, key: str) -> Iterator[str]:
         """The names of what `key` leads to: the resource of that name, and all that have it among their keys."""
         if key in self._resources:
@@ -115,6 +123,7 @@ class ResourceTable:
     def apply(self, changes: ResourceChanges) -> dict[str, Resource | None]:
         """Take `changes` over. Gives what really changed, with what was there before: equal content changes nothing."""
         changed: dict[str, Resource | None] = {}
+        self._framed = None
         for name, resource in changes.updated.items():
             old = self._resources.get(name)
             if old == resource:

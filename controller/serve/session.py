@@ -131,6 +131,11 @@ class Session:
             return RequestOutcome.CHANGED if outcome is RequestOutcome.STALE else outcome
         return outcome
 
+    @property
+    def pending_count(self) -> int:
+        """How many resources wait to be told of."""
+        return sum(state.subscription.pending_count for state in self.types.values())
+
     def note_changes(self, type_url: str, changed: Iterable[str]) -> None:
         """Mark resources that changed; they go out with the next responses."""
         state = self.types.get(type_url)
@@ -238,4 +243,5 @@ class Session:
         state.in_flight = str(self.nonces)
         state.sent_at, state.sent_version = now, version
         state.responses += 1
-        return DeltaResponse(type_url, state.in_flight, str(version), delivery.resources, delivery.removed)
+        parts = delivery.resources, delivery.removed, delivery.framed, delivery.count
+        return DeltaResponse(type_url, state.in_flight, str(version), *parts)

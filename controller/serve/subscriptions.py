@@ -30,11 +30,16 @@ class TooManyNamesError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What goes out in one response. `news` are the names of what the client does not have so."""
+    """What goes out in one response. `news` are the names of what the client does not have so, unless it gets all.
+
+    `framed` are resources that are put together already.
+    """
 
     news: list[str]
     resources: list[bytes]
     removed: list[str]
+    framed: bytes = b""
+    count: int = 0
 
 
 class Subscription:
@@ -53,6 +58,7 @@ class Subscription:
         self._missing: set[str] = set()
         self.is_wildcard = False
         self.must_answer = True
+        self._has_nothing = False
 
     @property
     def key_count(self) -> int:
@@ -96,6 +102,7 @@ class Subscription:
             self._want(self._scope, versions)
             self._missing.update(versions.keys() - set(self._table.find_names(self._scope)))
         elif self.is_wildcard:
+            self._has_nothing = not versions
             self._pending = {name for name in self._table.names() if versions.get(name) != self._table.version(name)}
             self._pending.update(name for name in versions if name not in self._table)
         elif not self._scope:
@@ -138,6 +145,12 @@ class Subscription:
 
     def take(self, updates: bool = True, removals: bool = True) -> Delivery:
         """Take out what is to be sent now, at most MAX_RESPONSE_BYTES of it; the rest stays pending."""
+        if self._has_nothing and updates and len(self._table.framed) <= MAX_RESPONSE_BYTES:
+            self._has_nothing = self.must_answer = False
+            self._pending.clear()
+            self._missing.clear()
+            return Delivery([], [], [], self._table.framed, len(self._table))
+        self._has_nothing = False
         news: list[str] = []
         resources: list[bytes] = []
         removed: set[str] = set()
@@ -160,7 +173,7 @@ class Subscription:
             self._missing.clear()
         self.must_answer = False
         # An address that went from one pod to another in between is no removal.
-        return Delivery(news, resources, sorted(removed - sent_aliases))
+        return Delivery(news, resources, sorted(removed - sent_aliases), count=len(resources))
 
     def take_all(self) -> Delivery:
         """Take out all that the client is to have, whether it was sent before or not: the older form's answer."""
@@ -175,7 +188,7 @@ class Subscription:
         self._pending.clear()
         self._missing.clear()
         self.must_answer = False
-        return Delivery(news, [each.wire for each in found], [])
+        return Delivery(news, [each.wire for each in found], [], count=len(found))
 
     def tell_again(self, names: Iterable[str]) -> None:
         """Let these go out once more, as far as this client asked for them."""

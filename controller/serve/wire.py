@@ -49,20 +49,25 @@ class DeltaRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeltaResponse:
-    """A server's message. `resources` are serialised already."""
+    """A server's message. `resources` are serialised already; `framed` are more of them, put together as well.
+
+    `count` is how many there are.
+    """
 
     type_url: str
     nonce: str
     version: str
     resources: Sequence[bytes]
     removed: Sequence[str]
+    framed: bytes = b""
+    count: int = 0
 
     def encode(self) -> bytes:
         """The message's bytes."""
         head: bytes = discovery_pb2.DeltaDiscoveryResponse(
             type_url=self.type_url, nonce=self.nonce, system_version_info=self.version, removed_resources=self.removed
         ).SerializeToString()
-        return b"".join([head, *_frame_all(_RESPONSE_RESOURCES, self.resources)])
+        return b"".join([head, self.framed, *_frame_all(_RESPONSE_RESOURCES, self.resources)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,9 @@ def parse_state_request(data: bytes) -> StateRequest:
 
 def encode_state_response(response: DeltaResponse) -> bytes:
     """The same resources as a DiscoveryResponse."""
-    resources = [discovery_pb2.Resource.FromString(each).resource for each in response.resources]
+    framed = discovery_pb2.DeltaDiscoveryResponse.FromString(response.framed).resources
+    resources = [each.resource for each in framed]
+    resources += [discovery_pb2.Resource.FromString(each).resource for each in response.resources]
     data: bytes = discovery_pb2.DiscoveryResponse(
         type_url=response.type_url, nonce=response.nonce, version_info=response.version, resources=resources
     ).SerializeToString()
@@ -137,12 +144,17 @@ def encode_resource(type_url: str, name: str, version: str, body: bytes, aliases
     return data
 
 
+def frame_resources(resources: Iterable[bytes]) -> bytes:
+    """Serialised resources, one behind the other as a response has them."""
+    return b"".join(_frame_all(_RESPONSE_RESOURCES, resources))
+
+
 def rename_resource(resource: bytes, name: str) -> bytes:
     """The same resource under another name: of a field that occurs twice the last counts (protobuf, "Encoding")."""
     return resource + _frame(_RESOURCE_NAME, name.encode())
 
 
-def _frame_all(number: int, payloads: Sequence[bytes]) -> Iterable[bytes]:
+def _frame_all(number: int, payloads: Iterable[bytes]) -> Iterable[bytes]:
     tag = _encode_varint(number << 3 | _LENGTH_DELIMITED)
     for payload in payloads:
         yield tag

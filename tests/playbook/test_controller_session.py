@@ -452,3 +452,28 @@ def test_client_always_arrives_at_the_present_state(steps: list[tuple[str, str, 
         name: table.version(name) for name in table.names()
     }
     assert not read()
+
+
+def test_whoever_comes_with_nothing_gets_all_that_was_put_together_once(dialogue: Dialogue) -> None:
+    dialogue.publish(resource("a"), resource("b"))
+    table = dialogue.tables[ADDRESS_TYPE]
+    dialogue.send()
+    first = table.framed
+    assert set(dialogue.expect_and_acknowledge().versions) == {"a", "b"}
+    dialogue.reconnect()
+    dialogue.send()
+    assert table.framed is first
+    assert set(dialogue.expect_and_acknowledge().versions) == {"a", "b"}
+    assert dialogue.receive() is None
+    dialogue.publish(resource("b", "2"), removed=["a"])
+    sent = dialogue.expect_and_acknowledge()
+    assert (sent.contents, sent.removed) == ({"b": "2"}, ["a"])
+
+
+def test_what_changes_before_the_first_answer_is_in_it_once(dialogue: Dialogue) -> None:
+    dialogue.publish(resource("a"), resource("b"))
+    dialogue.send()
+    dialogue.publish(resource("a", "2"), removed=["b"])
+    sent = dialogue.expect_and_acknowledge()
+    assert (sent.contents, sent.removed) == ({"a": "2"}, [])
+    assert dialogue.receive() is None
