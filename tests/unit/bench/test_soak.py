@@ -81,7 +81,9 @@ def test_the_aims_of_a_large_mesh_are_those_of_a_hundred_thousand() -> None:
         "apply_seconds": 2.1,
         "p99_before_us": 100.0,
         "p99_during_us": 201.0,
+        "bystander_before_us": 50.0,
+        "bystander_during_us": 60.0,
     }
-    assert [row.is_met for row in state.build_rows(found, is_last=True)] == [False, False, False]
-    assert [row.is_met for row in state.build_rows(found, is_last=False)] == [None, None, None]
+    assert [row.is_met for row in state.build_rows(found, is_last=True)] == [False, False, False, None]
+    assert [row.is_met for row in state.build_rows(found, is_last=False)] == [None, None, None, None]
     assert len(list(state.build_resources(0, 100))) == 100 + 100 // state.PODS_PER_SERVICE
