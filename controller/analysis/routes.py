@@ -13,9 +13,10 @@ from controller.kinds.virtual_service import Destination, VirtualService
 from controller.registry.attachment import Reason, check_listener, find_gateway, find_parent_service, is_ours
 from controller.registry.conditions import find_unresolved, judge_parent
 from controller.registry.destinations import find_rules
+from controller.registry.names import find_service_name
 from controller.registry.policies import matches
 from controller.registry.services import is_served
-from controller.registry.virtual_services import find_service_name, list_destinations
+from controller.registry.virtual_services import list_destinations
 
 
 def check_routes(given: Given) -> Iterator[Finding]:

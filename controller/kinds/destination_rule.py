@@ -8,8 +8,9 @@ from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
 from controller.kinds.meta import StrictModel
-from controller.kinds.networking import NetworkingObject
-from controller.kinds.traffic import NotCarriedOut, PortSelector, Scope, ServiceHost
+from controller.kinds.networking import ExportScope, NetworkingObject
+from controller.kinds.refusals import Unsupported
+from controller.kinds.traffic import PortSelector, ServiceHost
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -114,7 +115,7 @@ class HttpSettings(StrictModel):
     max_retries: Count | None = None
     idle_timeout: Duration | None = None
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
-    use_client_protocol: NotCarriedOut = None
+    use_client_protocol: Unsupported = None
     max_concurrent_streams: Count | None = None
 
 
@@ -166,9 +167,9 @@ class TrafficPolicy(PolicySettings):
     """For all ports, or for single ones."""
 
     port_level_settings: Sequence[PortPolicy] | None = None
-    tunnel: NotCarriedOut = None
-    proxy_protocol: NotCarriedOut = None
-    retry_budget: NotCarriedOut = None
+    tunnel: Unsupported = None
+    proxy_protocol: Unsupported = None
+    retry_budget: Unsupported = None
 
 
 class Subset(StrictModel):
@@ -185,8 +186,8 @@ class DestinationRuleSpec(StrictModel):
     host: ServiceHost
     traffic_policy: TrafficPolicy | None = None
     subsets: Sequence[Subset] | None = None
-    export_to: Sequence[Scope] | None = None
-    workload_selector: NotCarriedOut = None
+    export_to: Sequence[ExportScope] | None = None
+    workload_selector: Unsupported = None
 
     @model_validator(mode="after")
     def _check_subsets(self) -> "DestinationRuleSpec":

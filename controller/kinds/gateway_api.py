@@ -6,11 +6,12 @@ What is not carried out is refused here by name, rather than ignored.
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.hosts import check_route_host
 from controller.kinds.meta import KubernetesObject, LabelName, PortNumber, StrictModel, SubdomainName
+from controller.kinds.refusals import NOT_CARRIED_OUT, Unsupported
 
 GROUP = "gateway.networking.k8s.io"
 CONTROLLER = "ambit.dev/gateway-controller"
@@ -20,14 +21,6 @@ CLASSES = ("ambit", "istio")
 """Classes that are ours without an object that says so."""
 
 
-def refuse_unsupported(value: object) -> object:
-    """Refuse a field that is not carried out. For use by validators."""
-    if value is None:
-        return None
-    raise PydanticCustomError("unsupported", "is not carried out: take it out")
-
-
-Unsupported = Annotated[None, BeforeValidator(refuse_unsupported)]
 RouteHost = Annotated[str, AfterValidator(check_route_host)]
 
 
@@ -172,7 +165,7 @@ class GatewaySpec(StrictModel):
     addresses: Sequence[GatewayAddress] | None = None
     infrastructure: GatewayInfrastructure | None = None
     allowed_listeners: Unsupported = None
-    backend_tls: Annotated[None, BeforeValidator(refuse_unsupported), Field(alias="backendTLS")] = None
+    backend_tls: Annotated[None, NOT_CARRIED_OUT, Field(alias="backendTLS")] = None
     tls: Unsupported = None
     default_scope: Unsupported = None
 

@@ -17,10 +17,10 @@ from controller.kinds.gateway_api import (
     GatewayApiObject,
     ParentReference,
     RouteHost,
-    Unsupported,
 )
 from controller.kinds.meta import PortNumber, StrictModel
 from controller.kinds.patterns import check_regex
+from controller.kinds.refusals import Unsupported
 
 # RFC 9110, section 5.6.2: a token.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")

@@ -13,9 +13,10 @@ from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
 from controller.kinds.meta import PortNumber, StrictModel
-from controller.kinds.networking import NetworkingObject
+from controller.kinds.networking import ExportScope, NetworkingObject
 from controller.kinds.patterns import Regex
-from controller.kinds.traffic import NotCarriedOut, Percent, PortSelector, RuleHost, Scope, ServiceHost
+from controller.kinds.refusals import Unsupported
+from controller.kinds.traffic import Percent, PortSelector, RuleHost, ServiceHost
 
 MESH = "mesh"
 """The gateway that stands for all clients within the mesh."""
@@ -81,8 +82,8 @@ class RequestMatch(StrictModel):
     port: PortNumber | None = None
     ignore_uri_case: bool | None = None
     gateways: Sequence[Annotated[str, AfterValidator(_check_gateway)]] | None = None
-    source_labels: NotCarriedOut = None
-    source_namespace: NotCarriedOut = None
+    source_labels: Unsupported = None
+    source_namespace: Unsupported = None
     stat_prefix: str | None = None
 
 
@@ -183,7 +184,7 @@ class HttpRetry(StrictModel):
     per_try_timeout: Duration | None = None
     retry_on: Annotated[str, AfterValidator(_check_retry_on)] | None = None
     backoff: Duration | None = None
-    retry_remote_localities: NotCarriedOut = None
+    retry_remote_localities: Unsupported = None
     retry_ignore_previous_hosts: bool | None = None
 
 
@@ -232,7 +233,7 @@ class CorsPolicy(StrictModel):
     expose_headers: Sequence[str] | None = None
     max_age: Duration | None = None
     allow_credentials: bool | None = None
-    unmatched_preflights: NotCarriedOut = None
+    unmatched_preflights: Unsupported = None
 
 
 class HttpRoute(StrictModel):
@@ -243,7 +244,7 @@ class HttpRoute(StrictModel):
     route: Sequence[RouteDestination] | None = None
     redirect: HttpRedirect | None = None
     direct_response: DirectResponse | None = None
-    delegate: NotCarriedOut = None
+    delegate: Unsupported = None
     rewrite: HttpRewrite | None = None
     timeout: Duration | None = None
     retries: HttpRetry | None = None
@@ -275,9 +276,9 @@ class VirtualServiceSpec(StrictModel):
     hosts: Annotated[Sequence[RuleHost], Field(min_length=1)]
     gateways: Sequence[Annotated[str, AfterValidator(_check_gateway)]] | None = None
     http: Sequence[HttpRoute] | None = None
-    tls: NotCarriedOut = None
-    tcp: NotCarriedOut = None
-    export_to: Sequence[Scope] | None = None
+    tls: Unsupported = None
+    tcp: Unsupported = None
+    export_to: Sequence[ExportScope] | None = None
 
 
 class VirtualService(NetworkingObject):

@@ -10,8 +10,7 @@ from enum import Enum
 
 from controller.kinds import destination_rule as kinds
 from controller.kinds.destination_rule import DestinationRule
-from controller.registry.names import MeshSettings
-from controller.registry.virtual_services import find_service_name
+from controller.registry.names import MeshSettings, find_service_name
 from controller.snapshot import Snapshot
 
 

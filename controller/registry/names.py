@@ -38,6 +38,18 @@ def name_host(settings: MeshSettings, namespace: str, name: str) -> str:
     return f"{name}.{namespace}.svc.{settings.domain_suffix}"
 
 
+def find_service_name(host: str, namespace: str, settings: MeshSettings) -> tuple[str, str] | None:
+    """The namespace and name of the Kubernetes Service that an object of `namespace` means by `host`.
+
+    A name without dots is one of the same namespace (Istio's rule). None where it can be none.
+    """
+    if "." not in host:
+        return namespace, host
+    name, _, rest = host.partition(".")
+    place, _, suffix = rest.partition(".")
+    return (place, name) if suffix in ("svc", f"svc.{settings.domain_suffix}") else None
+
+
 def name_service(settings: MeshSettings, namespace: str, name: str) -> str:
     """A Service's resource name."""
     return name_hosted(namespace, name_host(settings, namespace, name))

@@ -12,7 +12,6 @@ from controller.kinds.traffic import Percent
 from controller.kinds.virtual_service import GRPC_STATUSES, VirtualService
 from controller.registry import http
 from controller.registry.http import Forward, NamedMatch, PathForm, RequestMatch, TextForm, TextMatch
-from controller.registry.names import MeshSettings
 
 # Istio's, where somebody asks for retries and does not say on what: what a user wrote is followed to the letter.
 _RETRIED = ("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes")
@@ -20,18 +19,6 @@ _HOST_NAMES = ("host", ":authority")
 
 FindTarget = Callable[[kinds.Destination], http.Target | None]
 """Where a destination leads, for the port at hand; None where that is nothing."""
-
-
-def find_service_name(host: str, namespace: str, settings: MeshSettings) -> tuple[str, str] | None:
-    """The namespace and name of the Kubernetes Service that an object of `namespace` means by `host`.
-
-    A name without dots is one of the same namespace (Istio's rule). None where it can be none.
-    """
-    if "." not in host:
-        return namespace, host
-    name, _, rest = host.partition(".")
-    place, _, suffix = rest.partition(".")
-    return (place, name) if suffix in ("svc", f"svc.{settings.domain_suffix}") else None
 
 
 def list_destinations(service: VirtualService) -> Iterator[tuple[tuple[str | int, ...], kinds.Destination]]:

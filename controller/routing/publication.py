@@ -39,13 +39,13 @@ from controller.registry.members import Members
 from controller.registry.names import (
     SIDECARS,
     MeshSettings,
+    find_service_name,
     name_gateway,
     name_gateway_port,
     name_service_port,
     name_service_routes,
     name_sidecar_port,
 )
-from controller.registry.virtual_services import find_service_name
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
     CLUSTER_TYPE,

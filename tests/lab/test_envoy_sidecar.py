@@ -17,9 +17,11 @@ from tests.support.chosen_mesh import PATIENCE_SECONDS, ROUTER_IPV4, ChosenMesh,
 from tests.support.controller_process import ControllerProcess
 from tests.support.envoy_in_mesh import CONTROLLER_PORT, find_refusals, start_sidecar
 from tests.support.isolation import isolated
+from tests.support.texts import pod_text, service_text
 from tests.support.web_backends import Backend, serve_web
 
 VIP, TCP_VIP = "203.0.113.1", "203.0.113.2"
+_LINES = "name: tcp, port: 9000, targetPort: 9090"
 
 
 @dataclass(slots=True)
@@ -43,17 +45,6 @@ class Site:
 
     def count(self, times: int, path: str = "/", *options: str) -> Counter[str]:
         return Counter(self.ask(path, VIP, *options) for _ in range(times))
-
-
-def service(name: str, address: str, port: str, selector: str) -> str:
-    spec = f"{{clusterIP: {address}, selector: {{{selector}}}, ports: [{port}]}}"
-    return f"{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: demo}}, spec: {spec}}}\n---\n"
-
-
-def pod(name: str, address: str) -> str:
-    metadata = f"{{name: {name}, namespace: demo, labels: {{app: web, version: {name}}}}}"
-    status = f"{{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: 'True'}}]}}"
-    return f"{{apiVersion: v1, kind: Pod, metadata: {metadata}, spec: {{nodeName: node-1}}, status: {status}}}\n---\n"
 
 
 ROUTES = """
@@ -100,9 +91,9 @@ def site(mesh: ChosenMesh) -> Iterator[Site]:
     root = mesh.folder / "controller"
     root.mkdir()
     with ControllerProcess(root) as controller:
-        pods = "".join(pod(name, host.address) for name, host in hosts.items())
-        web = service("web", VIP, "{port: 80, targetPort: 8080}", "app: web")
-        lines = service("lines", TCP_VIP, "{name: tcp, port: 9000, targetPort: 9090}", "version: v1")
+        pods = "".join(pod_text(name, host.address) for name, host in hosts.items())
+        web = service_text("web", "app: web", "port: 80, targetPort: 8080", f"clusterIP: {VIP}")
+        lines = service_text("lines", "version: v1", _LINES, f"clusterIP: {TCP_VIP}")
         controller.write("mesh.yaml", web + lines + pods)
         controller.start(AMBIT_LISTEN=f"{ROUTER_IPV4}:{CONTROLLER_PORT}")
         log = start_sidecar(mesh, client, controller)

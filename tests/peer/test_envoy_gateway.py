@@ -14,7 +14,10 @@ from ambit.demo.polling import wait_for
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.envoy_proxy import Envoy, WebAnswer, ask, run_gateway
 from tests.support.free_ports import find_free_port
+from tests.support.texts import pod_text, service_text, text_of
 from tests.support.web_backends import Backend, serve_web
+
+GATEWAY_API, ISTIO = "gateway.networking.k8s.io/v1", "networking.istio.io/v1"
 
 
 @dataclass(slots=True)
@@ -29,8 +32,7 @@ class World:
 
     def route(self, *rules: str, hostnames: str = "") -> None:
         """Let the Gateway's one route have these rules."""
-        spec = f"parentRefs: [{{name: web}}], hostnames: [{hostnames}], rules: [{', '.join(rules)}]"
-        self.controller.write("route.yaml", route_object("web", spec))
+        self.controller.write("route.yaml", route_text(*rules, hostnames=hostnames))
 
     def ask(self, path: str = "/", host: str = "www.test", method: str = "GET", **headers: str) -> WebAnswer:
         return ask(self.port, path, host, method, **headers)
@@ -40,26 +42,22 @@ class World:
         assert wait_for(lambda: self.ask(path).server == server, PATIENCE_SECONDS), self.envoy.log_file.read_text()
 
 
-def route_object(name: str, spec: str) -> str:
-    head = f"apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: {name}, namespace: demo}}"
-    return f"{{{head}, spec: {{{spec}}}}}\n"
+def gateway_text(port: int) -> str:
+    listeners = f"[{{name: http, port: {port}, protocol: HTTP}}]"
+    return text_of(GATEWAY_API, "Gateway", "web", f"spec: {{gatewayClassName: ambit, listeners: {listeners}}}")
 
 
-def service_object(name: str, port: int, selector: str, rest: str = "") -> str:
-    spec = f"{{selector: {{{selector}}}, ports: [{{port: 80, targetPort: {port}, {rest}}}]}}"
-    return f"{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: demo}}, spec: {spec}}}\n---\n"
+def route_text(*rules: str, hostnames: str = "") -> str:
+    spec = f"{{parentRefs: [{{name: web}}], hostnames: [{hostnames}], rules: [{', '.join(rules)}]}}"
+    return text_of(GATEWAY_API, "HTTPRoute", "web", f"spec: {spec}")
 
 
-def pod_object(backend: Backend) -> str:
-    metadata = f"{{name: {backend.name}, namespace: demo, labels: {{app: web, version: {backend.name}}}}}"
-    status = f"{{phase: Running, podIP: {backend.address}, conditions: [{{type: Ready, status: 'True'}}]}}"
-    return f"{{apiVersion: v1, kind: Pod, metadata: {metadata}, spec: {{nodeName: node-1}}, status: {status}}}\n---\n"
-
-
-def gateway_object(port: int) -> str:
-    spec = f"{{gatewayClassName: ambit, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}"
-    head = "apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: web, namespace: demo}"
-    return f"{{{head}, spec: {spec}}}\n"
+def mesh_text(port: int, v1: Backend, v2: Backend, *, is_v1_ready: bool = True) -> str:
+    """The Gateway, both pods, a Service for each and one for both."""
+    target = f"port: 80, targetPort: {v1.port}"
+    services = [service_text(name, f"version: {name}", target) for name in ("v1", "v2")]
+    pods = [pod_text("v1", v1.address, is_v1_ready), pod_text("v2", v2.address)]
+    return "".join([*services, service_text("both", "app: web", target), *pods, gateway_text(port)])
 
 
 def to(name: str, weight: int = 1) -> str:
@@ -73,12 +71,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         v2 = stack.enter_context(serve_web("v2", "127.0.1.2", v1.port))
         controller = ControllerProcess(tmp_path)
         port = find_free_port()
-        services = [service_object(name, v1.port, f"version: {name}") for name in ("v1", "v2")]
-        services.append(service_object("both", v1.port, "app: web"))
-        controller.write("mesh.yaml", "".join([*services, pod_object(v1), pod_object(v2), gateway_object(port)]))
-        controller.write(
-            "route.yaml", route_object("web", f"parentRefs: [{{name: web}}], rules: [{{backendRefs: [{to('v1')}]}}]")
-        )
+        controller.write("mesh.yaml", mesh_text(port, v1, v2))
+        controller.write("route.yaml", route_text(f"{{backendRefs: [{to('v1')}]}}"))
         controller.start()
         stack.callback(controller.stop)
         envoy = stack.enter_context(run_gateway(controller, tmp_path, "web"))
@@ -137,7 +131,7 @@ def test_what_matches_nothing_is_404_and_what_leads_nowhere_500_or_503(world: Wo
         "{matches: [{path: {value: /none}}]}",
         f"{{matches: [{{path: {{value: /empty}}}}], backendRefs: [{to('empty')}]}}",
     )
-    world.controller.write("empty.yaml", service_object("empty", 1, "version: nobody"))
+    world.controller.write("empty.yaml", service_text("empty", "version: nobody", "port: 80"))
     assert wait_for(lambda: world.ask("/none").status == 500, PATIENCE_SECONDS)
     assert wait_for(lambda: world.ask("/empty").status == 503, PATIENCE_SECONDS)
     assert world.ask("/other").status == 404
@@ -177,7 +171,7 @@ def test_a_mirror_gets_a_copy_whose_answer_nobody_sees(world: World) -> None:
 def test_a_full_service_answers_503_at_once(world: World) -> None:
     """Seed 001's connection pool. Envoy answers 503 for it, where the seeds speak of 429 (facts of L7, headline 5)."""
     pool = "connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1, maxRequestsPerConnection: 1}}"
-    world.controller.write("rule.yaml", rule_object("v1", f"trafficPolicy: {{{pool}}}"))
+    world.controller.write("rule.yaml", rule_text("v1", f"trafficPolicy: {{{pool}}}"))
     assert wait_for(lambda: "max_connections::1\n" in world.envoy.fetch("/clusters"), PATIENCE_SECONDS)
     world.v1.delay_seconds = 0.5
     answers: list[WebAnswer] = []
@@ -196,7 +190,7 @@ def test_an_endpoint_that_fails_is_left_out(world: World) -> None:
     outliers = (
         "outlierDetection: {consecutive5xxErrors: 5, interval: 100ms, baseEjectionTime: 30s, maxEjectionPercent: 100}"
     )
-    world.controller.write("rule.yaml", rule_object("both", f"trafficPolicy: {{{outliers}}}"))
+    world.controller.write("rule.yaml", rule_text("both", f"trafficPolicy: {{{outliers}}}"))
     world.route(f"{{backendRefs: [{to('both')}]}}")
     world.ask_until("v2")
     world.v2.always = 500
@@ -206,7 +200,7 @@ def test_an_endpoint_that_fails_is_left_out(world: World) -> None:
 
 def test_requests_that_are_alike_go_to_one_endpoint(world: World) -> None:
     balancer = "loadBalancer: {consistentHash: {httpHeaderName: x-user}}"
-    world.controller.write("rule.yaml", rule_object("both", f"trafficPolicy: {{{balancer}}}"))
+    world.controller.write("rule.yaml", rule_text("both", f"trafficPolicy: {{{balancer}}}"))
     world.route(f"{{backendRefs: [{to('both')}]}}")
 
     def find_servers() -> dict[str, set[str]]:
@@ -216,9 +210,8 @@ def test_requests_that_are_alike_go_to_one_endpoint(world: World) -> None:
     assert {server for each in find_servers().values() for server in each} == {"v1", "v2"}
 
 
-def rule_object(host: str, rest: str) -> str:
-    head = f"apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: {host}, namespace: demo}}"
-    return f"{{{head}, spec: {{host: {host}, {rest}}}}}\n"
+def rule_text(host: str, rest: str) -> str:
+    return text_of(ISTIO, "DestinationRule", host, f"spec: {{host: {host}, {rest}}}")
 
 
 def test_no_request_fails_while_a_route_moves_between_clusters(world: World) -> None:
@@ -275,8 +268,5 @@ def test_an_invalid_route_is_refused_and_the_last_valid_one_goes_on(world: World
 def test_endpoints_come_and_go(world: World) -> None:
     world.route(f"{{backendRefs: [{to('both')}]}}")
     world.ask_until("v2")
-    pods = pod_object(world.v1).replace("'True'", "'False'") + pod_object(world.v2)
-    services = [service_object(name, world.v1.port, f"version: {name}") for name in ("v1", "v2")]
-    services.append(service_object("both", world.v1.port, "app: web"))
-    world.controller.write("mesh.yaml", "".join([*services, pods, gateway_object(world.port)]))
+    world.controller.write("mesh.yaml", mesh_text(world.port, world.v1, world.v2, is_v1_ready=False))
     assert wait_for(lambda: {world.ask().server for _ in range(20)} == {"v2"}, PATIENCE_SECONDS)

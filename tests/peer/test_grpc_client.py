@@ -18,6 +18,7 @@ from ambit.bootstrap import build_grpc_bootstrap
 from ambit.demo.polling import wait_for
 from tests.support.controller_process import PATIENCE_SECONDS, REPOSITORY, ControllerProcess
 from tests.support.free_ports import find_free_port
+from tests.support.texts import pod_text, service_text
 
 METHOD = "/demo.Web/Get"
 
@@ -94,17 +95,6 @@ def run_client(controller_port: int, target: str) -> Iterator[Client]:
             process.terminate()
 
 
-def service(name: str, selector: str) -> str:
-    spec = f"{{selector: {{{selector}}}, ports: [{{name: grpc, port: 80, targetPort: 9090}}]}}"
-    return f"{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: demo}}, spec: {spec}}}\n---\n"
-
-
-def pod(version: str, address: str, ready: bool = True) -> str:
-    metadata = f"{{name: {version}, namespace: demo, labels: {{app: web, version: {version}}}}}"
-    status = f"{{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: '{ready}'}}]}}"
-    return f"{{apiVersion: v1, kind: Pod, metadata: {metadata}, spec: {{nodeName: node-1}}, status: {status}}}\n---\n"
-
-
 @dataclass(slots=True)
 class World:
     """A controller, two servers, and a client of the Service that both serve."""
@@ -115,7 +105,8 @@ class World:
     v2: Answering
 
 
-SERVICES = service("web", "app: web") + service("canary", "version: v2")
+_PORT = "name: grpc, port: 80, targetPort: 9090"
+SERVICES = service_text("web", "app: web", _PORT) + service_text("canary", "version: v2", _PORT)
 
 
 @pytest.fixture
@@ -123,7 +114,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     with ExitStack() as stack:
         v1, v2 = (stack.enter_context(serve_grpc(f"v{each}", f"127.0.2.{each}")) for each in (1, 2))
         controller = ControllerProcess(tmp_path)
-        controller.write("mesh.yaml", SERVICES + pod("v1", "127.0.2.1") + pod("v2", "127.0.2.2"))
+        controller.write("mesh.yaml", SERVICES + pod_text("v1", "127.0.2.1") + pod_text("v2", "127.0.2.2"))
         port = find_free_port()
         controller.start(AMBIT_LOCAL_LISTEN=f"127.0.0.1:{port}")
         stack.callback(controller.stop)
@@ -138,9 +129,11 @@ def world(tmp_path: Path) -> Iterator[World]:
 def test_calls_are_spread_over_the_endpoints_that_are_ready(world: World) -> None:
     shares = world.client.call(100)
     assert 35 <= shares["v1"] <= 65, shares
-    world.controller.write("mesh.yaml", SERVICES + pod("v1", "127.0.2.1") + pod("v2", "127.0.2.2", ready=False))
+    world.controller.write(
+        "mesh.yaml", SERVICES + pod_text("v1", "127.0.2.1") + pod_text("v2", "127.0.2.2", is_ready=False)
+    )
     world.client.call_until("v1")
-    world.controller.write("mesh.yaml", SERVICES + pod("v1", "127.0.2.1") + pod("v2", "127.0.2.2"))
+    world.controller.write("mesh.yaml", SERVICES + pod_text("v1", "127.0.2.1") + pod_text("v2", "127.0.2.2"))
     world.client.call_until("v1", "v2")
 
 

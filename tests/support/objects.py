@@ -1,12 +1,17 @@
 """Objects for tests, from as little text as says what matters."""
 
+from collections.abc import Mapping, Sequence
+
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.discovery import EndpointSlice
-from controller.kinds.meta import KubernetesObject
+from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
 from controller.snapshot import Snapshot
 from controller.sources.documents import parse_documents
+
+Steps = Sequence[Sequence[tuple[ObjectKey, KubernetesObject | None]]]
+"""Changes, one after the other."""
 
 
 def parse(text: str) -> KubernetesObject:
@@ -122,3 +127,14 @@ def peer(spec: str, name: str = "peer", namespace: str = "demo", metadata: str =
     )
     assert isinstance(made, PeerAuthentication)
     return made
+
+
+def end_of(steps: Steps) -> Mapping[ObjectKey, KubernetesObject]:
+    """What is there after all of these steps."""
+    present: dict[ObjectKey, KubernetesObject] = {}
+    for step in steps:
+        for key, value in dict(step).items():
+            present.pop(key, None)
+            if value is not None:
+                present[key] = value
+    return present

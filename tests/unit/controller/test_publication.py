@@ -9,6 +9,7 @@ from controller.registry.names import MeshSettings
 from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource, ResourceTable
 from controller.snapshot import Snapshot
 from tests.support import objects
+from tests.support.objects import Steps, end_of
 
 MESH = MeshSettings()
 TYPES = (AUTHORIZATION_TYPE, ADDRESS_TYPE)
@@ -132,18 +133,11 @@ _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.
 
 @settings(max_examples=200)
 @given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
-def test_following_changes_gives_what_starting_over_gives(
-    steps: list[list[tuple[ObjectKey, KubernetesObject | None]]],
-) -> None:
-    following, present = World(), dict[ObjectKey, KubernetesObject]()
+def test_following_changes_gives_what_starting_over_gives(steps: Steps) -> None:
+    following = World()
     for step in steps:
-        changes = dict(step)
-        following.apply(changes)
-        for key, value in changes.items():
-            present.pop(key, None)
-            if value is not None:
-                present[key] = value
+        following.apply(dict(step))
     fresh = World()
-    fresh.apply(dict(present))
+    fresh.apply(dict(end_of(steps)))
     assert following.show() == fresh.show()
-    assert set(following.snapshot.keys()) == set(present)
+    assert set(following.snapshot.keys()) == set(end_of(steps))

@@ -11,7 +11,7 @@ from controller.routing.publication import Routing
 from controller.serve.resources import ROUTING_TYPES, Resource, ResourceTable
 from controller.snapshot import Snapshot
 from tests.support import objects
-from tests.support.objects import parse
+from tests.support.objects import Steps, end_of, parse
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 ISTIO = "networking.istio.io/v1"
@@ -144,19 +144,12 @@ _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.
 
 @settings(max_examples=200)
 @given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
-def test_following_changes_gives_what_building_everything_gives(
-    steps: list[list[tuple[ObjectKey, KubernetesObject | None]]],
-) -> None:
-    following, present = World(), dict[ObjectKey, KubernetesObject]()
+def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
+    following = World()
     for step in steps:
-        changes = dict(step)
-        following.apply(changes)
-        for key, value in changes.items():
-            present.pop(key, None)
-            if value is not None:
-                present[key] = value
+        following.apply(dict(step))
     fresh = World()
-    fresh.apply(dict(present))
+    fresh.apply(dict(end_of(steps)))
     assert following.show() == fresh.show()
 
 
