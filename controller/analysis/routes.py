@@ -7,10 +7,17 @@ from controller.analysis.given import Given
 from controller.kinds.core import Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.gateway_api import Gateway, ParentReference
-from controller.kinds.http_route import HTTPRoute
 from controller.kinds.networking import ServiceEntry
 from controller.kinds.virtual_service import Destination, VirtualService
-from controller.registry.attachment import Reason, check_listener, find_gateway, find_parent_service, is_ours
+from controller.registry.attachment import (
+    ROUTE_KINDS,
+    GatewayRoute,
+    Reason,
+    check_listener,
+    find_gateway,
+    find_parent_service,
+    is_ours,
+)
 from controller.registry.conditions import find_unresolved, judge_parent
 from controller.registry.destinations import find_rules
 from controller.registry.names import find_service_name
@@ -21,7 +28,7 @@ from controller.registry.virtual_services import list_destinations
 
 def check_routes(given: Given) -> Iterator[Finding]:
     """HTTPRoutes that attach to nothing, or point at nothing."""
-    for route in given.snapshot.objects(HTTPRoute):
+    for route in _list_routes(given):
         for index, reference in enumerate(route.spec.parent_refs or ()):
             yield from _check_parent(given, route, index, reference)
         if not route.spec.parent_refs:
@@ -30,7 +37,12 @@ def check_routes(given: Given) -> Iterator[Finding]:
             yield Finding("route-backend-missing", route.key, path, f"{found.message}; such requests get 500")
 
 
-def _check_parent(given: Given, route: HTTPRoute, index: int, reference: ParentReference) -> Iterator[Finding]:
+def _list_routes(given: Given) -> Iterator[GatewayRoute]:
+    for kind in ROUTE_KINDS:
+        yield from given.snapshot.objects(kind)
+
+
+def _check_parent(given: Given, route: GatewayRoute, index: int, reference: ParentReference) -> Iterator[Finding]:
     path = ("spec", "parentRefs", index)
     found = judge_parent(given.snapshot, route, reference)
     if found is not None and not found.is_accepted:
@@ -47,7 +59,7 @@ _WITHOUT_WAYPOINT = (
 )
 
 
-def _is_there(given: Given, route: HTTPRoute, reference: ParentReference) -> bool:
+def _is_there(given: Given, route: GatewayRoute, reference: ParentReference) -> bool:
     """Whether the parent is something that we cannot judge."""
     if (place := find_gateway(reference, route.namespace)) is not None:
         return given.snapshot.find(Gateway, *place) is not None
@@ -58,7 +70,7 @@ def check_gateways(given: Given) -> Iterator[Finding]:
     """Listeners that do not serve, and Gateways without routes."""
     named = {
         find_gateway(reference, route.namespace)
-        for route in given.snapshot.objects(HTTPRoute)
+        for route in _list_routes(given)
         for reference in route.spec.parent_refs or ()
     }
     for gateway in given.snapshot.objects(Gateway):
@@ -96,9 +108,10 @@ def _check_host(given: Given, service: VirtualService, index: int, host: str) ->
         yield Finding("route-without-waypoint", service.key, path, _WITHOUT_WAYPOINT)
 
 
-def _find_routes(given: Given, place: tuple[str, str]) -> Iterator[HTTPRoute]:
-    for route in given.snapshot.objects_in(HTTPRoute, place[0]):
-        if any(find_parent_service(each, route.namespace) == place for each in route.spec.parent_refs or ()):
+def _find_routes(given: Given, place: tuple[str, str]) -> Iterator[GatewayRoute]:
+    for route in _list_routes(given):
+        parents = (find_parent_service(each, route.namespace) for each in route.spec.parent_refs or ())
+        if route.namespace == place[0] and place in parents:
             yield route
 
 

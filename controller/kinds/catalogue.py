@@ -6,6 +6,7 @@ from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import Gateway, GatewayClass, ReferenceGrant
+from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
@@ -29,6 +30,7 @@ CATALOGUE: Catalogue = build_catalogue(
     AuthorizationPolicy,
     DestinationRule,
     EndpointSlice,
+    GRPCRoute,
     Gateway,
     GatewayClass,
     HTTPRoute,

@@ -263,23 +263,33 @@ class Retry(StrictModel):
     backoff: Duration | None = None
 
 
-class HttpRule(StrictModel):
-    """What is done with the requests that any of its matches meets."""
+class RouteRule(StrictModel):
+    """What rules of all routes have in common: what is done with requests, and where they go."""
 
     name: str | None = None
-    matches: Sequence[HttpMatch] | None = None
     filters: Sequence[Filter] | None = None
     backend_refs: Sequence[HttpBackend] | None = None
-    timeouts: Timeouts | None = None
-    retry: Retry | None = None
     session_persistence: Unsupported = None
 
     @model_validator(mode="after")
-    def _check_filters(self) -> "HttpRule":
+    def _check_once(self) -> "RouteRule":
         kinds = [each.type for each in self.filters or ()]
         for kind in kinds:
             if kind != "RequestMirror" and kinds.count(kind) > 1:
                 raise PydanticCustomError("combination", "the filter {kind} stands twice in a rule", {"kind": kind})
+        return self
+
+
+class HttpRule(RouteRule):
+    """What is done with the requests that any of its matches meets."""
+
+    matches: Sequence[HttpMatch] | None = None
+    timeouts: Timeouts | None = None
+    retry: Retry | None = None
+
+    @model_validator(mode="after")
+    def _check_filters(self) -> "HttpRule":
+        kinds = [each.type for each in self.filters or ()]
         if "RequestRedirect" in kinds and ("URLRewrite" in kinds or self.backend_refs):
             raise PydanticCustomError("combination", "a rule that redirects has no backends and rewrites nothing")
         for each in self.filters or ():

@@ -4,7 +4,7 @@ Each decision is a value with a reason, so that the same serves the proxies and 
 Gateway API's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,11 +20,16 @@ from controller.kinds.gateway_api import (
     ParentReference,
     ReferenceGrant,
 )
-from controller.kinds.http_route import HTTPRoute
+from controller.kinds.grpc_route import GRPCRoute
+from controller.kinds.http_route import HTTPRoute, RouteRule
 from controller.registry.http import Target
 from controller.registry.names import MeshSettings, name_host
 from controller.registry.services import is_served
 from controller.snapshot import Snapshot
+
+GatewayRoute = HTTPRoute | GRPCRoute
+"""What attaches to Gateways and Services."""
+ROUTE_KINDS: tuple[type[HTTPRoute] | type[GRPCRoute], ...] = (HTTPRoute, GRPCRoute)
 
 
 class Reason(Enum):
@@ -105,14 +110,14 @@ def served_listeners(gateway: Gateway) -> Iterator[Listener]:
     return (each for each in gateway.spec.listeners if check_listener(gateway, each)[0] is Reason.ACCEPTED)
 
 
-def attach(snapshot: Snapshot, route: HTTPRoute, reference: ParentReference, gateway: Gateway) -> Attachment:
+def attach(snapshot: Snapshot, route: GatewayRoute, reference: ParentReference, gateway: Gateway) -> Attachment:
     """Whether a route attaches to listeners of a Gateway, and there for which hosts."""
     named = [each for each in served_listeners(gateway) if _is_meant(reference, each)]
     if not named:
         return Attachment(Reason.NO_MATCHING_PARENT, f"no listener that can serve {_describe(reference)}", {})
-    allowed = [each for each in named if _allows(snapshot, gateway, each, route.namespace)]
+    allowed = [each for each in named if _allows(snapshot, gateway, each, route)]
     if not allowed:
-        message = f"allowedRoutes of no listener admit an HTTPRoute of namespace {route.namespace}"
+        message = f"allowedRoutes of no listener admit a {type(route).__name__} of namespace {route.namespace}"
         return Attachment(Reason.NOT_ALLOWED, message, {})
     hosts = {each.name: _intersect_all(each.hostname, tuple(route.spec.hostnames or ())) for each in allowed}
     if not any(hosts.values()):
@@ -120,9 +125,10 @@ def attach(snapshot: Snapshot, route: HTTPRoute, reference: ParentReference, gat
     return Attachment(Reason.ACCEPTED, "", {name: each for name, each in hosts.items() if each})
 
 
-def list_backends(route: HTTPRoute) -> Iterator[tuple[tuple[str | int, ...], BackendReference]]:
+def list_backends(route: GatewayRoute) -> Iterator[tuple[tuple[str | int, ...], BackendReference]]:
     """All that a route points at, each with its field."""
-    for number, rule in enumerate(route.rules):
+    rules: Sequence[RouteRule] = route.rules
+    for number, rule in enumerate(rules):
         for index, backend in enumerate(rule.backend_refs or ()):
             yield ("spec", "rules", number, "backendRefs", index), backend
         for index, each in enumerate(rule.filters or ()):
@@ -131,15 +137,14 @@ def list_backends(route: HTTPRoute) -> Iterator[tuple[tuple[str | int, ...], Bac
                 yield path, each.request_mirror.backend_ref
 
 
-def resolve(snapshot: Snapshot, settings: MeshSettings, namespace: str, reference: BackendReference) -> Resolution:
-    """Where the backend leads that an HTTPRoute of `namespace` names."""
+def resolve(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute, reference: BackendReference) -> Resolution:
+    """Where the backend leads that a route names."""
+    namespace, kind = route.namespace, type(route).__name__
     if (reference.group or "core", reference.kind) != ("core", "Service"):
         return Resolution(Reason.INVALID_KIND, f"backend {reference.name} is a {reference.kind}, and no Service")
     place = reference.namespace or namespace
-    if place != namespace and not _is_granted(snapshot, namespace, place, reference):
-        message = (
-            f"no ReferenceGrant of namespace {place} lets an HTTPRoute of {namespace} name Service {reference.name}"
-        )
+    if place != namespace and not _is_granted(snapshot, (kind, namespace), place, reference):
+        message = f"no ReferenceGrant of namespace {place} lets a {kind} of {namespace} name Service {reference.name}"
         return Resolution(Reason.NOT_PERMITTED, message)
     service = snapshot.find(Service, place, reference.name)
     if service is None or not is_served(service):
@@ -180,9 +185,9 @@ def _is_meant(reference: ParentReference, listener: Listener) -> bool:
     return has_name and reference.port in (None, listener.port)
 
 
-def _allows(snapshot: Snapshot, gateway: Gateway, listener: Listener, namespace: str) -> bool:
-    allowed = listener.allowed_routes
-    if allowed.kinds and not any((each.group, each.kind) == (GROUP, "HTTPRoute") for each in allowed.kinds):
+def _allows(snapshot: Snapshot, gateway: Gateway, listener: Listener, route: GatewayRoute) -> bool:
+    allowed, kind, namespace = listener.allowed_routes, type(route).__name__, route.namespace
+    if allowed.kinds and not any((each.group, each.kind) == (GROUP, kind) for each in allowed.kinds):
         return False
     match allowed.namespaces.from_:
         case "All":
@@ -197,11 +202,9 @@ def _allows(snapshot: Snapshot, gateway: Gateway, listener: Listener, namespace:
             return False
 
 
-def _is_granted(snapshot: Snapshot, source: str, place: str, reference: BackendReference) -> bool:
+def _is_granted(snapshot: Snapshot, source: tuple[str, str], place: str, reference: BackendReference) -> bool:
     for grant in snapshot.objects_in(ReferenceGrant, place):
-        is_from = any(
-            (each.group, each.kind, each.namespace) == (GROUP, "HTTPRoute", source) for each in grant.spec.from_
-        )
+        is_from = any((each.group, each.kind, each.namespace) == (GROUP, *source) for each in grant.spec.from_)
         is_to = any(
             each.group in ("", "core") and each.kind == "Service" and each.name in (None, "", reference.name)
             for each in grant.spec.to

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from controller.kinds.core import Service
 from controller.kinds.gateway_api import Gateway, Listener, ParentReference
-from controller.kinds.http_route import HTTPRoute
 from controller.registry.attachment import (
     Attachment,
+    GatewayRoute,
     Reason,
     Resolution,
     attach,
@@ -59,7 +59,7 @@ class GatewayConditions:
     listeners: tuple[ListenerConditions, ...]
 
 
-def judge_route(snapshot: Snapshot, settings: MeshSettings, route: HTTPRoute) -> Iterator[ParentConditions]:
+def judge_route(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute) -> Iterator[ParentConditions]:
     """At each parent that is ours to judge."""
     resolved = _judge_backends(snapshot, settings, route)
     for index, reference in enumerate(route.spec.parent_refs or ()):
@@ -69,7 +69,7 @@ def judge_route(snapshot: Snapshot, settings: MeshSettings, route: HTTPRoute) ->
             yield ParentConditions(index, reference, (accepted, resolved))
 
 
-def judge_parent(snapshot: Snapshot, route: HTTPRoute, reference: ParentReference) -> Attachment | None:
+def judge_parent(snapshot: Snapshot, route: GatewayRoute, reference: ParentReference) -> Attachment | None:
     """Whether a route attaches to a parent; None where that is somebody else's, or is not there."""
     if (place := find_gateway(reference, route.namespace)) is not None:
         gateway = snapshot.find(Gateway, *place)
@@ -82,7 +82,7 @@ def judge_parent(snapshot: Snapshot, route: HTTPRoute, reference: ParentReferenc
 
 
 def _attach_to_service(
-    snapshot: Snapshot, route: HTTPRoute, reference: ParentReference, place: tuple[str, str]
+    snapshot: Snapshot, route: GatewayRoute, reference: ParentReference, place: tuple[str, str]
 ) -> Attachment | None:
     service = snapshot.find(Service, *place)
     if service is None or not is_served(service):
@@ -97,22 +97,22 @@ def _attach_to_service(
 
 
 def find_unresolved(
-    snapshot: Snapshot, settings: MeshSettings, route: HTTPRoute
+    snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute
 ) -> Iterator[tuple[tuple[str | int, ...], Resolution]]:
     """The backends that lead nowhere, with their fields."""
     for path, reference in list_backends(route):
-        found = resolve(snapshot, settings, route.namespace, reference)
+        found = resolve(snapshot, settings, route, reference)
         if found.target is None:
             yield path, found
 
 
-def _judge_backends(snapshot: Snapshot, settings: MeshSettings, route: HTTPRoute) -> Condition:
+def _judge_backends(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute) -> Condition:
     for _, found in find_unresolved(snapshot, settings, route):
         return Condition("ResolvedRefs", False, found.reason.value, found.message)
     return Condition("ResolvedRefs", True, Reason.RESOLVED.value)
 
 
-def judge_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[HTTPRoute]) -> GatewayConditions:
+def judge_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[GatewayRoute]) -> GatewayConditions:
     """Of the Gateway and each of its listeners. `routes` are those that may name it."""
     listeners = tuple(_judge_listener(snapshot, gateway, each, routes) for each in gateway.spec.listeners)
     is_served = any(each.conditions[0].is_true for each in listeners)
@@ -126,7 +126,7 @@ def judge_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[HTTPRou
 
 
 def _judge_listener(
-    snapshot: Snapshot, gateway: Gateway, listener: Listener, routes: Sequence[HTTPRoute]
+    snapshot: Snapshot, gateway: Gateway, listener: Listener, routes: Sequence[GatewayRoute]
 ) -> ListenerConditions:
     reason, message = check_listener(gateway, listener)
     is_accepted = reason is not Reason.UNSUPPORTED_PROTOCOL
@@ -145,7 +145,7 @@ def _name_conflict(reason: Reason) -> str:
     return reason.value if reason is Reason.HOSTNAME_CONFLICT else "NoConflicts"
 
 
-def _is_attached(snapshot: Snapshot, gateway: Gateway, listener: Listener, route: HTTPRoute) -> bool:
+def _is_attached(snapshot: Snapshot, gateway: Gateway, listener: Listener, route: GatewayRoute) -> bool:
     for reference in route.spec.parent_refs or ():
         is_meant = find_gateway(reference, route.namespace) == (gateway.namespace, gateway.name)
         if is_meant and listener.name in attach(snapshot, route, reference, gateway).listeners:

@@ -231,6 +231,11 @@ class VirtualHost:
     routes: tuple[Route, ...]
 
 
+def escape_regex(text: str) -> str:
+    """The RE2 expression of a text itself."""
+    return "".join(each if each.isalnum() or each in "/:-_" else f"\\{each}" for each in text)
+
+
 def find_targets(routes: tuple[Route, ...]) -> set[Target]:
     """All that these routes send requests to."""
     found: set[Target] = set()

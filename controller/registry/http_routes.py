@@ -59,10 +59,10 @@ def _rank(match: RequestMatch) -> tuple[int, ...]:
 
 
 def _build_match(match: kinds.HttpMatch) -> RequestMatch:
-    headers = list(_build_named(match.headers or ()))
+    headers = list(build_named(match.headers or ()))
     if match.method:
         headers.append(http.NamedMatch(":method", http.TextMatch(TextForm.EXACT, match.method)))
-    return RequestMatch(_build_path(match.path), tuple(headers), tuple(_build_named(match.query_params or ())))
+    return RequestMatch(_build_path(match.path), tuple(headers), tuple(build_named(match.query_params or ())))
 
 
 def _build_path(path: kinds.PathMatch) -> http.PathMatch:
@@ -73,7 +73,7 @@ def _build_path(path: kinds.PathMatch) -> http.PathMatch:
     return http.PathMatch(form, elements) if elements else http.ANY_PATH
 
 
-def _build_named(matches: Sequence[kinds.NamedMatch]) -> Iterator[http.NamedMatch]:
+def build_named(matches: Sequence[kinds.NamedMatch]) -> Iterator[http.NamedMatch]:
     """Of several with one name the first counts (Gateway API)."""
     seen: set[str] = set()
     for match in matches:
@@ -94,7 +94,7 @@ class _Rule:
         self._filters = rule.filters or ()
 
     def build(self, name: str) -> http.Route:
-        request, response = _build_changes(self._filters)
+        request, response = build_changes(self._filters)
         cors = next((_build_cors(each.cors) for each in self._filters if each.cors), None)
         return http.Route(name, self._match, self._build_action(), request, response, cors)
 
@@ -113,27 +113,13 @@ class _Rule:
         if not retries.try_milliseconds and timeouts.backend_request:
             waits = min(waits, timeouts.backend_request)
         return Forward(
-            destinations=tuple(self._build_destination(each) for each in self._rule.backend_refs),
+            destinations=build_destinations(self._route.namespace, self._rule.backend_refs, self._find_target),
             host=(rewrite.hostname or "") if rewrite else "",
             path=self._build_path_change(rewrite.path) if rewrite else None,
             timeout_milliseconds=waits,
             retries=retries,
-            mirrors=tuple(self._build_mirrors()),
+            mirrors=build_mirrors(self._route.namespace, self._filters, self._find_target),
         )
-
-    def _build_destination(self, backend: kinds.HttpBackend) -> http.Destination:
-        request, response = _build_changes(backend.filters or ())
-        return http.Destination(self._find_target(self._route.namespace, backend), backend.weight, request, response)
-
-    def _build_mirrors(self) -> Iterator[http.Mirror]:
-        for each in self._filters:
-            target = (
-                self._find_target(self._route.namespace, each.request_mirror.backend_ref)
-                if each.request_mirror
-                else None
-            )
-            if each.request_mirror and target:
-                yield http.Mirror(target, each.request_mirror.share)
 
     def _build_retries(self, timeouts: kinds.Timeouts) -> http.Retries:
         retry = self._rule.retry
@@ -157,7 +143,25 @@ class _Rule:
         return http.PathChange(http.PathChangeForm.ELEMENTS, change.value.rstrip("/"))
 
 
-def _build_changes(filters: Sequence[kinds.Filter]) -> tuple[http.HeaderChanges, http.HeaderChanges]:
+def build_destinations(
+    namespace: str, backends: Sequence[kinds.HttpBackend], find_target: FindTarget
+) -> tuple[http.Destination, ...]:
+    """Where a rule of a route of `namespace` sends requests."""
+    built = []
+    for backend in backends:
+        request, response = build_changes(backend.filters or ())
+        built.append(http.Destination(find_target(namespace, backend), backend.weight, request, response))
+    return tuple(built)
+
+
+def build_mirrors(namespace: str, filters: Sequence[kinds.Filter], find_target: FindTarget) -> tuple[http.Mirror, ...]:
+    """Where a rule of a route of `namespace` copies requests to; what leads nowhere is left out."""
+    given = (each.request_mirror for each in filters if each.request_mirror)
+    found = ((mirror, find_target(namespace, mirror.backend_ref)) for mirror in given)
+    return tuple(http.Mirror(target, mirror.share) for mirror, target in found if target)
+
+
+def build_changes(filters: Sequence[kinds.Filter]) -> tuple[http.HeaderChanges, http.HeaderChanges]:
     """What is done to the headers of a request, and of its answer."""
     request = next((each.request_header_modifier for each in filters if each.request_header_modifier), None)
     response = next((each.response_header_modifier for each in filters if each.response_header_modifier), None)
@@ -189,10 +193,5 @@ def _build_origin(origin: str) -> http.TextMatch:
     """`*` is any; one in a host name stands for any number of its elements (Gateway API)."""
     if "*" not in origin:
         return http.TextMatch(TextForm.EXACT, origin)
-    parts = [_escape(part) for part in origin.split("*")]
+    parts = [http.escape_regex(part) for part in origin.split("*")]
     return http.TextMatch(TextForm.REGEX, ".*".join(parts))
-
-
-def _escape(text: str) -> str:
-    """For RE2."""
-    return "".join(each if each.isalnum() or each in "/:-_" else f"\\{each}" for each in text)

@@ -13,12 +13,12 @@ from controller.registry.names import name_gateway
 Place = tuple[str, str]
 """Namespace and name of an object whose kind is known."""
 RouteKey = tuple[str, str, str]
-"""Kind, namespace and name of an HTTPRoute or a VirtualService."""
+"""Kind, namespace and name of an HTTPRoute, a GRPCRoute or a VirtualService."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """What is known of an HTTPRoute or a VirtualService: what it hangs on, and what its routes point at.
+    """What is known of a route: what it hangs on, and what its routes point at.
 
     Those of a VirtualService depend on the port, and are not kept.
     """
@@ -51,16 +51,13 @@ class RouteIndex:
         for (place, _), routes in self._by_backend.items():
             yield from (route for route in routes if place == namespace != route[1])
 
-    def routes_of_gateway(self, place: Place) -> Iterator[tuple[Place, RouteState]]:
-        """The HTTPRoutes that name a Gateway."""
-        for key in sorted(self._by_gateway.get(place, ())):
-            yield key[1:], self._routes[key]
+    def routes_of_gateway(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
+        """The routes that name a Gateway."""
+        return ((key, self._routes[key]) for key in sorted(self._by_gateway.get(place, ())))
 
-    def routes_of_service(self, place: Place, kind: str) -> Iterator[tuple[Place, RouteState]]:
-        """The routes of a kind that name a Service as what they are for."""
-        for key in sorted(self._by_service.get(place, ())):
-            if key[0] == kind:
-                yield key[1:], self._routes[key]
+    def routes_of_service(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
+        """The routes that name a Service as what they are for."""
+        return ((key, self._routes[key]) for key in sorted(self._by_service.get(place, ())))
 
     def put_route(self, key: RouteKey, state: RouteState | None) -> RouteState | None:
         """Take over what is known of a route; gives what was known before."""

@@ -3,7 +3,7 @@
     object that changed                  what depends on it
     Gateway                              its ports, their routes, and which clusters its proxies have
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
-    HTTPRoute, VirtualService            the Gateways and Services that it attaches to, now and before
+    HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, and the routes that point at it
@@ -23,13 +23,14 @@ from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
+from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import WorkloadEntry
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import policies, services, virtual_services
-from controller.registry.attachment import attach, find_gateway, find_parent_service, is_ours, resolve
+from controller.registry import grpc_routes, policies, services, virtual_services
+from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
 from controller.registry.gateways import Attached, build_ports
@@ -152,7 +153,7 @@ class _Update:
                 if key.kind == Namespace.__name__:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
-            case HTTPRoute.__name__ | VirtualService.__name__:
+            case HTTPRoute.__name__ | GRPCRoute.__name__ | VirtualService.__name__:
                 self._dirty.routes.add((key.kind, *place))
             case ReferenceGrant.__name__:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
@@ -187,20 +188,28 @@ class _Update:
     def _read_route(self, key: RouteKey) -> RouteState | None:
         if key[0] == VirtualService.__name__:
             return self._read_virtual_service(key[1:])
-        route = self._new.find(HTTPRoute, *key[1:])
+        route = self._find_route(key)
         if route is None:
             return None
         backends: set[Place] = set()
 
         def find_target(namespace: str, reference: BackendReference) -> Target | None:
             backends.add((reference.namespace or namespace, reference.name))
-            return resolve(self._new, self._settings, namespace, reference).target
+            return resolve(self._new, self._settings, route, reference).target
 
-        routes = tuple(build_routes(route, find_target))
+        if isinstance(route, GRPCRoute):
+            routes = tuple(grpc_routes.build_routes(route, find_target))
+        else:
+            routes = tuple(build_routes(route, find_target))
         parents = route.spec.parent_refs or ()
         gateways = filter(None, (find_gateway(each, route.namespace) for each in parents))
         parent_services = filter(None, (find_parent_service(each, route.namespace) for each in parents))
         return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends))
+
+    def _find_route(self, key: RouteKey) -> GatewayRoute | None:
+        if key[0] == GRPCRoute.__name__:
+            return self._new.find(GRPCRoute, *key[1:])
+        return self._new.find(HTTPRoute, *key[1:])
 
     def _read_virtual_service(self, place: Place) -> RouteState | None:
         service = self._new.find(VirtualService, *place)
@@ -234,8 +243,8 @@ class _Update:
             )
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
-        for place, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
-            route = self._new.find(HTTPRoute, *place)
+        for key, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
+            route = self._find_route(key)
             hosts: dict[str, tuple[str, ...]] = {}
             for reference in (route.spec.parent_refs or ()) if route else ():
                 if route and find_gateway(reference, route.namespace) == (gateway.namespace, gateway.name):
@@ -303,8 +312,10 @@ class _Update:
             return sort_routes(attached)
         owners = [
             owner
-            for found, _ in self._index.routes_of_service(place, VirtualService.__name__)
-            if (owner := self._new.find(VirtualService, *found)) is not None and owner.spec.http
+            for (kind, *found), _ in self._index.routes_of_service(place)
+            if kind == VirtualService.__name__
+            and (owner := self._new.find(VirtualService, *found)) is not None
+            and owner.spec.http
         ]
         if not owners:
             return (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
@@ -315,12 +326,12 @@ class _Update:
         )
 
     def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
-        """Of HTTPRoutes of the Service's own namespace; None where none attaches."""
+        """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""
         attached: list[Ranked] | None = None
-        for owner, state in self._index.routes_of_service(place, HTTPRoute.__name__):
-            route = self._new.find(HTTPRoute, *owner)
-            for reference in (route.spec.parent_refs or ()) if route and owner[0] == place[0] else ():
-                is_meant = find_parent_service(reference, owner[0]) == place
+        for key, state in self._index.routes_of_service(place):
+            route = self._find_route(key) if key[0] != VirtualService.__name__ else None
+            for reference in (route.spec.parent_refs or ()) if route and route.namespace == place[0] else ():
+                is_meant = find_parent_service(reference, place[0]) == place
                 if is_meant and reference.port in (None, target.port):
                     attached = [*(attached or ()), *state.routes]
                     break

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, Gateway, GatewayClass, ParentReference
-from controller.kinds.http_route import HTTPRoute
+from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.security import AuthorizationPolicy
-from controller.registry.attachment import is_ours
+from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
 from controller.snapshot import Snapshot
@@ -35,7 +34,7 @@ def build_statuses(
     snapshot: Snapshot, settings: MeshSettings, problems: Iterable[Problem], now: str
 ) -> Iterator[StatusDocument]:
     """Of all objects that have one. `now` is RFC 3339."""
-    routes = list(snapshot.objects(HTTPRoute))
+    routes: list[GatewayRoute] = [route for kind in ROUTE_KINDS for route in snapshot.objects(kind)]
     for owner in snapshot.objects(GatewayClass):
         if owner.spec.controller_name in CONTROLLERS:
             yield _build(owner, {"conditions": _build_all(owner, [Condition("Accepted", True, "Accepted")], now)})
@@ -68,10 +67,10 @@ def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:
     return StatusDocument(given.key, type(given), status, is_written)
 
 
-def _build_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[HTTPRoute], now: str) -> PlainObject:
+def _build_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[GatewayRoute], now: str) -> PlainObject:
     judged = judge_gateway(snapshot, gateway, routes)
     present = {each.get("name"): each for each in _list_of(_status_of(gateway), "listeners")}
-    kinds = [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}]
+    kinds = [{"group": GROUP, "kind": kind.__name__} for kind in ROUTE_KINDS]
     return {
         "conditions": _build_all(gateway, judged.conditions, now),
         "listeners": [
@@ -88,7 +87,7 @@ def _build_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[HTTPRo
     }
 
 
-def _build_route(snapshot: Snapshot, settings: MeshSettings, route: HTTPRoute, now: str) -> PlainObject:
+def _build_route(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute, now: str) -> PlainObject:
     present = _list_of(_status_of(route), "parents")
     parents: list[PlainObject] = [each for each in present if each.get("controllerName") != CONTROLLER]
     for judged in judge_route(snapshot, settings, route):

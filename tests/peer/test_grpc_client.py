@@ -157,6 +157,26 @@ spec:
     world.client.call_until("v1", "v2")
 
 
+def test_a_grpc_route_of_the_service_is_followed(world: World) -> None:
+    world.controller.write(
+        "route.yaml",
+        """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: web, namespace: demo}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+  - matches: [{method: {service: demo.Web, method: Get}}]
+    backendRefs: [{name: canary, port: 80}]
+  - matches: [{method: {service: demo.Gone}}]
+""",
+    )
+    world.client.call_until("v2")
+    assert world.client.call(method="/demo.Web/Put") == {"UNAVAILABLE": 1}
+    assert world.client.call(method="/demo.Gone/Get") == {"UNAVAILABLE": 1}
+
+
 def test_a_virtual_service_splits_by_weight_between_subsets(world: World) -> None:
     """Seed 001's."""
     world.controller.write(

@@ -55,6 +55,13 @@ def route(name: str, parents: str, backends: str, where: str = "demo") -> Kubern
     )
 
 
+def grpc_route(name: str, parents: str) -> KubernetesObject:
+    spec = f"{{parentRefs: [{parents}], rules: [{{backendRefs: [{{name: s, port: 80}}]}}]}}"
+    return parse(
+        f"{{apiVersion: {GATEWAY_API}, kind: GRPCRoute, metadata: {{name: {name}, namespace: demo}}, spec: {spec}}}"
+    )
+
+
 def virtual_service(name: str, host: str, destination: str, where: str = "demo") -> KubernetesObject:
     spec = f"{{hosts: [{host}], http: [{{route: [{{destination: {{{destination}}}}}]}}]}}"
     return parse(
@@ -102,6 +109,7 @@ VALUES: list[KubernetesObject] = [
         for parents in ("{name: web, namespace: demo}", "{group: '', kind: Service, name: s}")
         for backends in ("{name: s, port: 80}", "{name: s, namespace: other, port: 80}", "{name: none, port: 80}")
     ),
+    *(grpc_route("c", parents) for parents in ("{name: web}", "{group: '', kind: Service, name: s}")),
     grant("other", "demo"),
     grant("demo", "other"),
     *(

@@ -80,6 +80,14 @@ def test_a_gateway_counts_the_routes_of_each_listener() -> None:
     assert listeners[2]["supportedKinds"] == []
 
 
+def test_a_grpc_route_says_the_same() -> None:
+    route = made("GRPCRoute", ROUTE)
+    found = statuses(build_snapshot(GATEWAY, route, service()))
+    assert conditions(found["GRPCRoute demo/web"].status, "parents", 0)["Accepted"] == ("True", "Accepted")
+    listeners = cast(list[Mapping[str, object]], found["Gateway demo/web"].status["listeners"])
+    assert listeners[0]["attachedRoutes"] == 1
+
+
 def follow(route: KubernetesObject, *others: KubernetesObject, now: str) -> tuple[KubernetesObject, StatusDocument]:
     """The status of a route, and the route once it is written."""
     document = statuses(build_snapshot(route, *others), now)["HTTPRoute demo/web"]
