@@ -154,6 +154,7 @@ def test_log_levels_change_while_it_runs() -> None:
         )
         assert client.ask(server.address, PORT).server == "server"
         near.wait_for_log("connection opened")
+        near.wait_for_line(lambda line: line.direction == "outbound")
         status, said = post(near, "/logging?level=access=loud")
         assert status == 400
         assert '"access=loud"' in said
