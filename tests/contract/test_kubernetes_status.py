@@ -1,6 +1,5 @@
 """Definitions, statuses and the Lease on a real Kubernetes API server."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -127,7 +126,13 @@ def test_gateways_and_routes_say_what_has_become_of_them(cluster: Kubernetes, tm
         wait_for_condition(read_route, "ResolvedRefs", "True", "ResolvedRefs")
         assert wait_for_condition(read_route, "Accepted", "True", "Accepted") == accepted, "its time stays"
         settled = cluster.get(GATEWAY_API, "HTTPRoute", "web", "demo")["metadata"]["resourceVersion"]
-        time.sleep(1.0)  # for as long as a writer that reads what it wrote as news would take
+        for name in ("second", "third"):  # two more rounds of writing: what was written is no news
+            apply(cluster, GATEWAY_API, "HTTPRoute", name, "{parentRefs: [{name: web}]}")
+            assert wait_for(
+                lambda name=name: cluster.get(GATEWAY_API, "HTTPRoute", name, "demo").get("status"),  # type: ignore[misc]
+                PATIENCE_SECONDS,
+            )
+            cluster.delete(GATEWAY_API, "HTTPRoute", name, "demo")
         assert cluster.get(GATEWAY_API, "HTTPRoute", "web", "demo")["metadata"]["resourceVersion"] == settled
         cluster.delete(GATEWAY_API, "HTTPRoute", "web", "demo")
         assert wait_for(lambda: read_listener().get("attachedRoutes") == 0, PATIENCE_SECONDS)
@@ -178,10 +183,17 @@ def test_one_of_two_controllers_writes_and_the_other_takes_over(cluster: Kuberne
 
         assert wait_for(lambda: leads(first) or leads(second), PATIENCE_SECONDS)
         leader, other = (first, second) if leads(first) else (second, first)
-        holder = cluster.get(*LEASE)["spec"]["holderIdentity"]
-        time.sleep(3.0)  # more than the other's time between two tries
+        held = cluster.get(*LEASE)["spec"]
+
+        def is_renewed_again() -> bool:
+            spec = cluster.get(*LEASE)["spec"]
+            seen.add(spec["renewTime"])
+            return len(seen) > 2
+
+        seen = {held["renewTime"]}
+        assert wait_for(is_renewed_again, PATIENCE_SECONDS), "the other has tried as often meanwhile"
         assert not leads(other)
-        assert cluster.get(*LEASE)["spec"]["holderIdentity"] == holder
+        assert cluster.get(*LEASE)["spec"]["holderIdentity"] == held["holderIdentity"]
         leader.stop()
         assert wait_for(lambda: leads(other), PATIENCE_SECONDS), "a leader that ends gives the Lease back"
         apply(cluster, GATEWAY_API, "HTTPRoute", "later", "{parentRefs: [{group: '', kind: Service, name: web}]}")
