@@ -107,6 +107,13 @@ class ResourceTable:
     def names(self) -> Iterable[str]:
         return self._resources.keys()
 
+    def find_differing(self, versions: Mapping[str, str]) -> set[str]:
+        """The names of what is not as `versions` has it: other versions, what is new, and what is no more."""
+        resources = self._resources
+        differing = {name for name, resource in resources.items() if versions.get(name) != resource.version}
+        differing.update(versions.keys() - resources.keys())
+        return differing
+
     @property
     def framed(self) -> bytes:
         """All resources as a response carries them: put together once, however many clients come for everything."""

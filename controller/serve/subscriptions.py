@@ -103,8 +103,7 @@ class Subscription:
             self._missing.update(versions.keys() - set(self._table.find_names(self._scope)))
         elif self.is_wildcard:
             self._has_nothing = not versions
-            self._pending = {name for name in self._table.names() if versions.get(name) != self._table.version(name)}
-            self._pending.update(name for name in versions if name not in self._table)
+            self._pending = self._table.find_differing(versions)
         elif not self._scope:
             keys.update(versions)
         self.change(keys - {WILDCARD}, set(unsubscribe) - {WILDCARD}, versions)
