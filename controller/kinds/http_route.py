@@ -24,7 +24,6 @@ from controller.kinds.refusals import Unsupported
 
 # RFC 9110, section 5.6.2: a token.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
-_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
 
 def _check_header_name(value: str) -> str:

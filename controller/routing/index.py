@@ -1,6 +1,6 @@
-"""What hangs on what among routes, Gateways, Services and clusters: kept from one change to the next, so that a change
+"""What hangs on what among routes, Gateways, Services and clusters.
 
-is followed without looking at all there is.
+It is kept from one change to the next, so that a change is followed without looking at all there is.
 """
 
 from collections.abc import Iterable, Iterator

@@ -24,9 +24,10 @@ _RESOURCE_NAME = 3
 
 @dataclass(frozen=True, slots=True)
 class ClientNode:
-    """Who a client says it is. `node_name` is metadata's NODE_NAME; `gateway` is the Gateway whose proxy it is, as
+    """Who a client says it is; what it does not say is empty.
 
-    `namespace/name`, by the labels that Gateway API gives such a pod. Each is empty where the client says none.
+    `node_name` is metadata's NODE_NAME; `gateway` is the Gateway whose proxy it is, as `namespace/name`, by the label
+    that Gateway API gives such a pod.
     """
 
     id: str

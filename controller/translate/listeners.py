@@ -1,6 +1,6 @@
-"""Where requests come in, to Envoy's Listener: the ports of Gateways, what a sidecar captures of its application, and
+"""Where requests come in, to Envoy's Listener.
 
-the names that gRPC's client asks for.
+That is the ports of Gateways, what a sidecar captures of its application, and the names that gRPC's client asks for.
 """
 
 from collections.abc import Sequence
