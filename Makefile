@@ -87,7 +87,7 @@ proto: setup-lint ## Generate mesh/wire from proto/ anew
 	$(PYTHON) proto/generate.py
 
 crds: setup-lint ## Write deploy/crds from controller/kinds anew
-	$(PYTHON) deploy/generate.py
+	$(PYTHON) -m deploy.generate
 
 format: setup-lint ## Format both languages, and fix what ruff can
 	.venv/bin/ruff check --fix

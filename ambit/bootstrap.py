@@ -2,22 +2,25 @@
 
 import json
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
+from controller.kinds.gateway_api import GATEWAY_LABEL
+from controller.kinds.hosts import is_ip
 from mesh import ports
 from mesh.kit.errors import InvalidInputError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Document = dict[str, Json]
 
-GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
-ADMIN_PORT = 15000
-"""Istio's."""
-
 _CONTROLLER = "controller"
 # Of Linux, on every processor that Envoy runs on.
 _SOL_SOCKET, _SO_MARK = 1, 36
+
+
+class InvalidAddressError(InvalidInputError):
+    """What should be the controller's address is none."""
+
+    reason = "invalid_address"
 
 
 class UnusableTokenError(InvalidInputError):
@@ -43,7 +46,7 @@ class GatewayProxy:
     gateway: str
     node: str
     name: str = "gateway"
-    admin_port: int = ADMIN_PORT
+    admin_port: int = ports.ENVOY_ADMIN_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,72 +56,78 @@ class SidecarProxy:
     namespace: str
     name: str
     node: str
-    admin_port: int = ADMIN_PORT
+    admin_port: int = ports.ENVOY_ADMIN_PORT
 
 
 def build_gateway_bootstrap(proxy: GatewayProxy, access: ControllerAccess) -> str:
     """The file for `envoy -c`. It names the token's file, and holds no secret itself.
 
-    Raises UnusableTokenError, because Envoy sends the file as it is.
+    Raises UnusableTokenError, because Envoy sends the file as it is, and InvalidAddressError.
     """
+    _parse_address(access.address)
     _check_token(access.token)
-    ads: Document = {"ads": {}, "resource_api_version": "V3"}
-    labels: Document = {GATEWAY_LABEL: proxy.gateway}
-    document: Document = {
-        "node": {
-            "id": f"router~{proxy.node}~{proxy.name}.{proxy.namespace}~{proxy.namespace}.svc.cluster.local",
-            "cluster": f"{proxy.gateway}.{proxy.namespace}",
-            "metadata": {"NAMESPACE": proxy.namespace, "NODE_NAME": proxy.node, "LABELS": labels},
-        },
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": proxy.admin_port}}},
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [_build_service(access)],
-            },
-            "lds_config": ads,
-            "cds_config": ads,
+    node: Document = {
+        "id": f"router~{proxy.node}~{proxy.name}.{proxy.namespace}~{proxy.namespace}.svc.cluster.local",
+        "cluster": f"{proxy.gateway}.{proxy.namespace}",
+        "metadata": {
+            "NAMESPACE": proxy.namespace,
+            "NODE_NAME": proxy.node,
+            "LABELS": {GATEWAY_LABEL: proxy.gateway},
         },
     }
-    return json.dumps(document, indent=2) + "\n"
+    return _write(_build_bootstrap(node, proxy.admin_port, _build_service(access)))
 
 
 def build_sidecar_bootstrap(proxy: SidecarProxy, access: ControllerAccess) -> str:
     """The file for the `envoy -c` of a sidecar. It holds the token: keep it from others (mode 0600).
 
     Its sockets carry ztunnel's mark, so that the pod's redirect rules pass them by: that takes CAP_NET_ADMIN. So does
-    its way to the controller, and hence Envoy's own gRPC, which cannot read a token from a file.
+    its way to the controller, and hence Envoy's own gRPC, which cannot read a token from a file. Raises as above.
     """
-    host, _, port = access.address.rpartition(":")
-    host = host.strip("[]")
-    ads: Document = {"ads": {}, "resource_api_version": "V3"}
+    host, port = _parse_address(access.address)
+    node: Document = {
+        "id": f"sidecar~{proxy.node}~{proxy.name}.{proxy.namespace}~{proxy.namespace}.svc.cluster.local",
+        "cluster": f"{proxy.name}.{proxy.namespace}",
+        "metadata": {"NAMESPACE": proxy.namespace, "NODE_NAME": proxy.node},
+    }
     mark: Document = {"level": _SOL_SOCKET, "name": _SO_MARK, "int_value": ports.ZTUNNEL_MARK}
     header: Document = {"key": "authorization", "value": f"Bearer {_read_token(access.token).strip()}"}
-    document: Document = {
-        "node": {
-            "id": f"sidecar~{proxy.node}~{proxy.name}.{proxy.namespace}~{proxy.namespace}.svc.cluster.local",
-            "cluster": f"{proxy.name}.{proxy.namespace}",
-            "metadata": {"NAMESPACE": proxy.namespace, "NODE_NAME": proxy.node},
-        },
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": proxy.admin_port}}},
-        "cluster_manager": {"upstream_bind_config": {"socket_options": [mark]}},
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": _CONTROLLER}, "initial_metadata": [header]}],
-            },
-            "lds_config": ads,
-            "cds_config": ads,
-        },
-        "static_resources": {"clusters": [_build_controller_cluster(host, int(port), access.root_certificate)]},
+    service: Document = {"envoy_grpc": {"cluster_name": _CONTROLLER}, "initial_metadata": [header]}
+    return _write(
+        {
+            **_build_bootstrap(node, proxy.admin_port, service),
+            "cluster_manager": {"upstream_bind_config": {"socket_options": [mark]}},
+            "static_resources": {"clusters": [_build_controller_cluster(host, port, access.root_certificate)]},
+        }
+    )
+
+
+def _build_bootstrap(node: Document, admin_port: int, service: Document) -> Document:
+    """What every Envoy of ours has: everything else it is told over one stream."""
+    ads: Document = {"ads": {}, "resource_api_version": "V3"}
+    stream: Document = {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [service]}
+    return {
+        "node": node,
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": admin_port}}},
+        "dynamic_resources": {"ads_config": stream, "lds_config": ads, "cds_config": ads},
     }
+
+
+def _write(document: Document) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
+def _parse_address(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535):
+        raise InvalidAddressError(
+            f"{address!r} is not HOST:PORT, as in 192.0.2.1:15012: write the controller's address"
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def _build_controller_cluster(host: str, port: int, root_certificate: Path) -> Document:
-    expected: Document = {"san_type": "IP_ADDRESS" if _is_ip(host) else "DNS", "matcher": {"exact": host}}
+    expected: Document = {"san_type": "IP_ADDRESS" if is_ip(host) else "DNS", "matcher": {"exact": host}}
     tls: Document = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "sni": host,
@@ -141,7 +150,7 @@ def _build_controller_cluster(host: str, port: int, root_certificate: Path) -> D
     endpoints: list[Json] = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
     return {
         "name": _CONTROLLER,
-        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        "type": "STATIC" if is_ip(host) else "STRICT_DNS",
         "connect_timeout": "5s",
         "load_assignment": {"cluster_name": _CONTROLLER, "endpoints": endpoints},
         "transport_socket": {"name": "tls", "typed_config": tls},
@@ -149,19 +158,12 @@ def _build_controller_cluster(host: str, port: int, root_certificate: Path) -> D
     }
 
 
-def _is_ip(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def build_grpc_bootstrap(address: str, namespace: str, name: str) -> str:
     """The file that GRPC_XDS_BOOTSTRAP names, for a client on the controller's machine.
 
     gRPC's client can show no token of ours, so that `address` is that of AMBIT_LOCAL_LISTEN.
     """
+    _parse_address(address)
     server: Document = {
         "server_uri": address,
         "channel_creds": [{"type": "insecure"}],
@@ -169,8 +171,7 @@ def build_grpc_bootstrap(address: str, namespace: str, name: str) -> str:
     }
     identity = f"sidecar~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
     node: Document = {"id": identity, "metadata": {"NAMESPACE": namespace}}
-    document: Document = {"xds_servers": [server], "node": node}
-    return json.dumps(document, indent=2) + "\n"
+    return _write({"xds_servers": [server], "node": node})
 
 
 def _check_token(path: Path) -> None:

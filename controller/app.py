@@ -11,9 +11,10 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -244,7 +245,8 @@ def _build_server(
     names = _list_names(settings)
     for address in settings.listen:
         # One each: gRPC hands a credential's first certificate to the first port only, and later ports get nothing.
-        _listen(server, address, ServingCertificate(authority, names).build_credentials())
+        credentials = ServingCertificate(authority, names).build_credentials()
+        _listen(partial(server.add_secure_port, server_credentials=credentials), address, "listening for agents")
     return server
 
 
@@ -258,20 +260,16 @@ def _build_local_server(address: ListenAddress, hub: Hub, metrics: ControllerMet
     """Discovery without credentials, for clients that can show none: gRPC's own, on this machine."""
     server = grpc.aio.server(options=GRPC_OPTIONS)
     server.add_generic_rpc_handlers([DiscoveryService(hub, authenticate_local, metrics).build_handler()])
-    try:
-        port = server.add_insecure_port(str(address))
-    except RuntimeError as error:
-        raise FatalError(f"cannot listen on {address}: is another controller running?") from error
-    log.info("listening for clients of this machine", extra={"address": ListenAddress(address.host, port)})
+    _listen(server.add_insecure_port, address, "listening for clients of this machine")
     return server
 
 
-def _listen(server: grpc.aio.Server, address: ListenAddress, credentials: grpc.ServerCredentials) -> None:
+def _listen(add_port: Callable[[str], int], address: ListenAddress, event: str) -> None:
     try:
-        port = server.add_secure_port(str(address), credentials)
+        port = add_port(str(address))
     except RuntimeError as error:
         raise FatalError(f"cannot listen on {address}: is another controller running?") from error
-    log.info("listening for agents", extra={"address": ListenAddress(address.host, port)})
+    log.info(event, extra={"address": ListenAddress(address.host, port)})
 
 
 @asynccontextmanager

@@ -22,6 +22,8 @@ SOCKS5_PORT = 15080
 
 # ztunnel's admin pages, loopback only. Source: facts on ztunnel, 1.1.
 ZTUNNEL_ADMIN_PORT = 15000
+# In a pod of its own or beside an application, where no ztunnel is. Istio's.
+ENVOY_ADMIN_PORT = 15000
 # ztunnel's Prometheus metrics. Source: facts on ztunnel, 1.1.
 ZTUNNEL_METRICS_PORT = 15020
 # ztunnel's readiness, as the kubelet asks for it. Source: facts on ztunnel, 1.1.

@@ -20,7 +20,7 @@ check() {
 mkdir -p "$fresh/mesh/wire" "$fresh/deploy/crds"
 .venv/bin/python proto/generate.py "$fresh/mesh/wire"
 check mesh/wire "make proto"
-.venv/bin/python deploy/generate.py "$fresh/deploy/crds"
+.venv/bin/python -m deploy.generate "$fresh/deploy/crds"
 check deploy/crds "make crds"
 diff <(ls deploy/crds) <(ls "$fresh/deploy/crds") || { echo "deploy/crds has files of its own: run 'make crds'" >&2; exit 1; }
 echo "mesh/wire and deploy/crds are what their sources make of them"

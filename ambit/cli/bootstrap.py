@@ -1,19 +1,12 @@
-"""`ambit bootstrap gateway|grpc`."""
+"""`ambit bootstrap gateway|sidecar|grpc`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ambit.bootstrap import (
-    ADMIN_PORT,
-    ControllerAccess,
-    GatewayProxy,
-    SidecarProxy,
-    build_gateway_bootstrap,
-    build_grpc_bootstrap,
-    build_sidecar_bootstrap,
-)
+from mesh import ports
+from mesh.kit.errors import InvalidInputError
 
 app = typer.Typer(
     name="bootstrap",
@@ -22,19 +15,26 @@ app = typer.Typer(
 )
 
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Its namespace.")]
+Node = Annotated[str, typer.Option(help="The node that it runs on, and whose token it shows.")]
+Controller = Annotated[str, typer.Option(metavar="HOST:PORT", help="The controller (AMBIT_LISTEN).")]
+RootCertificate = Annotated[Path, typer.Option("--root-ca", metavar="FILE", help="The controller's root.")]
+Token = Annotated[Path, typer.Option("--token", metavar="FILE", help="The node's token.")]
+AdminPort = Annotated[int, typer.Option(help="Envoy's admin, on loopback.")]
 
 
 @app.command()
 def gateway(
     name: Annotated[str, typer.Argument(help="The Gateway that it is to carry out.")],
-    node: Annotated[str, typer.Option(help="The node that it runs on, and whose token it shows.")],
-    controller: Annotated[str, typer.Option(metavar="HOST:PORT", help="The controller (AMBIT_LISTEN).")],
-    root_certificate: Annotated[Path, typer.Option("--root-ca", metavar="FILE", help="The controller's root.")],
-    token: Annotated[Path, typer.Option("--token", metavar="FILE", help="The node's token.")],
+    node: Node,
+    controller: Controller,
+    root_certificate: RootCertificate,
+    token: Token,
     namespace: Namespace = "default",
-    admin_port: Annotated[int, typer.Option(help="Envoy's admin, on loopback.")] = ADMIN_PORT,
+    admin_port: AdminPort = ports.ENVOY_ADMIN_PORT,
 ) -> None:
     """Print the file for `envoy -c`. It names the token's file, and holds no secret itself."""
+    from ambit.bootstrap import ControllerAccess, GatewayProxy, build_gateway_bootstrap
+
     proxy = GatewayProxy(namespace, name, node, admin_port=admin_port)
     access = ControllerAccess(controller, root_certificate.absolute(), token.absolute())
     print(build_gateway_bootstrap(proxy, access), end="")
@@ -43,20 +43,25 @@ def gateway(
 @app.command()
 def sidecar(
     name: Annotated[str, typer.Argument(help="The pod that it stands beside.")],
-    node: Annotated[str, typer.Option(help="The node that it runs on, and whose token it shows.")],
-    controller: Annotated[str, typer.Option(metavar="HOST:PORT", help="The controller (AMBIT_LISTEN).")],
-    root_certificate: Annotated[Path, typer.Option("--root-ca", metavar="FILE", help="The controller's root.")],
-    token: Annotated[Path, typer.Option("--token", metavar="FILE", help="The node's token.")],
+    node: Node,
+    controller: Controller,
+    root_certificate: RootCertificate,
+    token: Token,
     file: Annotated[Path, typer.Option("--file", metavar="FILE", help="Where to write it, for nobody else to read.")],
     namespace: Namespace = "default",
-    admin_port: Annotated[int, typer.Option(help="Envoy's admin, on loopback.")] = ADMIN_PORT,
+    admin_port: AdminPort = ports.ENVOY_ADMIN_PORT,
 ) -> None:
     """Write the file for the `envoy -c` of a sidecar. It holds the token."""
+    from ambit.bootstrap import ControllerAccess, SidecarProxy, build_sidecar_bootstrap
+
     access = ControllerAccess(controller, root_certificate.absolute(), token)
     text = build_sidecar_bootstrap(SidecarProxy(namespace, name, node, admin_port), access)
-    file.touch(mode=0o600)
-    file.chmod(0o600)
-    file.write_text(text)
+    try:
+        file.touch(mode=0o600)
+        file.chmod(0o600)
+        file.write_text(text)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {file}: {error.strerror}; name another with --file") from error
 
 
 @app.command()
@@ -66,4 +71,6 @@ def grpc(
     namespace: Namespace = "default",
 ) -> None:
     """Print the file that GRPC_XDS_BOOTSTRAP is to name, for a client on the controller's machine."""
+    from ambit.bootstrap import build_grpc_bootstrap
+
     print(build_grpc_bootstrap(controller, namespace, name), end="")

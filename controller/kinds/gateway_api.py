@@ -14,6 +14,8 @@ from controller.kinds.meta import KubernetesObject, LabelName, PortNumber, Stric
 from controller.kinds.refusals import NOT_CARRIED_OUT, Unsupported
 
 GROUP = "gateway.networking.k8s.io"
+GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
+"""On the pods of a Gateway (GEP-1762)."""
 CONTROLLER = "ambit.dev/gateway-controller"
 """What a GatewayClass names to have its Gateways served by us. Istio's own name counts too."""
 CONTROLLERS = (CONTROLLER, "istio.io/gateway-controller")

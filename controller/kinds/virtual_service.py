@@ -6,7 +6,7 @@ What is not carried out is refused by name. A route that took effect in part wou
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,12 +20,27 @@ from controller.kinds.traffic import Percent, PortSelector, RuleHost, ServiceHos
 
 MESH = "mesh"
 """The gateway that stands for all clients within the mesh."""
-# The fault filter's, and gRPC's own.
-GRPC_STATUSES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
+# gRPC's own, in the order of their numbers.
+GrpcStatus = Literal[
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
+GRPC_STATUSES: tuple[GrpcStatus, ...] = get_args(GrpcStatus)
 # Of Envoy's router, HTTP and gRPC.
 _RETRY_CONDITIONS = (
     *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited"),
@@ -200,7 +215,7 @@ class FaultAbort(StrictModel):
     """A failure instead of an answer, for a share of the requests."""
 
     http_status: Annotated[int | None, Field(ge=200, le=599)] = None
-    grpc_status: Literal[GRPC_STATUSES] | None = None  # type: ignore[valid-type]  # the words stand once, above
+    grpc_status: GrpcStatus | None = None
     percentage: Percent | None = None
 
     @model_validator(mode="after")

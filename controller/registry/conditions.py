@@ -35,9 +35,8 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class ParentConditions:
-    """What has become of a route at one parent; `index` is the parent's place among those that it names."""
+    """What has become of a route at one parent."""
 
-    index: int
     reference: ParentReference
     conditions: tuple[Condition, ...]
 
@@ -62,11 +61,11 @@ class GatewayConditions:
 def judge_route(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute) -> Iterator[ParentConditions]:
     """At each parent that is ours to judge."""
     resolved = _judge_backends(snapshot, settings, route)
-    for index, reference in enumerate(route.spec.parent_refs or ()):
+    for reference in route.spec.parent_refs or ():
         found = judge_parent(snapshot, route, reference)
         if found is not None:
             accepted = Condition("Accepted", found.is_accepted, found.reason.value, found.message)
-            yield ParentConditions(index, reference, (accepted, resolved))
+            yield ParentConditions(reference, (accepted, resolved))
 
 
 def judge_parent(snapshot: Snapshot, route: GatewayRoute, reference: ParentReference) -> Attachment | None:

@@ -159,11 +159,12 @@ class Session:
 
     def next_deadline(self, now: float) -> float | None:
         """When next_response may give something without any event: an answer overdue, a wait over. None: never."""
-        times = [state.sent_at + self.limits.ack_timeout_seconds for state in self.types.values() if state.in_flight]
+        times = [
+            state.sent_at + self.limits.ack_timeout_seconds
+            for type_url, state in self.types.items()
+            if state.in_flight or type_url == CLUSTER_TYPE
+        ]
         times += [state.opened_at + self.limits.policy_wait_seconds for state in self.types.values()]
-        times += (
-            [self.types[CLUSTER_TYPE].sent_at + self.limits.ack_timeout_seconds] if CLUSTER_TYPE in self.types else []
-        )
         return min((time for time in times if time > now), default=None)
 
     def _open(self, request: DeltaRequest, now: float) -> RequestOutcome:

@@ -12,10 +12,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
+from controller.kinds.gateway_api import GATEWAY_LABEL
 from mesh.kit.errors import InvalidInputError
-
-GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
-"""On the pods of a Gateway (GEP-1762)."""
 
 _LENGTH_DELIMITED = 2
 _RESPONSE_RESOURCES = 2

@@ -22,6 +22,7 @@ IN_CLUSTER = "in-cluster"
 """In place of a kubeconfig file: the service account of the pod that we run in."""
 
 FIELD_MANAGER = "ambit-controller"
+_APPLY = {"fieldManager": FIELD_MANAGER, "force": "true"}
 PAGE_OBJECTS = 500
 # The server ends a watch by itself after this; jitter keeps all kinds from coming back at once.
 WATCH_SECONDS = (240, 300)
@@ -131,14 +132,12 @@ class KubernetesClient:
 
     async def apply(self, path: str, document: PlainObject) -> PlainObject:
         """Make an object what `document` says of it, by server-side apply; what it does not speak of stays."""
-        parameters = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        async with await self._ask("PATCH", path, parameters, document) as answer:
+        async with await self._ask("PATCH", path, _APPLY, document) as answer:
             return await _read(answer)
 
     async def apply_if_there(self, path: str, document: PlainObject) -> None:
         """The same for a part of an object, such as its status; nothing where the object is gone."""
-        parameters = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        async with await self._ask("PATCH", path, parameters, document) as answer:
+        async with await self._ask("PATCH", path, _APPLY, document) as answer:
             if answer.status != HTTPStatus.NOT_FOUND:
                 await _read(answer)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,14 +129,16 @@ def test_gateways_and_routes_say_what_has_become_of_them(cluster: Kubernetes, tm
         settled = cluster.get(GATEWAY_API, "HTTPRoute", "web", "demo")["metadata"]["resourceVersion"]
         for name in ("second", "third"):  # two more rounds of writing: what was written is no news
             apply(cluster, GATEWAY_API, "HTTPRoute", name, "{parentRefs: [{name: web}]}")
-            assert wait_for(
-                lambda name=name: cluster.get(GATEWAY_API, "HTTPRoute", name, "demo").get("status"),  # type: ignore[misc]
-                PATIENCE_SECONDS,
-            )
+            assert wait_for(partial(_find_status, cluster, name), PATIENCE_SECONDS)
             cluster.delete(GATEWAY_API, "HTTPRoute", name, "demo")
         assert cluster.get(GATEWAY_API, "HTTPRoute", "web", "demo")["metadata"]["resourceVersion"] == settled
         cluster.delete(GATEWAY_API, "HTTPRoute", "web", "demo")
         assert wait_for(lambda: read_listener().get("attachedRoutes") == 0, PATIENCE_SECONDS)
+
+
+def _find_status(cluster: Kubernetes, name: str) -> Document | None:
+    found: Document | None = cluster.get(GATEWAY_API, "HTTPRoute", name, "demo").get("status")
+    return found
 
 
 def test_a_policy_that_cannot_be_enforced_says_so(cluster: Kubernetes, tmp_path: Path) -> None:
@@ -198,7 +201,7 @@ def test_one_of_two_controllers_writes_and_the_other_takes_over(cluster: Kuberne
         assert wait_for(lambda: leads(other), PATIENCE_SECONDS), "a leader that ends gives the Lease back"
         apply(cluster, GATEWAY_API, "HTTPRoute", "later", "{parentRefs: [{group: '', kind: Service, name: web}]}")
         apply(cluster, "v1", "Service", "web", "{ports: [{port: 80}]}")
-        assert wait_for(lambda: cluster.get(GATEWAY_API, "HTTPRoute", "later", "demo").get("status"), PATIENCE_SECONDS)
+        assert wait_for(partial(_find_status, cluster, "later"), PATIENCE_SECONDS)
 
 
 def test_a_lease_of_somebody_who_is_gone_runs_out(cluster: Kubernetes, tmp_path: Path) -> None:

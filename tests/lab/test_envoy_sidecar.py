@@ -17,7 +17,7 @@ from tests.support.chosen_mesh import PATIENCE_SECONDS, ROUTER_IPV4, ChosenMesh,
 from tests.support.controller_process import ControllerProcess
 from tests.support.envoy_in_mesh import CONTROLLER_PORT, find_refusals, start_sidecar
 from tests.support.isolation import isolated
-from tests.support.texts import pod_text, service_text
+from tests.support.texts import SUBSETS, pod_text, service_text
 from tests.support.web_backends import Backend, serve_web
 
 VIP, TCP_VIP = "203.0.113.1", "203.0.113.2"
@@ -47,7 +47,9 @@ class Site:
         return Counter(self.ask(path, VIP, *options) for _ in range(times))
 
 
-ROUTES = """
+ROUTES = (
+    SUBSETS
+    + """
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: web, namespace: demo}
@@ -72,12 +74,8 @@ spec:
       weight: 90
     - destination: {host: web, subset: v2}
       weight: 10
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: web, namespace: demo}
-spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
 """
+)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -239,7 +240,7 @@ def test_no_request_fails_while_a_route_moves_between_clusters(world: World) -> 
             name = ("v2", "v1")[number % 2]
             world.route(f"{{backendRefs: [{to(name)}]}}")
             world.ask_until(name)
-            assert wait_for(lambda name=name: _has_only(world.envoy, name), PATIENCE_SECONDS)  # type: ignore[misc]
+            assert wait_for(partial(_has_only, world.envoy, name), PATIENCE_SECONDS)
     finally:
         is_over.set()
         for client in clients:

@@ -18,7 +18,7 @@ from ambit.bootstrap import build_grpc_bootstrap
 from ambit.demo.polling import wait_for
 from tests.support.controller_process import PATIENCE_SECONDS, REPOSITORY, ControllerProcess
 from tests.support.free_ports import find_free_port
-from tests.support.texts import pod_text, service_text
+from tests.support.texts import SUBSETS, pod_text, service_text
 
 METHOD = "/demo.Web/Get"
 
@@ -37,7 +37,7 @@ class Answering(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # has none a
 
     def _answer(self, _: bytes, context: "grpc.ServicerContext") -> bytes:
         self.calls += 1
-        time.sleep(self.delay_seconds)
+        time.sleep(self.delay_seconds)  # a slow server is what a timeout is tested with
         if self.failures:
             context.abort(self.failures.pop(0), "as told")
         return self.name.encode()
@@ -196,11 +196,8 @@ spec:
     - destination: {host: web, subset: v2}
       weight: 10
 ---
-apiVersion: networking.istio.io/v1alpha3
-kind: DestinationRule
-metadata: {name: web, namespace: demo}
-spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
-""",
+"""
+        + SUBSETS,
     )
     assert wait_for(lambda: world.client.call(100)["v1"] > 75, PATIENCE_SECONDS)
     shares = world.client.call(500)

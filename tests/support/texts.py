@@ -17,3 +17,12 @@ def pod_text(version: str, address: str, is_ready: bool = True) -> str:
     status = f"{{phase: Running, podIP: {address}, conditions: [{{type: Ready, status: '{is_ready}'}}]}}"
     metadata = f"{{name: {version}, namespace: demo, labels: {labels}}}"
     return f"{{apiVersion: v1, kind: Pod, metadata: {metadata}, spec: {{nodeName: node-1}}, status: {status}}}\n---\n"
+
+
+SUBSETS = text_of(
+    "networking.istio.io/v1",
+    "DestinationRule",
+    "web",
+    "spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}",
+)
+"""The versions of the Service `web`."""

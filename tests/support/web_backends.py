@@ -51,7 +51,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("content-length") or 0))
         line = self.raw_requestline.decode().strip()
         backend.asked.append(line)
-        time.sleep(backend.delay_seconds)
+        time.sleep(backend.delay_seconds)  # a slow server is what a timeout is tested with
         status = backend.failures.pop(0) if backend.failures else backend.always
         headers = {name.lower(): ",".join(self.headers.get_all(name) or ()) for name in self.headers}
         said = {"server": backend.name, "line": line, "headers": headers}

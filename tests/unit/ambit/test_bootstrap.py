@@ -8,6 +8,7 @@ import pytest
 from ambit.bootstrap import (
     ControllerAccess,
     GatewayProxy,
+    InvalidAddressError,
     SidecarProxy,
     UnusableTokenError,
     build_gateway_bootstrap,
@@ -64,6 +65,16 @@ def test_a_sidecar_trusts_the_controller_by_its_address(
     assert context["match_typed_subject_alt_names"] == [{"san_type": san, "matcher": {"exact": host}}]
     [service] = document["dynamic_resources"]["ads_config"]["grpc_services"]
     assert service["initial_metadata"] == [{"key": "authorization", "value": "Bearer of-node-1"}]
+
+
+@pytest.mark.parametrize("address", ["controller", ":15012", "controller:port", "192.0.2.1:0", "192.0.2.1:70000"])
+def test_what_is_no_address_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(InvalidAddressError, match="HOST:PORT"):
+        build_gateway_bootstrap(GATEWAY, access(tmp_path, address=address))
+    with pytest.raises(InvalidAddressError, match="HOST:PORT"):
+        build_sidecar_bootstrap(SidecarProxy("shop", "web-1", "node-1"), access(tmp_path, address=address))
+    with pytest.raises(InvalidAddressError, match="HOST:PORT"):
+        build_grpc_bootstrap(address, "shop", "client")
 
 
 def test_grpc_is_told_where_the_controller_is() -> None:

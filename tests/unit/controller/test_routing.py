@@ -40,55 +40,40 @@ class World:
         return {type_url: [table.find(name) for name in sorted(table.names())] for type_url, table in tables}
 
 
+def made(version: str, kind: str, name: str, where: str, spec: str) -> KubernetesObject:
+    """An object whose spec is the flow mapping `spec`; of no namespace where `where` is empty."""
+    place = f", namespace: {where}" if where else ""
+    return parse(f"{{apiVersion: {version}, kind: {kind}, metadata: {{name: {name}{place}}}, spec: {{{spec}}}}}")
+
+
 def gateway(name: str = "web", rest: str = "", where: str = "demo", owner: str = "ambit") -> KubernetesObject:
     listeners = rest or "{name: http, port: 80, protocol: HTTP}"
-    spec = f"{{gatewayClassName: {owner}, listeners: [{listeners}]}}"
-    return parse(
-        f"{{apiVersion: {GATEWAY_API}, kind: Gateway, metadata: {{name: {name}, namespace: {where}}}, spec: {spec}}}"
-    )
+    return made(GATEWAY_API, "Gateway", name, where, f"gatewayClassName: {owner}, listeners: [{listeners}]")
 
 
-def route(name: str, parents: str, backends: str, where: str = "demo") -> KubernetesObject:
-    spec = f"{{parentRefs: [{parents}], rules: [{{backendRefs: [{backends}]}}]}}"
-    return parse(
-        f"{{apiVersion: {GATEWAY_API}, kind: HTTPRoute, metadata: {{name: {name}, namespace: {where}}}, spec: {spec}}}"
-    )
-
-
-def grpc_route(name: str, parents: str) -> KubernetesObject:
-    spec = f"{{parentRefs: [{parents}], rules: [{{backendRefs: [{{name: s, port: 80}}]}}]}}"
-    return parse(
-        f"{{apiVersion: {GATEWAY_API}, kind: GRPCRoute, metadata: {{name: {name}, namespace: demo}}, spec: {spec}}}"
-    )
+def route(name: str, parents: str, backends: str, where: str = "demo", kind: str = "HTTPRoute") -> KubernetesObject:
+    return made(GATEWAY_API, kind, name, where, f"parentRefs: [{parents}], rules: [{{backendRefs: [{backends}]}}]")
 
 
 def virtual_service(name: str, host: str, destination: str, where: str = "demo") -> KubernetesObject:
-    spec = f"{{hosts: [{host}], http: [{{route: [{{destination: {{{destination}}}}}]}}]}}"
-    return parse(
-        f"{{apiVersion: {ISTIO}, kind: VirtualService, metadata: {{name: {name}, namespace: {where}}}, spec: {spec}}}"
-    )
+    spec = f"hosts: [{host}], http: [{{route: [{{destination: {{{destination}}}}}]}}]"
+    return made(ISTIO, "VirtualService", name, where, spec)
 
 
 def destination_rule(name: str, host: str, rest: str, where: str = "demo") -> KubernetesObject:
-    spec = f"{{host: {host}, {rest}}}"
-    return parse(
-        f"{{apiVersion: {ISTIO}, kind: DestinationRule, metadata: {{name: {name}, namespace: {where}}}, spec: {spec}}}"
-    )
+    return made(ISTIO, "DestinationRule", name, where, f"host: {host}, {rest}")
 
 
 def grant(where: str, source: str) -> KubernetesObject:
     spec = (
-        f"{{from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: {source}}}], "
-        "to: [{group: '', kind: Service}]}"
+        f"from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: {source}}}], "
+        "to: [{group: '', kind: Service}]"
     )
-    metadata = f"metadata: {{name: g, namespace: {where}}}"
-    head = f"apiVersion: gateway.networking.k8s.io/v1beta1, kind: ReferenceGrant, {metadata}"
-    return parse(f"{{{head}, spec: {spec}}}")
+    return made("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "g", where, spec)
 
 
 def gateway_class(controller: str) -> KubernetesObject:
-    head = f"apiVersion: {GATEWAY_API}, kind: GatewayClass, metadata: {{name: theirs}}"
-    return parse(f"{{{head}, spec: {{controllerName: {controller}}}}}")
+    return made(GATEWAY_API, "GatewayClass", "theirs", "", f"controllerName: {controller}")
 
 
 ALL = "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"
@@ -109,7 +94,10 @@ VALUES: list[KubernetesObject] = [
         for parents in ("{name: web, namespace: demo}", "{group: '', kind: Service, name: s}")
         for backends in ("{name: s, port: 80}", "{name: s, namespace: other, port: 80}", "{name: none, port: 80}")
     ),
-    *(grpc_route("c", parents) for parents in ("{name: web}", "{group: '', kind: Service, name: s}")),
+    *(
+        route("c", parents, "{name: s, port: 80}", kind="GRPCRoute")
+        for parents in ("{name: web}", "{group: '', kind: Service, name: s}")
+    ),
     grant("other", "demo"),
     grant("demo", "other"),
     *(
