@@ -33,7 +33,7 @@ INSPECT_MILLISECONDS = 5_000
 
 def translate_gateway_port(name: str, port: int) -> listener_pb2.Listener:
     """A port of a Gateway, on all addresses; its routes are told apart, under the same name."""
-    manager = _build_manager(name)
+    manager = _build_manager(name, name)
     # Clients are strangers: nothing that they say of themselves is believed.
     manager.use_remote_address.value = True
     manager.internal_address_config.SetInParent()
@@ -51,15 +51,7 @@ def translate_service_port(
     Where nobody said what the port speaks, the first bytes do; a client that waits for the server's is TCP, in the end.
     """
     first, *others = (build_address(str(address), port.number) for address in addresses)
-    manager = hcm_pb2.HttpConnectionManager(
-        stat_prefix=name,
-        rds={"config_source": build_ads_source(), "route_config_name": routes},
-        http_filters=_FILTERS,
-        normalize_path={"value": True},
-        upgrade_configs=[{"upgrade_type": "websocket"}],
-        access_log=[_ACCESS_LOG],
-    )
-    requests = listener_components_pb2.FilterChain(filters=[_name_manager(manager)])
+    requests = listener_components_pb2.FilterChain(filters=[_name_manager(_build_manager(name, routes))])
     bytes_ = listener_components_pb2.FilterChain(filters=[_build_tcp(name, target.cluster)])
     listener = listener_pb2.Listener(
         name=name,
@@ -114,10 +106,10 @@ def translate_api_listener(name: str, routes: str) -> listener_pb2.Listener:
     return listener_pb2.Listener(name=name, api_listener=api_listener_pb2.ApiListener(api_listener=pack(manager)))
 
 
-def _build_manager(name: str) -> hcm_pb2.HttpConnectionManager:
+def _build_manager(name: str, routes: str) -> hcm_pb2.HttpConnectionManager:
     return hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
-        rds={"config_source": build_ads_source(), "route_config_name": name},
+        rds={"config_source": build_ads_source(), "route_config_name": routes},
         http_filters=_FILTERS,
         # Routes and policies see the path that the application will.
         normalize_path={"value": True},
