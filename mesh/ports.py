@@ -53,6 +53,9 @@ APP_REPLY_RULE_PRIORITY = 32764
 # Conntrack zone of ztunnel's own DNS queries: the same five-tuple as the redirected query of the app would otherwise
 # be one connection with it. Source: facts on the CNI, 6.1 (9, 10).
 ZTUNNEL_DNS_CONNTRACK_ZONE = 1
+# Conntrack zone of what ztunnel sends to the app: the kernel chooses the port that goes with the client's address, and
+# the client itself may have chosen the same for a connection of its own (docs/decisions/0011).
+ZTUNNEL_TO_APP_CONNTRACK_ZONE = 2
 
 # --------------------------------------------------------------------------------------------------- health probes
 

@@ -54,6 +54,7 @@ _META_NETWORK_PROTOCOL = 15
 _META_TRANSPORT_PROTOCOL = 16
 _CONNTRACK_MARK = 3
 _CONNTRACK_ZONE = 17
+_ORIGINAL_DIRECTION = 0
 _NETWORK_HEADER = 1
 _TRANSPORT_HEADER = 2
 
@@ -183,9 +184,10 @@ def _build_action(action: Action) -> list[Attributes]:
             ]
         case RestoreMark():
             return [_load(Field.CONNECTION_MARK), _expression("meta", key=_META_MARK, sreg=_REGISTER)]
-        case SetConntrackZone(zone):
+        case SetConntrackZone(zone, is_of_replies):
             zone_in_host_order = zone.to_bytes(2, sys.byteorder)
-            return [_immediate(zone_in_host_order), _expression("ct", key=_CONNTRACK_ZONE, sreg=_REGISTER)]
+            direction = {} if is_of_replies else {"direction": _ORIGINAL_DIRECTION}
+            return [_immediate(zone_in_host_order), _expression("ct", key=_CONNTRACK_ZONE, sreg=_REGISTER, **direction)]
 
 
 def _build_redirect_by_destination(port: int, network: IPv4Network | IPv6Network) -> list[Attributes]:

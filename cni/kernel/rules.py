@@ -9,7 +9,9 @@
   ztunnel itself delivering what it has already checked (its mark).
 - ztunnel delivers to the app with the *client's* address as its source. mangle/prerouting notes that on the connection;
   the app's replies, addressed to a foreign host, get the mark back in mangle/output, and the route table for that mark
-  says that every address is local: so they reach ztunnel's socket and never leave the pod.
+  says that every address is local: so they reach ztunnel's socket and never leave the pod. The port beside that source
+  is the kernel's choice and may be one that the client uses too: a conntrack zone keeps the two apart
+  (docs/decisions/0011).
 
 The order inside a chain is part of the meaning: the first redirect, accept or return that matches ends it.
 Source: facts on the CNI, 6.1 (the table, whose numbers stand below) and 6.2 (its nftables form).
@@ -109,9 +111,13 @@ class RestoreMark:
 
 @dataclass(frozen=True, slots=True)
 class SetConntrackZone:
-    """Track the packet's connection in a zone of its own."""
+    """Track the packet's connection in a zone of its own.
+
+    Without `is_of_replies` only the original direction is of that zone: the replies need no rule to be found.
+    """
 
     zone: int
+    is_of_replies: bool
 
 
 Action = Accept | Return | Jump | Redirect | RedirectByDestination | SetConnectionMark | RestoreMark | SetConntrackZone
@@ -207,7 +213,7 @@ class PodSettings:
 NAT_TABLE = "istio-ambient-nat"
 MANGLE_TABLE = "istio-ambient-mangle"
 RAW_TABLE = "istio-ambient-raw"
-# Every table that we may own in a pod, whatever the settings: removal and a change of settings look for all of them.
+# Every table that we own in a pod, whatever the settings.
 OWNED_TABLES = (NAT_TABLE, MANGLE_TABLE, RAW_TABLE)
 
 PREROUTING_CHAIN = "istio-prerouting"
@@ -224,7 +230,9 @@ _TCP = Match(Field.TRANSPORT_PROTOCOL, TransportProtocol.TCP)
 _FROM_ZTUNNEL = Match(Field.MARK, ports.ZTUNNEL_MARK, mask=ports.MARK_MASK)
 _NOT_FROM_ZTUNNEL = Match(Field.MARK, ports.ZTUNNEL_MARK, is_negated=True, mask=ports.MARK_MASK)
 _APP_REPLY = Match(Field.MARK, ports.APP_CONNECTION_MARK, mask=ports.MARK_MASK)
+_ON_LOOPBACK = Match(Field.OUTPUT_INTERFACE, "lo")
 _ON_APP_CONNECTION = Match(Field.CONNECTION_MARK, ports.APP_CONNECTION_MARK, mask=ports.MARK_MASK)
+_DNS_ZONE = SetConntrackZone(ports.ZTUNNEL_DNS_CONNTRACK_ZONE, is_of_replies=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,9 +268,9 @@ def build_rules(settings: PodSettings) -> RuleSet:
         NAT_TABLE, ("nat", "nat"), _NAT_PRIORITY, _nat_prerouting(settings, families), _nat_output(settings, families)
     )
     mangle = _build_table(MANGLE_TABLE, ("filter", "route"), _MANGLE_PRIORITY, _mangle_prerouting(), _mangle_output())
-    raw = _build_table(RAW_TABLE, ("filter", "filter"), _RAW_PRIORITY, _raw_prerouting(), _raw_output())
+    raw = _build_table(RAW_TABLE, ("filter", "filter"), _RAW_PRIORITY, _raw_prerouting(settings), _raw_output(settings))
     return RuleSet(
-        tables=(nat, mangle, raw) if settings.dns_capture else (nat, mangle),
+        tables=(nat, mangle, raw),
         routing=tuple(_build_routing(version) for version in ip_versions),
         # All of 127.0.0.0/8 is local anyway.
         local=tuple(family.outbound for family in families if isinstance(family.outbound, IPv6Network)),
@@ -272,14 +280,23 @@ def build_rules(settings: PodSettings) -> RuleSet:
 def _build_table(
     name: str, kinds: tuple[str, str], priority: int, prerouting: tuple[Rule, ...], output: tuple[Rule, ...]
 ) -> Table:
-    """A table whose base chains, of these kinds for prerouting and output, only jump to the chains with the rules."""
+    """A table whose base chains, of these kinds for prerouting and output, only jump to the chains with the rules.
+
+    Where there are none, no packet is stopped to be looked at.
+    """
+    stages = (
+        ("prerouting", kinds[0], Hook.PREROUTING, PREROUTING_CHAIN, prerouting),
+        ("output", kinds[1], Hook.OUTPUT, OUTPUT_CHAIN, output),
+    )
+    used = [stage for stage in stages if stage[-1]]
     return Table(
         name,
         (
-            Chain("prerouting", (Rule((), Jump(PREROUTING_CHAIN)),), BaseChain(kinds[0], Hook.PREROUTING, priority)),
-            Chain("output", (Rule((), Jump(OUTPUT_CHAIN)),), BaseChain(kinds[1], Hook.OUTPUT, priority)),
-            Chain(PREROUTING_CHAIN, prerouting),
-            Chain(OUTPUT_CHAIN, output),
+            *(
+                Chain(base, (Rule((), Jump(chain)),), BaseChain(kind, hook, priority))
+                for base, kind, hook, chain, _ in used
+            ),
+            *(Chain(chain, rules) for *_, chain, rules in used),
         ),
     )
 
@@ -306,12 +323,11 @@ def _nat_prerouting(settings: PodSettings, families: tuple[_Family, ...]) -> tup
 
 
 def _nat_output(settings: PodSettings, families: tuple[_Family, ...]) -> tuple[Rule, ...]:
-    on_loopback = Match(Field.OUTPUT_INTERFACE, "lo")
     rules = [Rule((_TCP, family.to_probe), Accept(), "health probe's reply") for family in families]  # 4
     rules += _dns_output(families) if settings.dns_capture else ()  # 7, 8
     rules.append(Rule((_TCP, _APP_REPLY), Accept(), "app replies to ztunnel"))  # 11
     rules += [  # 12
-        Rule((on_loopback, family.not_to_loopback), Accept(), "pod calls itself") for family in families
+        Rule((_ON_LOOPBACK, family.not_to_loopback), Accept(), "pod calls itself") for family in families
     ]
     rules += [  # 13
         Rule(
@@ -344,14 +360,20 @@ def _mangle_output() -> tuple[Rule, ...]:
     return (Rule((_ON_APP_CONNECTION,), RestoreMark(), "app's reply: back to ztunnel"),)  # 6
 
 
-def _raw_prerouting() -> tuple[Rule, ...]:
+def _raw_prerouting(settings: PodSettings) -> tuple[Rule, ...]:
+    if not settings.dns_capture:
+        return ()
     reply = (Match(Field.UDP_SOURCE_PORT, _DNS_PORT), _NOT_FROM_ZTUNNEL)
-    return (Rule(reply, SetConntrackZone(ports.ZTUNNEL_DNS_CONNTRACK_ZONE), "reply to ztunnel's DNS query"),)  # 10
+    return (Rule(reply, _DNS_ZONE, "reply to ztunnel's DNS query"),)  # 10
 
 
-def _raw_output() -> tuple[Rule, ...]:
-    query = (Match(Field.UDP_DESTINATION_PORT, _DNS_PORT), _FROM_ZTUNNEL)
-    return (Rule(query, SetConntrackZone(ports.ZTUNNEL_DNS_CONNTRACK_ZONE), "ztunnel's DNS query"),)  # 9
+def _raw_output(settings: PodSettings) -> tuple[Rule, ...]:
+    to_app = SetConntrackZone(ports.ZTUNNEL_TO_APP_CONNTRACK_ZONE, is_of_replies=False)
+    rules = [Rule((_TCP, _FROM_ZTUNNEL, _ON_LOOPBACK), to_app, "ztunnel to the app")]
+    if settings.dns_capture:
+        query = (Match(Field.UDP_DESTINATION_PORT, _DNS_PORT), _FROM_ZTUNNEL)
+        rules.append(Rule(query, _DNS_ZONE, "ztunnel's DNS query"))  # 9
+    return tuple(rules)
 
 
 def _build_routing(ip_version: IpVersion) -> ReplyRouting:

@@ -98,8 +98,8 @@ def _render_action(action: Action) -> str:
             return f"ct mark set ct mark & {_ALL_MARK_BITS & ~mask:#x} | {mark:#x}"
         case RestoreMark():
             return "meta mark set ct mark"
-        case SetConntrackZone(zone):
-            return f"ct zone set {zone}"
+        case SetConntrackZone(zone, is_of_replies):
+            return f"ct zone set {zone}" if is_of_replies else f"ct original zone set {zone}"
 
 
 def _render_address_by_destination(network: IPv4Network | IPv6Network) -> str:

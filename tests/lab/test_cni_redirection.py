@@ -1,6 +1,8 @@
 """The redirect rules at work: real connections between a pod and the node beside it, over both IP versions."""
 
+import functools
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -22,6 +24,8 @@ from tests.support.pod_network import (
     port_of,
     read_original_destination,
 )
+
+CLIENT_PORT = 41_000
 
 both_ip_versions = pytest.mark.parametrize("ip", [IPV4, IPV6], ids=["IPv4", "IPv6"])
 
@@ -146,6 +150,25 @@ def test_ztunnel_reaches_the_app_from_the_clients_own_address(ip: Addresses) -> 
         client = pod.run(lambda: connect(ip.family, address, source=ip.foreign, mark=ports.ZTUNNEL_MARK))
         assert receive_from(app, client).getpeername()[0] == ip.foreign
         assert_nobody_came(ztunnel)
+
+
+@pytest.mark.parametrize("client_is_first", [True, False], ids=["the client is first", "ztunnel is first"])
+@both_ip_versions
+@isolated
+def test_ztunnel_may_use_a_port_to_the_app_that_the_client_uses_too(ip: Addresses, client_is_first: bool) -> None:
+    """The kernel chooses the port beside the client's address, and does not know which ones the client has chosen."""
+    with build_pod() as pod:
+        capture(pod)
+        app, ztunnel = pod.listen(ip.family), pod.listen(ip.family, ports.INBOUND_PLAINTEXT_PORT)
+        open_from = functools.partial(
+            connect, ip.family, (ip.pod, port_of(app)), source=ip.node, source_port=CLIENT_PORT
+        )
+        ways_in: list[Callable[[], socket.socket]] = [
+            lambda: receive_from(ztunnel, open_from()),
+            lambda: receive_from(app, pod.run(lambda: open_from(mark=ports.ZTUNNEL_MARK))),
+        ]
+        accepted = [connect_once() for connect_once in (ways_in if client_is_first else reversed(ways_in))]
+        assert {one.getpeername()[:2] for one in accepted} == {(ip.node, CLIENT_PORT)}
 
 
 @both_ip_versions

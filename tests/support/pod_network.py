@@ -70,7 +70,7 @@ def listen(family: socket.AddressFamily, port: int = 0) -> socket.socket:
 
 
 def connect(
-    family: socket.AddressFamily, address: tuple[str, int], *, source: str = "", mark: int = 0
+    family: socket.AddressFamily, address: tuple[str, int], *, source: str = "", source_port: int = 0, mark: int = 0
 ) -> socket.socket:
     """Connect from the thread's namespace; with `mark` as SO_MARK and from `source`, whosever address that is."""
     client = socket.socket(family, socket.SOCK_STREAM)
@@ -79,7 +79,7 @@ def connect(
         client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     if source:
         _become_transparent(client)
-        client.bind((source, 0))
+        client.bind((source, source_port))
     client.connect(address)
     return client
 

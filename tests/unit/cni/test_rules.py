@@ -30,8 +30,12 @@ SETTINGS = {
 }
 
 
+def find_chains(rules: RuleSet, table: str, chain: str) -> list[Chain]:
+    return [c for t in rules.tables if t.name == f"istio-ambient-{table}" for c in t.chains if c.name == chain]
+
+
 def find_chain(rules: RuleSet, table: str, chain: str) -> Chain:
-    (found,) = [c for t in rules.tables if t.name == f"istio-ambient-{table}" for c in t.chains if c.name == chain]
+    (found,) = find_chains(rules, table, chain)
     return found
 
 
@@ -86,7 +90,7 @@ def test_rerouted_interfaces_come_before_every_other_inbound_rule() -> None:
 
 def test_an_ingress_pod_captures_nothing_inbound_but_marks_ztunnels_connections() -> None:
     rules = build_rules(PodSettings(bypass_inbound_capture=True))
-    assert find_chain(rules, "nat", "istio-prerouting").rules == ()
+    assert not find_chains(rules, "nat", "istio-prerouting")
     assert find_chain(rules, "mangle", "istio-prerouting").rules
 
 
