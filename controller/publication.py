@@ -8,7 +8,9 @@
     WorkloadEntry                its workload
     EndpointSlice                its endpoints, and the pods that it names
     Node                         workloads on that node (locality)
-    Namespace                    services of that namespace (traffic distribution), its workloads (node-local)
+    Namespace                    services of that namespace (traffic distribution), its workloads (node-local), of both
+                                 the waypoint; hosts of its ServiceEntries (waypoint)
+    Gateway, GatewayClass        if it is a waypoint: its pods, and the services and workloads that ask for it
     AuthorizationPolicy          itself; workloads of its namespace if it selects, all if it does so from the root
     PeerAuthentication           what it converts to; workloads of its namespace, all if it is in the root
 
@@ -21,6 +23,7 @@ from dataclasses import dataclass, field
 
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.discovery import EndpointSlice
+from controller.kinds.gateway_api import GATEWAY_LABEL, Gateway, GatewayClass
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
@@ -36,6 +39,7 @@ from controller.registry.names import (
     name_policy,
     name_service,
 )
+from controller.registry.waypoints import Waypoints
 from controller.registry.workloads import Workload
 from controller.serve.resources import (
     ADDRESS_TYPE,
@@ -123,7 +127,7 @@ class _Builder:
 
     def build_host(self, namespace: str, name: str) -> Resource | None:
         host = self._members.hosts.by_place.get((namespace, name))
-        return _build_service_resource(entries.build_host_service(host)) if host else None
+        return _build_service_resource(self._members.build_host(host)) if host else None
 
     def build_endpoints(self, namespace: str, name: str) -> Iterator[Resource]:
         return map(self._build_workload_resource, self._members.find_entry_endpoints(namespace, name))
@@ -192,6 +196,7 @@ def _find_touched(
                 whole_namespaces.add(place)
                 is_whole_mesh |= place == settings.root_namespace
     whole_namespaces |= _touch_hosts(touched, keys, EntryHosts(old, settings), hosts)
+    _touch_users(touched, keys, (old, new), settings, hosts)
     for namespace in whole_namespaces:
         touched.slices |= {(namespace, part.name) for part in new.objects_in(EndpointSlice, namespace)}
     if is_whole_mesh:
@@ -222,6 +227,47 @@ def _touch_hosts(touched: _Touched, keys: Iterable[ObjectKey], before: EntryHost
             if host.entry.selector:
                 selecting.add(host.entry.namespace)
     return selecting
+
+
+def _touch_users(
+    touched: _Touched,
+    keys: Iterable[ObjectKey],
+    versions: tuple[Snapshot, Snapshot],
+    settings: MeshSettings,
+    hosts: EntryHosts,
+) -> None:
+    """What changes of waypoints and of Namespaces' wishes for them touch, besides what the latter touch anyway."""
+    changed = {(key.namespace, key.name) for key in keys if key.kind == Gateway.__name__}
+    classes = {key.name for key in keys if key.kind == GatewayClass.__name__}
+    owners = {key.name for key in keys if key.kind == Namespace.__name__}
+    gateways: set[tuple[str, str]] = set()
+    for snapshot in versions:
+        waypoints = Waypoints(snapshot, settings)
+        changed |= {
+            (each.namespace, each.name)
+            for each in (snapshot.objects(Gateway) if classes else ())
+            if each.spec.gateway_class_name in classes
+        }
+        gateways |= {place for place in changed if waypoints.find_gateway(place)}
+    if owners or gateways:
+        new = versions[-1]
+        waypoints = Waypoints(new, settings)
+        for place, host in hosts.by_place.items():
+            if place[0] in owners or waypoints.find_wanted(place[0], host.entry.labels) in gateways:
+                touched.hosts.add(place)
+    if gateways:
+        touched.services |= gateways
+        users: tuple[tuple[type[Service | Pod | WorkloadEntry], set[tuple[str, str]]], ...] = (
+            (Service, touched.services),
+            (Pod, touched.pods),
+            (WorkloadEntry, touched.workload_entries),
+        )
+        for model, places in users:
+            for each in new.objects(model):
+                labels = each.all_labels if isinstance(each, WorkloadEntry) else each.labels
+                proxied = (each.namespace, labels.get(GATEWAY_LABEL, ""))
+                if proxied in gateways or waypoints.find_wanted(each.namespace, labels) in gateways:
+                    places.add((each.namespace, each.name))
 
 
 def _has_selector(snapshot: Snapshot, namespace: str, name: str) -> bool:

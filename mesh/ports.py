@@ -15,6 +15,9 @@ HBONE_PORT = 15008
 # DNS over UDP and TCP is redirected here, once DNS capture is on. Source: facts on ztunnel, 1.1.
 DNS_CAPTURE_PORT = 15053
 
+# A waypoint's proxy takes on loopback what the ztunnel before it hands on, with a PROXY header. Ours.
+WAYPOINT_PORT = 15088
+
 # SOCKS5 on loopback, where it is switched on. Source: facts on ztunnel, 1.1.
 SOCKS5_PORT = 15080
 

@@ -62,6 +62,9 @@ REFUSALS: Mapping[str, Code] = {
     "subset-twice": _error("two subsets of a DestinationRule with one name", "rename one of them"),
     "unsupported": _error("something that is not enforced or not supported", "take it out, or do as the message says"),
     "duplicate-object": _error("an object that is given twice", "remove one of the two, or rename it"),
+    "annotation-value": _error(
+        "an annotation of the mesh with an unknown value", "write a value that the message names"
+    ),
     "combination": _error("fields that exclude or need each other", "do as the message says"),
     "duplicate-endpoint": _error("an endpoint that stands twice", "remove one of the two, and give the other a weight"),
     "empty-match": _error("a source, operation or condition that names nothing", "name what to match, or remove it"),

@@ -3,14 +3,15 @@
 What is not carried out is refused here by name, rather than ignored.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.hosts import check_route_host
-from controller.kinds.meta import KubernetesObject, LabelName, PortNumber, StrictModel, SubdomainName
+from controller.kinds.meta import KubernetesObject, LabelName, ObjectMeta, PortNumber, StrictModel, SubdomainName
 from controller.kinds.refusals import NOT_CARRIED_OUT, Unsupported
 
 GROUP = "gateway.networking.k8s.io"
@@ -18,10 +19,17 @@ GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 """On the pods of a Gateway (GEP-1762)."""
 CONTROLLER = "ambit.dev/gateway-controller"
 """What a GatewayClass names to have its Gateways served by us. Istio's own name counts too."""
-CONTROLLERS = (CONTROLLER, "istio.io/gateway-controller")
-CLASSES = ("ambit", "istio")
+CONTROLLERS = (CONTROLLER, "istio.io/gateway-controller", "istio.io/mesh-controller")
+CLASSES = ("ambit", "istio", "istio-waypoint")
 """Classes that are ours without an object that says so."""
 
+
+HBONE = "HBONE"
+"""The protocol of a waypoint's listener (Istio's)."""
+FOR_LABEL = "istio.io/waypoint-for"
+"""On a Gateway or its class: which connections its waypoints take."""
+INBOUND_BINDING_ANNOTATION = "ambient.istio.io/waypoint-inbound-binding"
+"""On a Gateway or its class: the port of a waypoint that has a ztunnel before it."""
 
 RouteHost = Annotated[str, AfterValidator(check_route_host)]
 
@@ -35,6 +43,35 @@ class GatewayApiObject(KubernetesObject):
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1", "v1beta1")
 
     status: object = None
+
+
+_INBOUND_BINDING = re.compile(r"(PROXY|NONE)(/([1-9][0-9]{0,4}))?")
+
+
+class WaypointMeta(ObjectMeta):
+    """Metadata that says what a waypoint is for: a misspelt value is refused, for it would lead round policies."""
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        if (labels or {}).get(FOR_LABEL, "none") not in ("service", "workload", "all", "none"):
+            raise PydanticCustomError(
+                "label_value", "the label {label} must be service, workload, all or none", {"label": FOR_LABEL}
+            )
+        return labels
+
+    @field_validator("annotations")
+    @classmethod
+    def _check_annotations(cls, annotations: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        text = (annotations or {}).get(INBOUND_BINDING_ANNOTATION, "NONE")
+        match = _INBOUND_BINDING.fullmatch(text)
+        if match is None or int(match[3] or 1) > 65535:
+            raise PydanticCustomError(
+                "annotation_value",
+                "the annotation {name} must be PROXY or NONE, or one of them with a port, as in PROXY/15088",
+                {"name": INBOUND_BINDING_ANNOTATION},
+            )
+        return annotations
 
 
 class ParametersReference(StrictModel):
@@ -59,6 +96,7 @@ class GatewayClass(GatewayApiObject):
 
     IS_NAMESPACED: ClassVar[bool] = False
 
+    metadata: WaypointMeta
     spec: GatewayClassSpec
 
 
@@ -182,6 +220,7 @@ class GatewaySpec(StrictModel):
 class Gateway(GatewayApiObject):
     """A place where requests come in, carried out by proxies that carry its name."""
 
+    metadata: WaypointMeta
     spec: GatewaySpec
 
 

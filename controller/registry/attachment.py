@@ -13,12 +13,14 @@ from controller.kinds.gateway_api import (
     CLASSES,
     CONTROLLERS,
     GROUP,
+    HBONE,
     BackendReference,
     Gateway,
     GatewayClass,
     Listener,
     ParentReference,
     ReferenceGrant,
+    RouteNamespaces,
 )
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute, RouteRule
@@ -26,6 +28,7 @@ from controller.registry.http import Target
 from controller.registry.names import MeshSettings, name_host
 from controller.registry.services import is_served
 from controller.snapshot import Snapshot
+from mesh import ports
 
 GatewayRoute = HTTPRoute | GRPCRoute
 """What attaches to Gateways and Services."""
@@ -95,8 +98,13 @@ def find_parent_service(reference: ParentReference, namespace: str) -> tuple[str
 
 def check_listener(gateway: Gateway, listener: Listener) -> tuple[Reason, str]:
     """Whether a listener can serve beside the others of its Gateway; of two in conflict the first does."""
+    if listener.protocol == HBONE and listener.port == ports.HBONE_PORT:
+        return Reason.ACCEPTED, ""
     if listener.protocol != "HTTP":
-        return Reason.UNSUPPORTED_PROTOCOL, f"protocol {listener.protocol} is not carried out; HTTP is"
+        return (
+            Reason.UNSUPPORTED_PROTOCOL,
+            f"protocol {listener.protocol} is not carried out; HTTP is, and HBONE on 15008",
+        )
     for other in gateway.spec.listeners:
         if other.name == listener.name:
             break
@@ -106,8 +114,9 @@ def check_listener(gateway: Gateway, listener: Listener) -> tuple[Reason, str]:
 
 
 def served_listeners(gateway: Gateway) -> Iterator[Listener]:
-    """The listeners that can serve."""
-    return (each for each in gateway.spec.listeners if check_listener(gateway, each)[0] is Reason.ACCEPTED)
+    """The listeners that can serve, and to which routes attach: to a waypoint's they do not."""
+    listeners = (each for each in gateway.spec.listeners if each.protocol != HBONE)
+    return (each for each in listeners if check_listener(gateway, each)[0] is Reason.ACCEPTED)
 
 
 def attach(snapshot: Snapshot, route: GatewayRoute, reference: ParentReference, gateway: Gateway) -> Attachment:
@@ -189,15 +198,20 @@ def _allows(snapshot: Snapshot, gateway: Gateway, listener: Listener, route: Gat
     allowed, kind, namespace = listener.allowed_routes, type(route).__name__, route.namespace
     if allowed.kinds and not any((each.group, each.kind) == (GROUP, kind) for each in allowed.kinds):
         return False
-    match allowed.namespaces.from_:
+    return admits(snapshot, allowed.namespaces, gateway.namespace, namespace)
+
+
+def admits(snapshot: Snapshot, allowed: RouteNamespaces, own: str, namespace: str) -> bool:
+    """Whether what is in `namespace` may attach to a listener of a Gateway in `own`."""
+    match allowed.from_:
         case "All":
             return True
         case "Same":
-            return namespace == gateway.namespace
+            return namespace == own
         case "Selector":
             owner = snapshot.find(Namespace, "", namespace)
             labels = {"kubernetes.io/metadata.name": namespace, **(owner.labels if owner else {})}
-            return allowed.namespaces.selector is not None and allowed.namespaces.selector.matches(labels)
+            return allowed.selector is not None and allowed.selector.matches(labels)
         case "None":
             return False
 

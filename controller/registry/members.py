@@ -10,8 +10,10 @@ from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.discovery import EndpointSlice
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.registry import entries, policies, services, slices, workloads
-from controller.registry.entries import EntryHosts
+from controller.registry.bindings import Traffic
+from controller.registry.entries import EntryHosts, Host
 from controller.registry.names import MeshSettings
+from controller.registry.waypoints import Waypoints
 from controller.registry.workloads import Endpoint, Workload
 from controller.snapshot import Snapshot
 
@@ -22,6 +24,7 @@ class Members:
     def __init__(self, snapshot: Snapshot, settings: MeshSettings, hosts: EntryHosts) -> None:
         self._snapshot = snapshot
         self._settings = settings
+        self._waypoints = Waypoints(snapshot, settings)
         self.hosts = hosts
         self._services: dict[str, dict[str, tuple[Service, services.Service]]] = {}
         self._selecting: dict[str, dict[tuple[str, str], list[tuple[Service, services.Service]]]] = {}
@@ -43,7 +46,11 @@ class Members:
         selecting = self._find_selecting(namespace, pod.labels)
         names = policies.find_policy_names(self._snapshot, namespace, pod.labels, self._settings)
         owner = self._snapshot.find(Namespace, "", namespace)
-        workload = workloads.build_workload(pod, node, owner, selecting, names, self._settings)
+        workload = replace(
+            workloads.build_workload(pod, node, owner, selecting, names, self._settings),
+            waypoint=self._waypoints.find_binding(namespace, name, pod.labels, Traffic.WORKLOAD),
+            application_tunnel=self._waypoints.find_application_tunnel(pod),
+        )
         if by_slices := self._find_slices(namespace).get(name):
             workload = replace(workload, endpoints=(*workload.endpoints, *by_slices.values()))
         return workload
@@ -55,7 +62,8 @@ class Members:
             return None
         labels = entry.all_labels
         names = policies.find_policy_names(self._snapshot, namespace, labels, self._settings)
-        return entries.build_entry(entry, self._find_selecting(namespace, labels), names, self._settings)
+        built = entries.build_entry(entry, self._find_selecting(namespace, labels), names, self._settings)
+        return replace(built, waypoint=self._waypoints.find_binding(namespace, name, labels, Traffic.WORKLOAD))
 
     def find_entry_endpoints(self, namespace: str, name: str) -> Iterator[Workload]:
         """The endpoints that a ServiceEntry has itself."""
@@ -138,11 +146,22 @@ class Members:
             self._slices[namespace] = found
         return self._slices[namespace]
 
+    def build_host(self, host: Host) -> services.Service:
+        """A host of a ServiceEntry."""
+        return self._bind(entries.build_host_service(host), host.entry.labels)
+
+    def _bind(self, service: services.Service, labels: Mapping[str, str]) -> services.Service:
+        binding = self._waypoints.find_binding(service.namespace, service.name, labels, Traffic.SERVICE)
+        return replace(service, waypoint=binding) if binding else service
+
     def _find_services(self, namespace: str) -> dict[str, tuple[Service, services.Service]]:
         if namespace not in self._services:
             owner = self._snapshot.find(Namespace, "", namespace)
             self._services[namespace] = {
-                service.name: (service, services.build_service(service, owner, self._settings))
+                service.name: (
+                    service,
+                    self._bind(services.build_service(service, owner, self._settings), service.labels),
+                )
                 for service in self._snapshot.objects_in(Service, namespace)
                 if services.is_served(service)
             }

@@ -6,6 +6,7 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
 from controller.kinds import core
+from controller.registry.bindings import Binding
 from controller.registry.names import MeshSettings, name_host, name_service
 
 
@@ -65,6 +66,7 @@ class Service:
     is_entry: bool = False
     passes_through: bool = False
     identities: tuple[str, ...] = ()
+    waypoint: Binding | None = None
 
 
 # Kubernetes' and Istio's spellings; the first part of a port's name (before '-') counts when appProtocol is absent.

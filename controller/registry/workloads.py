@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.kinds import core
+from controller.registry.bindings import ApplicationTunnel, Binding
 from controller.registry.names import MeshSettings, name_pod
 from controller.registry.services import AppProtocol, Service
 
@@ -72,6 +73,8 @@ class Workload:
     hostname: str = ""
     weight: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
+    waypoint: Binding | None = None
+    application_tunnel: ApplicationTunnel | None = None
 
 
 def is_published(pod: core.Pod) -> bool:

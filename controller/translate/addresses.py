@@ -4,9 +4,11 @@ from ipaddress import IPv4Network, IPv6Network
 
 from google.protobuf.wrappers_pb2 import BoolValue
 
+from controller.registry.bindings import Binding
 from controller.registry.names import MeshSettings, name_address, name_node
 from controller.registry.services import AppProtocol, Service, ServicePort, Spreading
 from controller.registry.workloads import Workload
+from mesh import ports
 from mesh.identity import DEFAULT_TRUST_DOMAIN
 from mesh.wire import workload_pb2 as pb
 
@@ -65,9 +67,14 @@ def translate_workload(workload: Workload, settings: MeshSettings) -> pb.Address
         message.locality.CopyFrom(pb.Locality(region=place.region, zone=place.zone, subzone=place.subzone))
     if workload.demands_tunnel:
         message.extensions.add(name=NODE_LOCAL_EXTENSION).config.Pack(BoolValue(value=False))
+    if workload.waypoint:
+        message.waypoint.CopyFrom(_translate_waypoint(workload.waypoint))
+    if tunnel := workload.application_tunnel:
+        protocol = pb.ApplicationTunnel.PROXY if tunnel.has_header else pb.ApplicationTunnel.NONE
+        message.application_tunnel.CopyFrom(pb.ApplicationTunnel(protocol=protocol, port=tunnel.port))
     for endpoint in workload.endpoints:
-        ports = message.services[endpoint.service.resource_name].ports
-        ports.extend(
+        served = message.services[endpoint.service.resource_name].ports
+        served.extend(
             pb.Port(
                 service_port=port.service_port, target_port=port.target_port, app_protocol=_PROTOCOLS[port.protocol]
             )
@@ -92,6 +99,8 @@ def translate_service(service: Service) -> pb.Address:
         subject_alt_names=service.identities,
         visibility=pb.Service.NAMESPACE if service.is_private else pb.Service.PUBLIC,
     )
+    if service.waypoint:
+        message.waypoint.CopyFrom(_translate_waypoint(service.waypoint))
     scopes, mode = _SPREADING.get(service.spreading, ((), _Lb.UNSPECIFIED_MODE))
     if service.passes_through:
         mode = _Lb.PASSTHROUGH
@@ -117,6 +126,15 @@ def find_workload_keys(workload: Workload) -> tuple[str, ...]:
 def find_service_keys(service: Service) -> tuple[str, ...]:
     """The names besides its own under which a subscriber may ask for a service: its virtual addresses."""
     return tuple(name_address(NETWORK, each) for each in (*service.addresses, *service.ranges))
+
+
+def _translate_waypoint(binding: Binding) -> pb.GatewayAddress:
+    found = binding.address
+    if found.address is not None:
+        address = pb.NetworkAddress(network=NETWORK, address=found.address.packed)
+        return pb.GatewayAddress(address=address, hbone_mtls_port=ports.HBONE_PORT)
+    hostname = pb.NamespacedHostname(namespace=found.namespace, hostname=found.host)
+    return pb.GatewayAddress(hostname=hostname, hbone_mtls_port=ports.HBONE_PORT)
 
 
 def _translate_range(block: IPv4Network | IPv6Network) -> pb.NetworkAddress:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.discovery import EndpointSlice
+from controller.kinds.gateway_api import Gateway
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
@@ -106,6 +107,20 @@ def namespace(name: str = "demo", annotations: str = "", labels: str = "") -> Na
     metadata = f"{{name: {name}, annotations: {{{annotations}}}, labels: {{{labels}}}}}"
     made = parse(f"apiVersion: v1\nkind: Namespace\nmetadata: {metadata}")
     assert isinstance(made, Namespace)
+    return made
+
+
+def waypoint(
+    rest: str = "", name: str = "waypoint", namespace: str = "demo", *, metadata: str = "", listener: str = ""
+) -> Gateway:
+    """A Gateway that is a waypoint; the texts are added to its flow mappings."""
+    made = parse(
+        f"apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n"
+        f"metadata: {{name: {name}, namespace: {namespace}, {metadata}}}\n"
+        f"spec: {{gatewayClassName: istio-waypoint, {rest} listeners: "
+        f"[{{name: mesh, port: 15008, protocol: HBONE, {listener}}}]}}"
+    )
+    assert isinstance(made, Gateway)
     return made
 
 

@@ -73,6 +73,21 @@ def test_same_content_again_changes_nothing() -> None:
     assert world.apply(put(objects.service(), objects.pod())) == {AUTHORIZATION_TYPE: set(), ADDRESS_TYPE: set()}
 
 
+def test_waypoint_that_comes_touches_those_that_ask_for_it_and_its_own_pods() -> None:
+    world = World()
+    asks = "labels: {istio.io/use-waypoint: waypoint}"
+    world.apply(
+        put(
+            objects.service("asks", metadata=asks),
+            objects.service("other"),
+            objects.pod("proxy", labels="gateway.networking.k8s.io/gateway-name: waypoint"),
+            objects.pod("other"),
+        )
+    )
+    changed = world.apply(put(objects.waypoint()))
+    assert changed[ADDRESS_TYPE] == {"Kubernetes//Pod/demo/proxy", "demo/asks.demo.svc.cluster.local"}
+
+
 PLACES = ("demo", "other", "istio-system")
 VALUES: list[KubernetesObject] = [
     *(
@@ -127,6 +142,25 @@ VALUES: list[KubernetesObject] = [
         )
     ),
     objects.workload_entry("address: vm.example, ports: {http: 8080}", "v", labels="app: x"),
+    *(
+        objects.waypoint(name="w", namespace=place, metadata=metadata, listener=listener)
+        for place in PLACES[:2]
+        for metadata in ("", "labels: {istio.io/waypoint-for: all}")
+        for listener in ("", "allowedRoutes: {namespaces: {from: All}}")
+    ),
+    objects.waypoint("addresses: [{value: 203.0.113.77}],", "w"),
+    objects.service("w"),
+    objects.namespace(labels="istio.io/use-waypoint: w"),
+    *(
+        objects.service("s", place, metadata=f"labels: {{istio.io/use-waypoint: {name}, {where}}}")
+        for place in PLACES[:2]
+        for name in ("w", "none")
+        for where in ("", "istio.io/use-waypoint-namespace: demo")
+    ),
+    objects.pod("a", labels="istio.io/use-waypoint: w, app: web"),
+    objects.pod("b", labels="gateway.networking.k8s.io/gateway-name: w"),
+    objects.service_entry("hosts: [one.example], resolution: DNS", "a", metadata="labels: {istio.io/use-waypoint: w}"),
+    objects.workload_entry("address: 203.0.113.9", "v", labels="istio.io/use-waypoint: w"),
 ]
 _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
 
