@@ -103,6 +103,11 @@ def name_gateway_port(namespace: str, name: str, port: int) -> str:
     return f"gateway/{namespace}/{name}/{port}"
 
 
+def name_waypoint(namespace: str, name: str) -> str:
+    """The resource name of where a waypoint takes connections."""
+    return f"waypoint/{namespace}/{name}"
+
+
 SIDECARS = "sidecars"
 """The name under which all that a sidecar needs is found."""
 

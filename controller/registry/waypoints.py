@@ -5,10 +5,10 @@ goes round the waypoint, and so round every policy that it enforces; here the co
 (docs/decisions/0013).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 
-from controller.kinds.core import Namespace, Pod
+from controller.kinds.core import Namespace, Pod, Service
 from controller.kinds.gateway_api import (
     FOR_LABEL,
     GATEWAY_LABEL,
@@ -73,6 +73,12 @@ class Waypoints:
         """The Gateway, there or not, that what is in `namespace` with `labels` asks for."""
         wish = self._find_wish(namespace, labels)
         return wish[0] if wish else None
+
+    def find_users(self, gateway: Place) -> Iterator[Service]:
+        """The Services that ask for a Gateway, whether they may have it or not."""
+        for service in self._snapshot.objects(Service):
+            if self.find_wanted(service.namespace, service.labels) == gateway:
+                yield service
 
     def find_application_tunnel(self, pod: Pod) -> ApplicationTunnel | None:
         """Where the ztunnel before a waypoint's pod hands on what comes through its tunnels.

@@ -15,6 +15,9 @@ Place = tuple[str, str]
 RouteKey = tuple[str, str, str]
 """Kind, namespace and name of an HTTPRoute, a GRPCRoute or a VirtualService."""
 
+_Reader = tuple[str, Place]
+"""A Gateway, as what it is a proxy of: its own ports (gateway), or Services (waypoint)."""
+
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
@@ -38,9 +41,12 @@ class RouteIndex:
         self._by_service: dict[Place, set[RouteKey]] = {}
         self._by_backend: dict[Place, set[RouteKey]] = {}
         self._gateway_ports: dict[Place, set[int]] = {}
-        self._gateway_targets: dict[Place, set[Target]] = {}
-        self._readers: dict[Target, set[Place]] = {}
+        self._reader_targets: dict[_Reader, set[Target]] = {}
+        self._readers: dict[Target, set[_Reader]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
+        self._reach: dict[Place, set[Target]] = {}
+        self._bound: dict[Place, set[Place]] = {}
+        self._waypoints: dict[Place, Place] = {}
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""
@@ -85,20 +91,53 @@ class RouteIndex:
 
         Gives the ports that it has no more, and the targets that it has newly or no more.
         """
-        old_ports, old_targets = self._gateway_ports.pop(place, set()), self._gateway_targets.pop(place, set())
+        old_ports = self._gateway_ports.pop(place, set())
         if ports:
-            self._gateway_ports[place], self._gateway_targets[place] = ports, targets
-        for target in old_targets - targets:
-            self._readers[target].discard(place)
+            self._gateway_ports[place] = ports
+        return old_ports - ports, self._put_reader(("gateway", place), targets)
+
+    def put_waypoint(self, place: Place, services: set[Place]) -> None:
+        """Take over which Services a waypoint serves."""
+        for service in self._bound.pop(place, set()):
+            del self._waypoints[service]
+        if services:
+            self._bound[place] = services
+            self._waypoints.update(dict.fromkeys(services, place))
+
+    def waypoint_of(self, service: Place) -> Place | None:
+        """The waypoint that serves a Service."""
+        return self._waypoints.get(service)
+
+    def settle_waypoint(self, place: Place) -> set[Target]:
+        """Work out where a waypoint sends requests: wherever its Services' routes lead.
+
+        Gives the targets that it has newly or no more.
+        """
+        reach = (self._reach.get(service, set()) for service in self._bound.get(place, ()))
+        return self._put_reader(("waypoint", place), set().union(*reach))
+
+    def _put_reader(self, reader: _Reader, targets: set[Target]) -> set[Target]:
+        before = self._reader_targets.pop(reader, set())
+        if targets:
+            self._reader_targets[reader] = targets
+        for target in before - targets:
+            self._readers[target].discard(reader)
             if not self._readers[target]:
                 del self._readers[target]
-        for target in targets - old_targets:
-            self._readers.setdefault(target, set()).add(place)
-        return old_ports - ports, old_targets ^ targets
+        for target in targets - before:
+            self._readers.setdefault(target, set()).add(reader)
+        return before ^ targets
 
     def readers_of(self, target: Target) -> tuple[str, ...]:
         """The names under which the Gateways find a target's cluster that send to it."""
-        return tuple(name_gateway(*place) for place in sorted(self._readers.get(target, ())))
+        places = {place for _, place in self._readers.get(target, ())}
+        return tuple(name_gateway(*place) for place in sorted(places))
+
+    def put_reach(self, place: Place, targets: set[Target]) -> None:
+        """Take over where the routes of a Service lead that is reached through a waypoint."""
+        self._reach.pop(place, None)
+        if targets:
+            self._reach[place] = targets
 
     def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over the ports and subsets that a Service has; gives those that it has no more."""

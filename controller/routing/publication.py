@@ -1,12 +1,13 @@
 """From a change of objects to the L7 resources that it changes: what is touched is built again, nothing else.
 
     object that changed                  what depends on it
-    Gateway                              its ports, their routes, and which clusters its proxies have
+    Gateway                              its ports, their routes, and which clusters its proxies have; if it is a
+                                         waypoint, the Services that ask for it
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
     HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
-    Service                              its clusters, endpoints and routes, and the routes that point at it
+    Service                              its clusters, endpoints and routes, routes that point at it, its waypoint
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
 
@@ -14,7 +15,7 @@ Unlike the resources of the L4 mesh these depend on each other over several step
 from one change to the next. `tests/unit/controller/test_routing.py` holds it against building everything anew.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -46,7 +47,9 @@ from controller.registry.names import (
     name_service_port,
     name_service_routes,
     name_sidecar_port,
+    name_waypoint,
 )
+from controller.registry.waypoints import Waypoints
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
     CLUSTER_TYPE,
@@ -72,6 +75,7 @@ from controller.translate.listeners import (
     translate_service_port,
 )
 from controller.translate.routes import Dialect, translate_hosts
+from controller.translate.waypoints import WaypointPort, translate_waypoint
 
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
@@ -86,6 +90,7 @@ class _Dirty:
     services: set[Place] = field(default_factory=set)
     endpoints: set[Place] = field(default_factory=set)
     clusters: set[Target] = field(default_factory=set)
+    waypoints: set[Place] = field(default_factory=set)
 
 
 class Routing:
@@ -122,6 +127,7 @@ class _Update:
             type_url: ChangeGatherer() for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
         }
         self._dirty = _Dirty()
+        self._waypoints = Waypoints(new, settings)
         self._rules: dict[Place, Rules] = {}
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
@@ -133,10 +139,13 @@ class _Update:
             for state in filter(None, (before, after)):
                 self._dirty.gateways |= state.gateways
                 self._dirty.services |= state.services
-        for place in sorted(self._dirty.gateways):
-            self._build_gateway(place)
         for place in sorted(self._dirty.services):
             self._build_service(place)
+        for place in sorted(self._dirty.gateways):
+            self._build_gateway(place)
+            self._build_waypoint(place)
+        for place in sorted(self._dirty.waypoints):
+            self._dirty.clusters |= self._index.settle_waypoint(place)
         for place in sorted(self._dirty.services | self._dirty.endpoints):
             self._build_endpoints(place)
         for target in sorted(self._dirty.clusters):
@@ -147,9 +156,9 @@ class _Update:
         place = (key.namespace, key.name)
         match key.kind:
             case Gateway.__name__:
-                self._dirty.gateways.add(place)
+                self._note_gateways([place])
             case GatewayClass.__name__ | Namespace.__name__:
-                self._dirty.gateways |= {(each.namespace, each.name) for each in self._new.objects(Gateway)}
+                self._note_gateways([(each.namespace, each.name) for each in self._new.objects(Gateway)])
                 if key.kind == Namespace.__name__:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
@@ -163,6 +172,10 @@ class _Update:
                         self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
             case Service.__name__:
                 self._note_service(place)
+                for snapshot in (self._old, self._new):
+                    if (service := snapshot.find(Service, *place)) is not None:
+                        wanted = Waypoints(snapshot, self._settings).find_wanted(key.namespace, service.labels)
+                        self._dirty.gateways |= {wanted} if wanted else set()
             case EndpointSlice.__name__:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
@@ -179,6 +192,14 @@ class _Update:
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
+
+    def _note_gateways(self, places: Collection[Place]) -> None:
+        """Gateways that changed, and the Services that may be bound to them as waypoints."""
+        self._dirty.gateways.update(places)
+        waypoints = [Waypoints(snapshot, self._settings) for snapshot in (self._old, self._new)]
+        if any(each.find_gateway(place) for each in waypoints for place in places):
+            users = (waypoints[-1].find_users(place) for place in places)
+            self._dirty.services |= {(each.namespace, each.name) for found in users for each in found}
 
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
@@ -242,6 +263,33 @@ class _Update:
                 name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))
             )
 
+    def _build_waypoint(self, place: Place) -> None:
+        gateway = self._waypoints.find_gateway(place)
+        served: list[tuple[Place, WaypointPort]] = []
+        if gateway is not None and is_ours(self._new, gateway):
+            served = list(self._list_waypoint_ports(place))
+        self._index.put_waypoint(place, {each for each, _ in served})
+        self._dirty.waypoints.add(place)
+        name = name_waypoint(*place)
+        if gateway is None or not is_ours(self._new, gateway):
+            self._changes[LISTENER_TYPE].put(name, None)
+            return
+        message = translate_waypoint(name, [port for _, port in served])
+        listener = build_resource(LISTENER_TYPE, name, message, keys=(name_gateway(*place),))
+        self._changes[LISTENER_TYPE].put(name, listener)
+
+    def _list_waypoint_ports(self, gateway: Place) -> Iterator[tuple[Place, WaypointPort]]:
+        """The ports of the Services that are bound to a waypoint, with these."""
+        for source in self._waypoints.find_users(gateway):
+            place = (source.namespace, source.name)
+            service = self._members.find_service(*place)
+            binding = service.waypoint if service else None
+            if service and binding and binding.is_accepted and binding.gateway == gateway and service.addresses:
+                for port in service.ports:
+                    target = Target(place[0], service.hostname, port.number)
+                    routes = name_service_routes(target.host, target.port)
+                    yield place, WaypointPort(service.addresses, port, target, routes)
+
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
         for key, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
             route = self._find_route(key)
@@ -266,6 +314,7 @@ class _Update:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
                 self._changes[LISTENER_TYPE].put(name_sidecar_port(target.host, target.port), None)
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
+        reach: set[Target] = set()
         for target in targets:
             if service and not target.subset:
                 self._build_sidecar_port(service, target)
@@ -275,9 +324,15 @@ class _Update:
                 )
                 listener = build_resource(LISTENER_TYPE, name, translate_api_listener(name, routes))
                 self._changes[LISTENER_TYPE].put(name, listener)
-                hosts = [VirtualHost("all", ("*",), self._find_routes(place, target))]
+                found = self._find_routes(place, target)
+                reach |= {target} | find_targets(found)
+                hosts = [VirtualHost("all", ("*",), found)]
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
+
+        self._index.put_reach(place, reach if service and service.waypoint else set())
+        if (waypoint := self._index.waypoint_of(place)) is not None:
+            self._dirty.waypoints.add(waypoint)
 
     def _build_sidecar_port(self, service: services.Service, target: Target) -> None:
         """Where sidecars take connections to a port; to a headless service they are none of its."""

@@ -27,19 +27,21 @@ from mesh import ports
 
 # Envoy has no bound of its own on how long the headers of a request may take to come (facts of L7, 6.3).
 HEADERS_MILLISECONDS = 10_000
+# What the first bytes of a connection may turn out to be.
+HTTP_PROTOCOLS = ("http/1.0", "http/1.1", "h2c")
 # How long a client may say nothing before it is taken for one that waits for the server (Istio's older default).
 INSPECT_MILLISECONDS = 5_000
 
 
 def translate_gateway_port(name: str, port: int) -> listener_pb2.Listener:
     """A port of a Gateway, on all addresses; its routes are told apart, under the same name."""
-    manager = _build_manager(name, name)
+    manager = build_manager(name, name)
     # Clients are strangers: nothing that they say of themselves is believed.
     manager.use_remote_address.value = True
     manager.internal_address_config.SetInParent()
     manager.request_headers_timeout.CopyFrom(milliseconds(HEADERS_MILLISECONDS))
     return listener_pb2.Listener(
-        name=name, address=build_address("::", port), filter_chains=[{"filters": [_name_manager(manager)]}]
+        name=name, address=build_address("::", port), filter_chains=[{"filters": [name_manager(manager)]}]
     )
 
 
@@ -51,8 +53,8 @@ def translate_service_port(
     Where nobody said what the port speaks, the first bytes do; a client that waits for the server's is TCP, in the end.
     """
     first, *others = (build_address(str(address), port.number) for address in addresses)
-    requests = listener_components_pb2.FilterChain(filters=[_name_manager(_build_manager(name, routes))])
-    bytes_ = listener_components_pb2.FilterChain(filters=[_build_tcp(name, target.cluster)])
+    requests = listener_components_pb2.FilterChain(filters=[name_manager(build_manager(name, routes))])
+    bytes_ = listener_components_pb2.FilterChain(filters=[build_tcp(name, target.cluster)])
     listener = listener_pb2.Listener(
         name=name,
         address=first,
@@ -66,7 +68,7 @@ def translate_service_port(
         case AppProtocol.TCP | AppProtocol.TLS:
             listener.filter_chains.append(bytes_)
         case AppProtocol.UNKNOWN:
-            requests.filter_chain_match.application_protocols.extend(("http/1.0", "http/1.1", "h2c"))
+            requests.filter_chain_match.application_protocols.extend(HTTP_PROTOCOLS)
             listener.filter_chains.append(requests)
             listener.default_filter_chain.CopyFrom(bytes_)
             inspector = "envoy.filters.listener.http_inspector"
@@ -82,17 +84,18 @@ def translate_outbound(name: str) -> listener_pb2.Listener:
     Who connects to this port itself is going nowhere: passed through, such a connection would come back for ever.
     """
     port = ports.OUTBOUND_CAPTURE_PORT
-    trap = {"filter_chain_match": {"destination_port": {"value": port}}, "filters": [_build_tcp("trap", NOWHERE)]}
+    trap = {"filter_chain_match": {"destination_port": {"value": port}}, "filters": [build_tcp("trap", NOWHERE)]}
     return listener_pb2.Listener(
         name=name,
         address=build_address("::", port),
         use_original_dst={"value": True},
-        filter_chains=[trap, {"filters": [_build_tcp(name, PASSTHROUGH)]}],
+        filter_chains=[trap, {"filters": [build_tcp(name, PASSTHROUGH)]}],
         traffic_direction=base_pb2.OUTBOUND,
     )
 
 
-def _build_tcp(name: str, cluster: str) -> listener_components_pb2.Filter:
+def build_tcp(name: str, cluster: str) -> listener_components_pb2.Filter:
+    """Bytes, to a cluster."""
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=name, cluster=cluster, access_log=[_ACCESS_LOG])
     return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
 
@@ -106,7 +109,8 @@ def translate_api_listener(name: str, routes: str) -> listener_pb2.Listener:
     return listener_pb2.Listener(name=name, api_listener=api_listener_pb2.ApiListener(api_listener=pack(manager)))
 
 
-def _build_manager(name: str, routes: str) -> hcm_pb2.HttpConnectionManager:
+def build_manager(name: str, routes: str) -> hcm_pb2.HttpConnectionManager:
+    """Requests, by the routes of that name."""
     return hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
         rds={"config_source": build_ads_source(), "route_config_name": routes},
@@ -118,7 +122,8 @@ def _build_manager(name: str, routes: str) -> hcm_pb2.HttpConnectionManager:
     )
 
 
-def _name_manager(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.Filter:
+def name_manager(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.Filter:
+    """As a filter of a chain."""
     name = "envoy.filters.network.http_connection_manager"
     return listener_components_pb2.Filter(name=name, typed_config=pack(manager))
 

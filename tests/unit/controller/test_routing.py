@@ -131,6 +131,20 @@ VALUES: list[KubernetesObject] = [
     objects.namespace("other"),
     objects.workload_entry("address: 203.0.113.9, weight: 3", "v"),
     *(
+        objects.waypoint(name=name, metadata=metadata, listener=listener)
+        for name in ("w", "web")
+        for metadata in ("", "labels: {istio.io/waypoint-for: workload}")
+        for listener in ("", "allowedRoutes: {namespaces: {from: All}}")
+    ),
+    *(
+        objects.service(name, where, metadata=f"labels: {{istio.io/use-waypoint: {waypoint}, {place}}}")
+        for name in ("s", "t")
+        for where in ("demo", "other")
+        for waypoint in ("w", "web", "none")
+        for place in ("", "istio.io/use-waypoint-namespace: demo")
+    ),
+    objects.namespace(labels="istio.io/use-waypoint: w"),
+    *(
         objects.endpoint_slice(f"endpoints: [{endpoints}], ports: [{{port: 8080}}]", "x", service="s")
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
     ),
@@ -203,3 +217,25 @@ def test_a_gateway_of_somebody_elses_class_is_not_served() -> None:
     assert not world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
     world.put(gateway_class("ambit.dev/gateway-controller"))
     assert world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
+
+
+def test_a_waypoint_has_the_clusters_of_its_services_and_of_their_routes() -> None:
+    world = start(
+        objects.waypoint(),
+        objects.service("s", metadata="labels: {istio.io/use-waypoint: waypoint}"),
+        objects.service("t"),
+        objects.service("u"),
+        route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}"),
+    )
+    for name, expected in (("s", True), ("t", True), ("u", False)):
+        assert ("gateway:demo/waypoint" in keys_of(world, f"outbound|80||{name}.demo.svc.cluster.local")) is expected
+    changed = world.put(route("a", "{group: '', kind: Service, name: s}", "{name: u, port: 80}"))
+    assert changed == {
+        "RouteConfiguration": {"service/s.demo.svc.cluster.local/80"},
+        "Cluster": {"outbound|80||t.demo.svc.cluster.local", "outbound|80||u.demo.svc.cluster.local"},
+    }
+    changed = world.put(objects.service("s"))
+    assert changed == {
+        "Listener": {"waypoint/demo/waypoint"},
+        "Cluster": {"outbound|80||s.demo.svc.cluster.local", "outbound|80||u.demo.svc.cluster.local"},
+    }
