@@ -1,0 +1,153 @@
+"""The real Envoy as a waypoint in a lab: what is addressed to a service goes through it, by its routes, or nowhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import mesh
+from tests.support.envoy_in_lab import running_gateway_proxy
+from tests.support.mesh import Document, Mesh, eventually
+
+WEB_PORT = 8080
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+WAYPOINT = "spiffe://cluster.local/ns/shop/sa/waypoint"
+CLIENT = "spiffe://cluster.local/ns/shop/sa/client"
+PROXY_LABELS = {"gateway.networking.k8s.io/gateway-name": "waypoint"}
+
+
+def web_pod(version: str) -> Document:
+    """A web server whose page `name` is its version."""
+    pod = mesh.pod(version, "shop", "node-2", "web", {"app": "web", "version": version})
+    script = f"cd $(mktemp -d) && echo {version} > name && exec {mesh.PYTHON} -m http.server --bind :: {WEB_PORT}"
+    server = {"name": "web", "command": ["sh", "-c", script], "ports": [{"containerPort": WEB_PORT}]}
+    pod["spec"] = {"nodeName": "node-2", "serviceAccountName": "web", "containers": [server]}
+    return pod
+
+
+def web_service(name: str, selector: dict[str, str], *, waypoint: str = "") -> Document:
+    service = mesh.service(name, "shop", selector, target=WEB_PORT)
+    ports = [
+        {"name": "http", "port": 80, "targetPort": WEB_PORT},
+        {"name": "tcp-echo", "port": 7000, "targetPort": mesh.PORT},
+    ]
+    labels = {"istio.io/use-waypoint": waypoint} if waypoint else {}
+    service["metadata"] = {"name": name, "namespace": "shop", "labels": labels}
+    service["spec"] = {"selector": selector, "ports": ports}
+    return service
+
+
+GATEWAY: Document = {
+    "apiVersion": GATEWAY_API,
+    "kind": "Gateway",
+    "metadata": {"name": "waypoint", "namespace": "shop"},
+    "spec": {
+        "gatewayClassName": "istio-waypoint",
+        "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+    },
+}
+ROUTE: Document = {
+    "apiVersion": GATEWAY_API,
+    "kind": "HTTPRoute",
+    "metadata": {"name": "web", "namespace": "shop"},
+    "spec": {
+        "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+        "rules": [
+            {
+                "matches": [{"headers": [{"name": "x-version", "value": "v2"}]}],
+                "backendRefs": [{"name": "v2", "port": 80}],
+            },
+            {"backendRefs": [{"name": "v1", "port": 80}]},
+        ],
+    },
+}
+OBJECTS = (
+    mesh.namespace("shop"),
+    mesh.pod("client", "shop", "node-1", "client"),
+    mesh.pod("waypoint", "shop", "node-1", "waypoint", PROXY_LABELS),
+    mesh.pod("echo", "shop", "node-2", "web", {"app": "echo"}),
+    web_pod("v1"),
+    web_pod("v2"),
+    mesh.service("waypoint", "shop", PROXY_LABELS, 15008, 15008),
+    web_service("web", {"app": "web"}, waypoint="waypoint"),
+    web_service("echo", {"app": "echo"}, waypoint="waypoint"),
+    web_service("v1", {"version": "v1"}),
+    web_service("v2", {"version": "v2"}),
+    GATEWAY,
+    ROUTE,
+)
+
+
+@pytest.fixture(scope="module", name="meshed")
+def standing_mesh() -> Iterator[Mesh]:
+    with mesh.standing("waypoint", *OBJECTS) as standing:
+        yield standing
+
+
+@pytest.fixture(name="proxy", autouse=True)
+def running_proxy(meshed: Mesh) -> Iterator[Path]:
+    with running_gateway_proxy(meshed, "shop/waypoint", "waypoint", node=1) as log:
+        assert eventually(lambda: ask(meshed) == "v1", 15), log.read_text()
+        yield log
+
+
+def ask(meshed: Mesh, host: str = "web", *headers: str) -> str:
+    """The version of the server that answers the client; empty where none does."""
+    options = [word for header in headers for word in ("--header", header)]
+    done = meshed.lab.exec(
+        "client", "curl", *mesh.CURL_OPTIONS, *options, f"http://{host}/name", namespace="shop", timeout=30
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def test_requests_go_by_their_routes_with_the_waypoints_identity(meshed: Mesh) -> None:
+    near, far = len(meshed.access_lines("node-1")), len(meshed.access_lines("node-2"))
+    assert ask(meshed, "web", "x-version: v2") == "v2"
+    asked = meshed.wait_for_line(
+        "node-1", lambda line: (line.direction, line.source_identity) == ("outbound", CLIENT), near
+    )
+    assert asked.destination_identity == WAYPOINT
+    assert asked.destination_service == "web.shop.svc.cluster.local"
+    served = meshed.wait_for_line("node-2", lambda line: line.destination_workload == "v2", far)
+    assert (served.direction, served.source_identity, served.error) == ("inbound", WAYPOINT, "")
+
+
+def test_bytes_go_through_it_as_they_are(meshed: Mesh) -> None:
+    far = len(meshed.access_lines("node-2"))
+    assert meshed.ask("shop/client", "echo", mesh.PORT) in meshed.pod("shop/waypoint").addresses
+    assert meshed.wait_for_line("node-2", lambda line: line.destination_workload == "echo", far).source_identity == (
+        WAYPOINT
+    )
+
+
+def test_a_service_that_asks_for_none_is_reached_directly(meshed: Mesh) -> None:
+    far = len(meshed.access_lines("node-2"))
+    assert ask(meshed, "v1") == "v1"
+    line = meshed.wait_for_line("node-2", lambda line: line.source_identity == CLIENT, far)
+    assert line.destination_workload == "v1"
+
+
+def test_a_route_that_changes_is_followed(meshed: Mesh) -> None:
+    rules: Document = {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}]}
+    meshed.lab.apply(
+        mesh.source({**ROUTE, "spec": {**rules, "rules": [{"backendRefs": [{"name": "v2", "port": 80}]}]}})
+    )
+    try:
+        assert eventually(lambda: ask(meshed) == "v2")
+    finally:
+        meshed.lab.apply(mesh.source(ROUTE))
+    assert eventually(lambda: ask(meshed) == "v1")
+
+
+def test_without_its_waypoint_a_service_is_not_reached(meshed: Mesh) -> None:
+    meshed.lab.delete(mesh.source(GATEWAY))
+    try:
+        assert eventually(lambda: ask(meshed) == "")
+        before = len(meshed.access_lines("node-1"))
+        assert ask(meshed) == ""
+        line = meshed.wait_for_line("node-1", lambda line: bool(line.error), before)
+        assert "refused.waypoint.shop.svc.cluster.local" in line.error
+        assert ask(meshed, "v1") == "v1"
+    finally:
+        meshed.lab.apply(mesh.source(GATEWAY))
+    assert eventually(lambda: ask(meshed) == "v1", 15)
