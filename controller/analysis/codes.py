@@ -140,7 +140,8 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a route that points at nothing", "correct the name and port, or give the Service or ReferenceGrant"
     ),
     "route-without-waypoint": _warning(
-        "a route of a Service, which ordinary clients do not follow", "attach it to a Gateway, or expect no effect yet"
+        "a route of a Service, which ordinary clients do not follow",
+        "attach it to a Gateway, or label the Service istio.io/use-waypoint",
     ),
     "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
     "gateway-without-routes": _warning("a Gateway that no route names", "name it in a route's parentRefs"),
@@ -156,6 +157,12 @@ CROSS_CHECKS: Mapping[str, Code] = {
     ),
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
     "destination-rule-host-unknown": _error("a DestinationRule for no Service", "correct spec.host"),
+    "waypoint-unusable": _error(
+        "a label that asks for a waypoint that cannot be had", "correct the label, or the Gateway that it names"
+    ),
+    "waypoint-without-service": _error(
+        "a waypoint that its clients cannot find", "give a Service of its name, with port 15008, for its pods"
+    ),
 }
 """What the checks across objects find."""
 

@@ -19,6 +19,7 @@ from controller.analysis.routes import (
     check_virtual_services,
 )
 from controller.analysis.selection import check_policy_selection, check_service_selection
+from controller.analysis.waypoints import check_waypoints
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
 from controller.registry.names import MeshSettings
@@ -40,6 +41,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_gateways,
     check_virtual_services,
     check_destination_rules,
+    check_waypoints,
 )
 
 # Kinds that are not read here and make pods: what selects those pods cannot be judged.

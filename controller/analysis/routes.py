@@ -17,13 +17,16 @@ from controller.registry.attachment import (
     find_gateway,
     find_parent_service,
     is_ours,
+    served_listeners,
 )
+from controller.registry.bindings import Traffic
 from controller.registry.conditions import find_unresolved, judge_parent
 from controller.registry.destinations import find_rules
 from controller.registry.names import find_service_name
 from controller.registry.policies import matches
 from controller.registry.services import is_served
 from controller.registry.virtual_services import list_destinations
+from controller.registry.waypoints import Waypoints
 
 
 def check_routes(given: Given) -> Iterator[Finding]:
@@ -47,16 +50,23 @@ def _check_parent(given: Given, route: GatewayRoute, index: int, reference: Pare
     found = judge_parent(given.snapshot, route, reference)
     if found is not None and not found.is_accepted:
         yield Finding("route-not-attached", route.key, path, found.message)
-    elif found is not None and find_parent_service(reference, route.namespace) is not None:
-        yield Finding("route-without-waypoint", route.key, ("spec", "parentRefs", index, "kind"), _WITHOUT_WAYPOINT)
+    elif found is not None and (place := find_parent_service(reference, route.namespace)) is not None:
+        if not _has_waypoint(given, place):
+            yield Finding("route-without-waypoint", route.key, ("spec", "parentRefs", index, "kind"), _WITHOUT_WAYPOINT)
     elif found is None and not _is_there(given, route, reference):
         where = f"{reference.kind} {reference.namespace or route.namespace}/{reference.name}"
         yield Finding("route-not-attached", route.key, path, f"there is no {where}")
 
 
 _WITHOUT_WAYPOINT = (
-    "pods reach the Service through ztunnel, which knows no requests: only gRPC's own xDS clients follow this"
+    "pods reach the Service through ztunnel alone, which knows no requests: only gRPC's own xDS clients follow this"
 )
+
+
+def _has_waypoint(given: Given, place: tuple[str, str]) -> bool:
+    service = given.snapshot.find(Service, *place)
+    waypoints = Waypoints(given.snapshot, given.settings)
+    return service is not None and waypoints.find_binding(*place, service.labels, Traffic.SERVICE) is not None
 
 
 def _is_there(given: Given, route: GatewayRoute, reference: ParentReference) -> bool:
@@ -80,7 +90,7 @@ def check_gateways(given: Given) -> Iterator[Finding]:
             reason, message = check_listener(gateway, listener)
             if reason is not Reason.ACCEPTED:
                 yield Finding("listener-not-served", gateway.key, ("spec", "listeners", index), message)
-        if (gateway.namespace, gateway.name) not in named:
+        if (gateway.namespace, gateway.name) not in named and any(served_listeners(gateway)):
             yield Finding("gateway-without-routes", gateway.key, ("spec",), "no route names it: every request gets 404")
 
 
@@ -104,7 +114,7 @@ def _check_host(given: Given, service: VirtualService, index: int, host: str) ->
     elif shadow := next(_find_routes(given, place), None):
         message = f"{shadow.key} attaches to the same Service, and goes before it"
         yield Finding("virtual-service-shadowed", service.key, path, message)
-    else:
+    elif not _has_waypoint(given, place):
         yield Finding("route-without-waypoint", service.key, path, _WITHOUT_WAYPOINT)
 
 

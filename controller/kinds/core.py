@@ -200,6 +200,7 @@ class Service(KubernetesObject):
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
 
     spec: ServiceSpec
+    status: object = None
 
     @property
     def addresses(self) -> tuple[IpAddress, ...]:

@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
+from controller.kinds.core import Service
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
+from controller.registry.bindings import Binding, Traffic
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
+from controller.registry.waypoints import Waypoints
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
 from controller.sources.problems import Problem
+
+WAYPOINT_BOUND = "istio.io/WaypointBound"
+"""On a Service (facts of the control plane, section 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,10 @@ def build_statuses(
             yield _build(gateway, _build_gateway(snapshot, gateway, routes, now))
     for route in routes:
         yield _build(route, _build_route(snapshot, settings, route, now))
+    waypoints = Waypoints(snapshot, settings)
+    for service in snapshot.objects(Service):
+        binding = waypoints.find_binding(service.namespace, service.name, service.labels, Traffic.SERVICE)
+        yield from _build_service(service, binding, now)
     refused = {problem.key: problem for problem in problems if problem.key is not None}
     for policy in snapshot.objects(AuthorizationPolicy):
         yield _build(policy, {"conditions": _build_all(policy, [_judge_policy(refused.get(policy.key))], now)})
@@ -96,6 +106,20 @@ def _build_route(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute
         conditions = _build_conditions(judged.conditions, _list_of(before, "conditions"), _generation_of(route), now)
         parents.append({"parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions})
     return {"parents": parents}
+
+
+def _build_service(service: Service, binding: Binding | None, now: str) -> Iterator[StatusDocument]:
+    """Of one that asks for a waypoint, or did so; other conditions are somebody else's."""
+    present = [each for each in _list_of(_status_of(service), "conditions") if each.get("type") == WAYPOINT_BOUND]
+    if binding is None and not present:
+        return
+    wanted = []
+    if binding is not None:
+        where = "/".join(binding.gateway)
+        message = f"reached through {where}" if binding.is_accepted else f"{binding.message}: connections are refused"
+        wanted = [Condition(WAYPOINT_BOUND, binding.is_accepted, binding.reason.value, message)]
+    conditions = _build_conditions(wanted, present, _generation_of(service), now)
+    yield StatusDocument(service.key, Service, {"conditions": conditions}, conditions == present)
 
 
 def _is_entry(entry: PlainObject, reference: PlainObject) -> bool:

@@ -41,6 +41,20 @@ POD = (
     "spec: {containers: [{name: c}]}}\n---\n"
 )
 ENTRY = made("ServiceEntry", "{hosts: [api.example.com], resolution: DNS, ports: [{number: 80, name: http}]}", "e")
+WAYPOINT = made(
+    "Gateway",
+    "{gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}",
+    "waypoint",
+    GATEWAY_API,
+)
+ASKING_POD = POD.replace("app: web", "app: web, istio.io/use-waypoint: waypoint")
+
+
+def labelled(waypoint: str) -> str:
+    """The Service `s`, which asks for a waypoint."""
+    return service().replace("name: s,", f"name: s, labels: {{istio.io/use-waypoint: {waypoint}}},")
+
+
 WITHOUT_WAYPOINT = "route-without-waypoint"
 
 
@@ -75,6 +89,21 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
             id="listener",
         ),
         pytest.param(service() + route("{group: '', kind: Service, name: s}"), [WITHOUT_WAYPOINT], id="of-a-service"),
+        pytest.param(
+            WAYPOINT + service("waypoint") + labelled("waypoint") + route("{group: '', kind: Service, name: s}"),
+            [],
+            id="with-a-waypoint",
+        ),
+        pytest.param(labelled("waypoint"), ["waypoint-unusable"], id="no-such-waypoint"),
+        pytest.param(
+            WAYPOINT + service("waypoint") + ASKING_POD, ["waypoint-unusable"], id="a-waypoint-that-is-not-for-pods"
+        ),
+        pytest.param(
+            "{apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {istio.io/use-waypoint: other}}}\n---\n",
+            ["waypoint-unusable"],
+            id="a-namespace-without-its-waypoint",
+        ),
+        pytest.param(WAYPOINT, ["waypoint-without-service"], id="a-waypoint-without-service"),
         pytest.param(service() + virtual_service(), [WITHOUT_WAYPOINT], id="virtual-service"),
         pytest.param(service() + virtual_service("t"), ["virtual-service-host-unknown"], id="host"),
         pytest.param(

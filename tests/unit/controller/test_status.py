@@ -13,7 +13,7 @@ from controller.sources.directory import Directory
 from controller.sources.documents import PlainObject
 from controller.status.documents import StatusDocument, build_statuses, show_time
 from controller.status.leadership import LEASE_SECONDS, Election, build_lease, spec_of
-from tests.support.objects import build_snapshot, parse, service
+from tests.support.objects import build_snapshot, parse, service, waypoint
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 NOW, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -157,3 +157,22 @@ def test_a_lease_counts_who_held_it() -> None:
 
 def test_times_are_shown_in_utc() -> None:
     assert show_time(WALL) == NOW
+
+
+def test_a_service_says_whether_it_is_reached_through_its_waypoint() -> None:
+    asks = "labels: {istio.io/use-waypoint: waypoint}"
+    assert "Service demo/web" not in statuses(build_snapshot(service()))
+    found = statuses(build_snapshot(service(metadata=asks)))["Service demo/web"]
+    assert conditions(found.status) == {"istio.io/WaypointBound": ("False", "WaypointIsNotReady")}
+    found = statuses(build_snapshot(service(metadata=asks), waypoint()))["Service demo/web"]
+    assert conditions(found.status) == {"istio.io/WaypointBound": ("True", "WaypointAccepted")}
+
+
+def test_a_service_keeps_the_conditions_of_others_and_loses_ours_with_its_label() -> None:
+    ours = "{type: istio.io/WaypointBound, status: 'True', reason: WaypointAccepted}"
+    theirs = "{type: example.com/Other, status: 'True', reason: Other}"
+    status = f"status: {{conditions: [{theirs}, {ours}]}}"
+    spec = "spec: {ports: [{port: 80}]}"
+    given = parse(f"{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: demo}}, {spec}, {status}}}")
+    found = statuses(build_snapshot(given))["Service demo/web"]
+    assert (found.status, found.is_written) == ({"conditions": []}, False)
