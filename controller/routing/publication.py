@@ -145,37 +145,37 @@ class _Update:
 
     def _note(self, key: ObjectKey) -> None:
         place = (key.namespace, key.name)
-        match key.kind:
-            case Gateway.__name__:
+        match key.group_kind:
+            case Gateway.GROUP_KIND:
                 self._dirty.gateways.add(place)
-            case GatewayClass.__name__ | Namespace.__name__:
+            case GatewayClass.GROUP_KIND | Namespace.GROUP_KIND:
                 self._dirty.gateways |= {(each.namespace, each.name) for each in self._new.objects(Gateway)}
-                if key.kind == Namespace.__name__:
+                if key.group_kind == Namespace.GROUP_KIND:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
-            case HTTPRoute.__name__ | GRPCRoute.__name__ | VirtualService.__name__:
+            case HTTPRoute.GROUP_KIND | GRPCRoute.GROUP_KIND | VirtualService.GROUP_KIND:
                 self._dirty.routes.add((key.kind, *place))
-            case ReferenceGrant.__name__:
+            case ReferenceGrant.GROUP_KIND:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
-            case DestinationRule.__name__:
+            case DestinationRule.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
                         self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
-            case Service.__name__:
+            case Service.GROUP_KIND:
                 self._note_service(place)
-            case EndpointSlice.__name__:
+            case EndpointSlice.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
                         self._dirty.endpoints.add((key.namespace, part.service))
-            case Pod.__name__:
+            case Pod.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (pod := snapshot.find(Pod, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, key.name, pod.labels))
-            case WorkloadEntry.__name__:
+            case WorkloadEntry.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, "", entry.all_labels))
-            case Node.__name__:
+            case Node.GROUP_KIND:
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
@@ -186,7 +186,7 @@ class _Update:
             self._dirty.routes.update(self._index.routes_to(place))
 
     def _read_route(self, key: RouteKey) -> RouteState | None:
-        if key[0] == VirtualService.__name__:
+        if key[0] == VirtualService.KIND:
             return self._read_virtual_service(key[1:])
         route = self._find_route(key)
         if route is None:
@@ -207,7 +207,7 @@ class _Update:
         return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends))
 
     def _find_route(self, key: RouteKey) -> GatewayRoute | None:
-        if key[0] == GRPCRoute.__name__:
+        if key[0] == GRPCRoute.KIND:
             return self._new.find(GRPCRoute, *key[1:])
         return self._new.find(HTTPRoute, *key[1:])
 
@@ -313,7 +313,7 @@ class _Update:
         owners = [
             owner
             for (kind, *found), _ in self._index.routes_of_service(place)
-            if kind == VirtualService.__name__
+            if kind == VirtualService.KIND
             and (owner := self._new.find(VirtualService, *found)) is not None
             and owner.spec.http
         ]
@@ -329,7 +329,7 @@ class _Update:
         """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""
         attached: list[Ranked] | None = None
         for key, state in self._index.routes_of_service(place):
-            route = self._find_route(key) if key[0] != VirtualService.__name__ else None
+            route = self._find_route(key) if key[0] != VirtualService.KIND else None
             for reference in (route.spec.parent_refs or ()) if route and route.namespace == place[0] else ():
                 is_meant = find_parent_service(reference, place[0]) == place
                 if is_meant and reference.port in (None, target.port):
