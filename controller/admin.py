@@ -50,7 +50,13 @@ class AdminPages:
         now = show_time(datetime.now(UTC))
         found = build_statuses(configuration.snapshot, self._mesh, configuration.problems, now)
         statuses = [
-            {"kind": each.key.kind, "namespace": each.key.namespace, "name": each.key.name, "status": each.status}
+            {
+                "group": each.key.group,
+                "kind": each.key.kind,
+                "namespace": each.key.namespace,
+                "name": each.key.name,
+                "status": each.status,
+            }
             for each in sorted(found, key=lambda each: each.key)
         ]
         return web.json_response(statuses)

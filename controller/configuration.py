@@ -139,7 +139,7 @@ class Configuration:
 
     def _count(self) -> None:
         for model in set(CATALOGUE.values()):
-            self._metrics.objects.set(self.snapshot.count(model), kind=model.__name__)
+            self._metrics.objects.set(self.snapshot.count(model), group=model.GROUP, kind=model.KIND)
         reasons = [problem.reason for problem in self._directory.problems]
         for reason in ProblemReason:
             self._metrics.problems.set(reasons.count(reason), reason=reason.value)

@@ -23,7 +23,7 @@ class ControllerMetrics:
         )
         self.resources = metrics.gauge("ambit_xds_resources", "Resources served, by type.", "type")
         self.snapshot_version = metrics.gauge("ambit_config_version", "Version of the snapshot that is served.")
-        self.objects = metrics.gauge("ambit_config_objects", "Valid objects, by kind.", "kind")
+        self.objects = metrics.gauge("ambit_config_objects", "Valid objects, by group and kind.", "group", "kind")
         self.problems = metrics.gauge("ambit_config_problems", "What is refused at present, by reason.", "reason")
         self.refusals = metrics.counter("ambit_config_refusals_total", "What was ever refused, by reason.", "reason")
         self.failing_watches = metrics.gauge(

@@ -168,30 +168,30 @@ def _find_touched(
     is_whole_mesh = False
     for key in keys:
         place = key.namespace
-        match key.kind:
-            case Pod.__name__:
+        match key.group_kind:
+            case Pod.GROUP_KIND:
                 touched.pods.add((place, key.name))
-            case EndpointSlice.__name__:
+            case EndpointSlice.GROUP_KIND:
                 touched.slices.add((place, key.name))
                 parts = (snapshot.find(EndpointSlice, place, key.name) for snapshot in (old, new))
                 pods = {endpoint.pod for part in parts if part for _, endpoint in part.servers}
                 touched.pods |= {(place, pod) for pod in pods if pod}
-            case WorkloadEntry.__name__:
+            case WorkloadEntry.GROUP_KIND:
                 touched.workload_entries.add((place, key.name))
-            case Node.__name__:
+            case Node.GROUP_KIND:
                 nodes.add(key.name)
-            case Service.__name__:
+            case Service.GROUP_KIND:
                 touched.services.add((place, key.name))
                 whole_namespaces.add(place)
-            case Namespace.__name__:
+            case Namespace.GROUP_KIND:
                 touched.services |= {(key.name, service.name) for service in new.objects_in(Service, key.name)}
                 whole_namespaces.add(key.name)
-            case AuthorizationPolicy.__name__:
+            case AuthorizationPolicy.GROUP_KIND:
                 touched.policies.add((place, key.name))
                 if _has_selector(old, place, key.name) or _has_selector(new, place, key.name):
                     whole_namespaces.add(place)
                     is_whole_mesh |= place == settings.root_namespace
-            case PeerAuthentication.__name__:
+            case PeerAuthentication.GROUP_KIND:
                 touched.peer_namespaces.add(place)
                 whole_namespaces.add(place)
                 is_whole_mesh |= place == settings.root_namespace
@@ -214,12 +214,12 @@ def _find_touched(
 
 def _touch_hosts(touched: _Touched, keys: Iterable[ObjectKey], before: EntryHosts, after: EntryHosts) -> set[str]:
     """What changes of hosts touch, which a Service may take too; returns the namespaces whose workloads they select."""
-    changed = [key for key in keys if key.kind in (ServiceEntry.__name__, Service.__name__)]
+    changed = [key for key in keys if key.group_kind in (ServiceEntry.GROUP_KIND, Service.GROUP_KIND)]
     if not changed:
         return set()
     places = before.by_place.keys() | after.by_place.keys()
     touched.hosts |= {place for place in places if before.by_place.get(place) != after.by_place.get(place)}
-    touched.entries |= {(key.namespace, key.name) for key in changed if key.kind == ServiceEntry.__name__}
+    touched.entries |= {(key.namespace, key.name) for key in changed if key.group_kind == ServiceEntry.GROUP_KIND}
     selecting = set()
     for place in touched.hosts:
         for host in filter(None, (before.by_place.get(place), after.by_place.get(place))):
@@ -237,9 +237,9 @@ def _touch_users(
     hosts: EntryHosts,
 ) -> None:
     """What changes of waypoints and of Namespaces' wishes for them touch, besides what the latter touch anyway."""
-    changed = {(key.namespace, key.name) for key in keys if key.kind == Gateway.__name__}
-    classes = {key.name for key in keys if key.kind == GatewayClass.__name__}
-    owners = {key.name for key in keys if key.kind == Namespace.__name__}
+    changed = {(key.namespace, key.name) for key in keys if key.group_kind == Gateway.GROUP_KIND}
+    classes = {key.name for key in keys if key.group_kind == GatewayClass.GROUP_KIND}
+    owners = {key.name for key in keys if key.group_kind == Namespace.GROUP_KIND}
     gateways: set[tuple[str, str]] = set()
     for snapshot in versions:
         waypoints = Waypoints(snapshot, settings)

@@ -46,7 +46,7 @@ class RootDistribution:
 
     def note_changes(self, keys: Iterable[ObjectKey]) -> None:
         """Objects have changed; those that are namespaces matter."""
-        if any(key.kind == Namespace.__name__ for key in keys):
+        if any(key.group_kind == Namespace.GROUP_KIND for key in keys):
             self._wake.set()
 
     def note_roots(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from controller.kinds.meta import KubernetesObject, ObjectKey
+from controller.kinds.meta import GroupKind, KubernetesObject, ObjectKey
 
 Object = TypeVar("Object", bound=KubernetesObject)
 
@@ -26,38 +26,38 @@ class Snapshot:
     """
 
     version: int = 0
-    _tables: Mapping[str, _Table] = field(default_factory=dict)
+    _tables: Mapping[GroupKind, _Table] = field(default_factory=dict)
 
     def apply(self, changes: Changes) -> "Snapshot":
         """The next version: this one with `changes`."""
-        tables: dict[str, dict[str, dict[str, KubernetesObject]]] = {}
+        tables: dict[GroupKind, dict[str, dict[str, KubernetesObject]]] = {}
         for key, value in changes.items():
-            table = tables.setdefault(key.kind, {})
+            table = tables.setdefault(key.group_kind, {})
             if key.namespace not in table:
-                table[key.namespace] = dict(self._tables.get(key.kind, {}).get(key.namespace, {}))
+                table[key.namespace] = dict(self._tables.get(key.group_kind, {}).get(key.namespace, {}))
             if value is None:
                 table[key.namespace].pop(key.name, None)
             else:
                 table[key.namespace][key.name] = value
-        merged: dict[str, _Table] = dict(self._tables)
+        merged: dict[GroupKind, _Table] = dict(self._tables)
         for kind, table in tables.items():
             merged[kind] = {**self._tables.get(kind, {}), **table}
         return Snapshot(self.version + 1, merged)
 
     def find(self, model: type[Object], namespace: str, name: str) -> Object | None:
         """The object of that kind and name; `namespace` is empty for kinds without."""
-        found = self._tables.get(model.__name__, {}).get(namespace, {}).get(name)
+        found = self._tables.get(model.GROUP_KIND, {}).get(namespace, {}).get(name)
         return found if isinstance(found, model) else None
 
     def objects_in(self, model: type[Object], namespace: str) -> Iterator[Object]:
         """The objects of a kind in one namespace."""
-        for found in self._tables.get(model.__name__, {}).get(namespace, {}).values():
+        for found in self._tables.get(model.GROUP_KIND, {}).get(namespace, {}).values():
             if isinstance(found, model):
                 yield found
 
     def objects(self, model: type[Object]) -> Iterator[Object]:
         """The objects of a kind in all namespaces."""
-        for namespace in self._tables.get(model.__name__, {}):
+        for namespace in self._tables.get(model.GROUP_KIND, {}):
             yield from self.objects_in(model, namespace)
 
     @property
@@ -70,4 +70,4 @@ class Snapshot:
         return sorted(value.key for table in tables for names in table.values() for value in names.values())
 
     def count(self, model: type[KubernetesObject]) -> int:
-        return sum(map(len, self._tables.get(model.__name__, {}).values()))
+        return sum(map(len, self._tables.get(model.GROUP_KIND, {}).values()))

@@ -75,7 +75,7 @@ def _choose_catalogue(texts: "Mapping[str, FileText]") -> "Catalogue":
     from controller.sources.documents import compose_objects, get_text
 
     nodes = (node for text in texts.values() if isinstance(text, str) for node in compose_objects(text))
-    is_lab = any(get_text(node, "kind") == Lab.__name__ for node in nodes)
+    is_lab = any(get_text(node, "kind") == Lab.KIND for node in nodes)
     return LAB_CATALOGUE if is_lab else CATALOGUE
 
 

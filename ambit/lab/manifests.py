@@ -61,12 +61,13 @@ def build_manifest(document: dict[str, Json], origin: str) -> Manifest:
 
 
 def find_key_of(keys: Iterable[ObjectKey], kind: str, name: str, namespace: str) -> ObjectKey | None:
-    """The key that `KIND NAME` means, with kubectl's liberties (plurals, any case, a few short names)."""
-    wanted = kind.lower()
+    """The key that `KIND NAME` means, with kubectl's liberties (plurals, any case, a few short names, KIND.GROUP)."""
+    wanted, _, group = kind.lower().partition(".")
     wanted = {"po": "pod", "svc": "service", "ns": "namespace", "sa": "serviceaccount"}.get(wanted, wanted)
     singulars = {wanted, wanted.removesuffix("s"), wanted.removesuffix("es"), wanted.removesuffix("ies") + "y"}
     for key in keys:
-        if key.kind.lower() in singulars and key.name == name and key.namespace in ("", namespace):
+        is_kind = key.kind.lower() in singulars and group in ("", key.group)
+        if is_kind and key.name == name and key.namespace in ("", namespace):
             return key
     return None
 

@@ -20,7 +20,7 @@ Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
 def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], type[KubernetesObject]]:
     """The catalogue of `models`: one entry for each version that a model accepts."""
     return {
-        (f"{model.GROUP}/{version}" if model.GROUP else version, model.__name__): model
+        (f"{model.GROUP}/{version}" if model.GROUP else version, model.KIND): model
         for model in models
         for version in model.VERSIONS
     }

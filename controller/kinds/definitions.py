@@ -36,7 +36,7 @@ _APPROVAL = "unapproved, from what Ambit reads of these kinds"
 def list_models() -> list[type[KubernetesObject]]:
     """The kinds that need a definition, by group and name."""
     models = {model for model in CATALOGUE.values() if model.GROUP not in _BUILT_IN}
-    return sorted(models, key=lambda model: (model.GROUP, model.__name__))
+    return sorted(models, key=lambda model: (model.GROUP, model.KIND))
 
 
 def name_plural(kind: str) -> str:
@@ -49,7 +49,7 @@ def name_plural(kind: str) -> str:
 
 def build_definition(model: type[KubernetesObject]) -> Schema:
     """A kind's CustomResourceDefinition. All versions have one schema; the first is the one that is stored."""
-    kind, plural = model.__name__, name_plural(model.__name__)
+    kind, plural = model.KIND, name_plural(model.KIND)
     metadata: Schema = {"name": f"{plural}.{model.GROUP}"}
     if model.GROUP.endswith(".k8s.io"):
         metadata["annotations"] = {"api-approved.kubernetes.io": _APPROVAL}
@@ -144,4 +144,4 @@ def _says_anything(schema: Schema) -> bool:
 def list_definitions() -> Iterator[tuple[str, Schema]]:
     """Every definition, with the name of its file."""
     for model in list_models():
-        yield f"{model.GROUP}_{name_plural(model.__name__)}.yaml", build_definition(model)
+        yield f"{model.GROUP}_{name_plural(model.KIND)}.yaml", build_definition(model)

@@ -17,6 +17,9 @@ MAX_LABEL_CHARACTERS = 63
 
 DEFAULT_NAMESPACE = "default"
 
+GroupKind = tuple[str, str]
+"""An API group and a kind of it: which kind is meant. Names of kinds alone are not unique among groups."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class ObjectKey:
@@ -26,6 +29,11 @@ class ObjectKey:
     kind: str
     namespace: str
     name: str
+
+    @property
+    def group_kind(self) -> GroupKind:
+        """Which kind, to be compared with a model's."""
+        return self.group, self.kind
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
@@ -100,10 +108,13 @@ class ObjectMeta(Model):
 class KubernetesObject(Model):
     """One object of any kind.
 
-    Subclasses say their group, the versions they accept and whether they have a namespace.
+    Subclasses say their group, the versions they accept and whether they have a namespace. They are called like their
+    kind, unless they say another.
     """
 
     GROUP: ClassVar[str]
+    KIND: ClassVar[str]
+    GROUP_KIND: ClassVar[GroupKind]
     VERSIONS: ClassVar[tuple[str, ...]]
     IS_NAMESPACED: ClassVar[bool] = True
 
@@ -111,9 +122,16 @@ class KubernetesObject(Model):
     kind: str
     metadata: ObjectMeta
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "KIND" not in cls.__dict__:
+            cls.KIND = cls.__name__
+        cls.GROUP_KIND = getattr(cls, "GROUP", ""), cls.KIND
+
     @property
     def key(self) -> ObjectKey:
-        return ObjectKey(self.GROUP, type(self).__name__, self.namespace, self.name)
+        return ObjectKey(self.GROUP, self.KIND, self.namespace, self.name)
 
     @property
     def name(self) -> str:

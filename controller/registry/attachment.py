@@ -126,7 +126,7 @@ def attach(snapshot: Snapshot, route: GatewayRoute, reference: ParentReference, 
         return Attachment(Reason.NO_MATCHING_PARENT, f"no listener that can serve {_describe(reference)}", {})
     allowed = [each for each in named if _allows(snapshot, gateway, each, route)]
     if not allowed:
-        message = f"allowedRoutes of no listener admit a {type(route).__name__} of namespace {route.namespace}"
+        message = f"allowedRoutes of no listener admit a {route.KIND} of namespace {route.namespace}"
         return Attachment(Reason.NOT_ALLOWED, message, {})
     hosts = {each.name: _intersect_all(each.hostname, tuple(route.spec.hostnames or ())) for each in allowed}
     if not any(hosts.values()):
@@ -148,7 +148,7 @@ def list_backends(route: GatewayRoute) -> Iterator[tuple[tuple[str | int, ...], 
 
 def resolve(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute, reference: BackendReference) -> Resolution:
     """Where the backend leads that a route names."""
-    namespace, kind = route.namespace, type(route).__name__
+    namespace, kind = route.namespace, route.KIND
     if (reference.group or "core", reference.kind) != ("core", "Service"):
         return Resolution(Reason.INVALID_KIND, f"backend {reference.name} is a {reference.kind}, and no Service")
     place = reference.namespace or namespace
@@ -195,7 +195,7 @@ def _is_meant(reference: ParentReference, listener: Listener) -> bool:
 
 
 def _allows(snapshot: Snapshot, gateway: Gateway, listener: Listener, route: GatewayRoute) -> bool:
-    allowed, kind, namespace = listener.allowed_routes, type(route).__name__, route.namespace
+    allowed, kind, namespace = listener.allowed_routes, route.KIND, route.namespace
     if allowed.kinds and not any((each.group, each.kind) == (GROUP, kind) for each in allowed.kinds):
         return False
     return admits(snapshot, allowed.namespaces, gateway.namespace, namespace)

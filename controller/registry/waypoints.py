@@ -5,7 +5,7 @@ goes round the waypoint, and so round every policy that it enforces; here the co
 (docs/decisions/0013).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address
 
 from controller.kinds.core import Namespace, Pod, Service
@@ -74,10 +74,10 @@ class Waypoints:
         wish = self._find_wish(namespace, labels)
         return wish[0] if wish else None
 
-    def find_users(self, gateway: Place) -> Iterator[Service]:
-        """The Services that ask for a Gateway, whether they may have it or not."""
+    def find_users(self, gateways: Collection[Place]) -> Iterator[Service]:
+        """The Services that ask for one of these Gateways, whether they may have it or not."""
         for service in self._snapshot.objects(Service):
-            if self.find_wanted(service.namespace, service.labels) == gateway:
+            if self.find_wanted(service.namespace, service.labels) in gateways:
                 yield service
 
     def find_application_tunnel(self, pod: Pod) -> ApplicationTunnel | None:

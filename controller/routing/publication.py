@@ -154,41 +154,41 @@ class _Update:
 
     def _note(self, key: ObjectKey) -> None:
         place = (key.namespace, key.name)
-        match key.kind:
-            case Gateway.__name__:
+        match key.group_kind:
+            case Gateway.GROUP_KIND:
                 self._note_gateways([place])
-            case GatewayClass.__name__ | Namespace.__name__:
+            case GatewayClass.GROUP_KIND | Namespace.GROUP_KIND:
                 self._note_gateways([(each.namespace, each.name) for each in self._new.objects(Gateway)])
-                if key.kind == Namespace.__name__:
+                if key.group_kind == Namespace.GROUP_KIND:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
-            case HTTPRoute.__name__ | GRPCRoute.__name__ | VirtualService.__name__:
+            case HTTPRoute.GROUP_KIND | GRPCRoute.GROUP_KIND | VirtualService.GROUP_KIND:
                 self._dirty.routes.add((key.kind, *place))
-            case ReferenceGrant.__name__:
+            case ReferenceGrant.GROUP_KIND:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
-            case DestinationRule.__name__:
+            case DestinationRule.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
                         self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
-            case Service.__name__:
+            case Service.GROUP_KIND:
                 self._note_service(place)
                 for snapshot in (self._old, self._new):
                     if (service := snapshot.find(Service, *place)) is not None:
                         wanted = Waypoints(snapshot, self._settings).find_wanted(key.namespace, service.labels)
                         self._dirty.gateways |= {wanted} if wanted else set()
-            case EndpointSlice.__name__:
+            case EndpointSlice.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
                         self._dirty.endpoints.add((key.namespace, part.service))
-            case Pod.__name__:
+            case Pod.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (pod := snapshot.find(Pod, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, key.name, pod.labels))
-            case WorkloadEntry.__name__:
+            case WorkloadEntry.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, "", entry.all_labels))
-            case Node.__name__:
+            case Node.GROUP_KIND:
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
@@ -197,9 +197,9 @@ class _Update:
         """Gateways that changed, and the Services that may be bound to them as waypoints."""
         self._dirty.gateways.update(places)
         waypoints = [Waypoints(snapshot, self._settings) for snapshot in (self._old, self._new)]
-        if any(each.find_gateway(place) for each in waypoints for place in places):
-            users = (waypoints[-1].find_users(place) for place in places)
-            self._dirty.services |= {(each.namespace, each.name) for found in users for each in found}
+        changed = {place for place in places if any(each.find_gateway(place) for each in waypoints)}
+        users = waypoints[-1].find_users(changed) if changed else ()
+        self._dirty.services |= {(each.namespace, each.name) for each in users}
 
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
@@ -207,7 +207,7 @@ class _Update:
             self._dirty.routes.update(self._index.routes_to(place))
 
     def _read_route(self, key: RouteKey) -> RouteState | None:
-        if key[0] == VirtualService.__name__:
+        if key[0] == VirtualService.KIND:
             return self._read_virtual_service(key[1:])
         route = self._find_route(key)
         if route is None:
@@ -228,7 +228,7 @@ class _Update:
         return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends))
 
     def _find_route(self, key: RouteKey) -> GatewayRoute | None:
-        if key[0] == GRPCRoute.__name__:
+        if key[0] == GRPCRoute.KIND:
             return self._new.find(GRPCRoute, *key[1:])
         return self._new.find(HTTPRoute, *key[1:])
 
@@ -280,7 +280,7 @@ class _Update:
 
     def _list_waypoint_ports(self, gateway: Place) -> Iterator[tuple[Place, WaypointPort]]:
         """The ports of the Services that are bound to a waypoint, with these."""
-        for source in self._waypoints.find_users(gateway):
+        for source in self._waypoints.find_users({gateway}):
             place = (source.namespace, source.name)
             service = self._members.find_service(*place)
             binding = service.waypoint if service else None
@@ -368,7 +368,7 @@ class _Update:
         owners = [
             owner
             for (kind, *found), _ in self._index.routes_of_service(place)
-            if kind == VirtualService.__name__
+            if kind == VirtualService.KIND
             and (owner := self._new.find(VirtualService, *found)) is not None
             and owner.spec.http
         ]
@@ -384,7 +384,7 @@ class _Update:
         """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""
         attached: list[Ranked] | None = None
         for key, state in self._index.routes_of_service(place):
-            route = self._find_route(key) if key[0] != VirtualService.__name__ else None
+            route = self._find_route(key) if key[0] != VirtualService.KIND else None
             for reference in (route.spec.parent_refs or ()) if route and route.namespace == place[0] else ():
                 is_meant = find_parent_service(reference, place[0]) == place
                 if is_meant and reference.port in (None, target.port):

@@ -238,7 +238,7 @@ def _find_key(node: Node, model: type[KubernetesObject]) -> ObjectKey | None:
     if namespace is not None and namespace.value is not None and not isinstance(namespace.value, str):
         return None
     text = get_text(metadata, "namespace") or DEFAULT_NAMESPACE
-    return ObjectKey(model.GROUP, model.__name__, text if model.IS_NAMESPACED else "", name)
+    return ObjectKey(model.GROUP, model.KIND, text if model.IS_NAMESPACED else "", name)
 
 
 def locate_field(node: Node, loc: Sequence[str | int]) -> tuple[Node, str]:

@@ -57,7 +57,7 @@ class KubernetesSource:
     ) -> None:
         self._client = client
         self._report = report
-        models = sorted(set(catalogue.values()), key=lambda model: (model.GROUP, model.__name__))
+        models = sorted(set(catalogue.values()), key=lambda model: (model.GROUP, model.KIND))
         self._watches = [_Watch(model) for model in models]
         self._batch: dict[str, FileText] = {}
         self._has_changes = asyncio.Event()
@@ -69,7 +69,7 @@ class KubernetesSource:
         """
         async with asyncio.TaskGroup() as tasks:
             followers = [
-                tasks.create_task(self._follow(watch), name=f"watch {watch.model.__name__}") for watch in self._watches
+                tasks.create_task(self._follow(watch), name=f"watch {watch.model.KIND}") for watch in self._watches
             ]
             try:
                 for watch in self._watches:
@@ -105,7 +105,7 @@ class KubernetesSource:
                         self._take(watch, kind, document)
                 await asyncio.sleep(backoff.next_delay())  # a server, or a proxy before it, may end watches at once
             except ExpiredError:
-                log.info("watch has expired, listing anew", extra={"kind": watch.model.__name__})
+                log.info("watch has expired, listing anew", extra={"kind": watch.model.KIND})
                 watch.version = ""
             except KubernetesClient.FAILURES as error:
                 self._fail(watch, error)
@@ -125,9 +125,7 @@ class KubernetesSource:
         # Versions are numbers that grow, as the API server itself compares them.
         is_older = present.isdigit() and watch.version.isdigit() and int(present) < int(watch.version)
         if is_older:
-            log.warning(
-                "Kubernetes was set back to an earlier state, listing anew", extra={"kind": watch.model.__name__}
-            )
+            log.warning("Kubernetes was set back to an earlier state, listing anew", extra={"kind": watch.model.KIND})
         return is_older
 
     async def _list(self, watch: _Watch) -> None:
@@ -169,8 +167,8 @@ class KubernetesSource:
         """The name of an object's text, and the object; in lists the server leaves out what the list says."""
         metadata = cast(Mapping[str, str], document["metadata"])
         place = f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else metadata["name"]
-        given = {"apiVersion": watch.api_version, "kind": watch.model.__name__, **document}
-        return f"{watch.model.__name__} {place}", given
+        given = {"apiVersion": watch.api_version, "kind": watch.model.KIND, **document}
+        return f"{watch.model.KIND} {place}", given
 
     def _add(self, texts: Mapping[str, FileText]) -> None:
         if texts:
@@ -181,13 +179,13 @@ class KubernetesSource:
     def _fail(self, watch: _Watch, error: Exception) -> None:
         if not watch.is_failing:
             self._mark(watch, is_failing=True)
-            fields = {"kind": watch.model.__name__, "error": str(error) or type(error).__name__}
+            fields = {"kind": watch.model.KIND, "error": str(error) or type(error).__name__}
             log.warning("Kubernetes cannot be watched, what was read stays", extra=fields)
 
     def _recover(self, watch: _Watch) -> None:
         if watch.is_failing:
             self._mark(watch, is_failing=False)
-            log.info("Kubernetes is watched again", extra={"kind": watch.model.__name__})
+            log.info("Kubernetes is watched again", extra={"kind": watch.model.KIND})
 
     def _mark(self, watch: _Watch, is_failing: bool) -> None:
         watch.is_failing = is_failing

@@ -71,7 +71,7 @@ class KubernetesClient:
                     continue
                 document = await _read(answer)
             for each in cast(list[Mapping[str, str]], document["resources"]):
-                if each["kind"] == model.__name__ and "/" not in each["name"]:
+                if each["kind"] == model.KIND and "/" not in each["name"]:
                     return f"{root}/{each['name']}", api_version
         return None
 

@@ -80,7 +80,7 @@ def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:
 def _build_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[GatewayRoute], now: str) -> PlainObject:
     judged = judge_gateway(snapshot, gateway, routes)
     present = {each.get("name"): each for each in _list_of(_status_of(gateway), "listeners")}
-    kinds = [{"group": GROUP, "kind": kind.__name__} for kind in ROUTE_KINDS]
+    kinds = [{"group": GROUP, "kind": kind.KIND} for kind in ROUTE_KINDS]
     return {
         "conditions": _build_all(gateway, judged.conditions, now),
         "listeners": [

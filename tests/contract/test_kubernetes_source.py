@@ -150,7 +150,7 @@ def test_more_objects_than_a_page_are_all_told(cluster: Kubernetes, tmp_path: Pa
         )
     with ControllerProcess(tmp_path) as controller:
         controller.start(AMBIT_CONFIG_DIR="", AMBIT_KUBECONFIG=kubeconfig_of_controller(cluster))
-        assert read_metrics(controller)['ambit_config_objects{kind="ServiceAccount"}'] >= count
+        assert read_metrics(controller)['ambit_config_objects{group="",kind="ServiceAccount"}'] >= count
     cluster.delete("v1", "Namespace", "pages")
 
 

@@ -96,3 +96,9 @@ def test_kind_is_understood_as_kubectl_does(kind: str) -> None:
 def test_policies_are_found_by_their_plural() -> None:
     key = ObjectKey("security.istio.io", "AuthorizationPolicy", "a", "deny")
     assert find_key_of([key], "authorizationpolicies", "deny", "a") == key
+
+
+def test_a_kind_may_name_its_group_where_two_have_one() -> None:
+    keys = [ObjectKey(group, "Gateway", "a", "web") for group in ("gateway.networking.k8s.io", "networking.istio.io")]
+    assert find_key_of(keys, "gateways.networking.istio.io", "web", "a") == keys[1]
+    assert find_key_of(keys, "gateway.example.com", "web", "a") is None
