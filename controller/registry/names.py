@@ -108,6 +108,11 @@ def name_waypoint(namespace: str, name: str) -> str:
     return f"waypoint/{namespace}/{name}"
 
 
+def name_direct(namespace: str, name: str) -> str:
+    """The resource name of a waypoint's way to wherever a connection was addressed to."""
+    return f"waypoint/{namespace}/{name}/direct"
+
+
 SIDECARS = "sidecars"
 """The name under which all that a sidecar needs is found."""
 

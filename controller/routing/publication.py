@@ -8,6 +8,7 @@
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, routes that point at it, its waypoint
+    ServiceEntry                         the waypoints of hosts
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
 
@@ -17,6 +18,7 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 from google.protobuf.message import Message
 
@@ -27,7 +29,7 @@ from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import ObjectKey
-from controller.kinds.networking import WorkloadEntry
+from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
 from controller.registry import grpc_routes, policies, services, virtual_services
@@ -42,6 +44,7 @@ from controller.registry.names import (
     SIDECARS,
     MeshSettings,
     find_service_name,
+    name_direct,
     name_gateway,
     name_gateway_port,
     name_service_port,
@@ -75,7 +78,7 @@ from controller.translate.listeners import (
     translate_service_port,
 )
 from controller.translate.routes import Dialect, translate_hosts
-from controller.translate.waypoints import WaypointPort, translate_waypoint
+from controller.translate.waypoints import WaypointPort, build_direct, translate_waypoint
 
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
@@ -174,8 +177,10 @@ class _Update:
                 self._note_service(place)
                 for snapshot in (self._old, self._new):
                     if (service := snapshot.find(Service, *place)) is not None:
-                        wanted = Waypoints(snapshot, self._settings).find_wanted(key.namespace, service.labels)
-                        self._dirty.gateways |= {wanted} if wanted else set()
+                        self._note_wanted(snapshot, key.namespace, service.labels)
+                self._note_hosts()
+            case ServiceEntry.GROUP_KIND:
+                self._note_hosts()
             case EndpointSlice.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
@@ -200,6 +205,16 @@ class _Update:
         changed = {place for place in places if any(each.find_gateway(place) for each in waypoints)}
         users = waypoints[-1].find_users(changed) if changed else ()
         self._dirty.services |= {(each.namespace, each.name) for each in users}
+
+    def _note_hosts(self) -> None:
+        """Hosts of ServiceEntries, which a Service or another entry may win and lose."""
+        for snapshot in (self._old, self._new):
+            for entry in snapshot.objects(ServiceEntry):
+                self._note_wanted(snapshot, entry.namespace, entry.labels)
+
+    def _note_wanted(self, snapshot: Snapshot, namespace: str, labels: Mapping[str, str]) -> None:
+        if (wanted := Waypoints(snapshot, self._settings).find_wanted(namespace, labels)) is not None:
+            self._dirty.gateways.add(wanted)
 
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
@@ -265,30 +280,33 @@ class _Update:
 
     def _build_waypoint(self, place: Place) -> None:
         gateway = self._waypoints.find_gateway(place)
-        served: list[tuple[Place, WaypointPort]] = []
-        if gateway is not None and is_ours(self._new, gateway):
-            served = list(self._list_waypoint_ports(place))
-        self._index.put_waypoint(place, {each for each, _ in served})
-        self._dirty.waypoints.add(place)
-        name = name_waypoint(*place)
+        name, direct = name_waypoint(*place), name_direct(*place)
         if gateway is None or not is_ours(self._new, gateway):
+            self._index.put_waypoint(place, set())
             self._changes[LISTENER_TYPE].put(name, None)
+            self._changes[CLUSTER_TYPE].put(direct, None)
             return
-        message = translate_waypoint(name, [port for _, port in served])
-        listener = build_resource(LISTENER_TYPE, name, message, keys=(name_gateway(*place),))
-        self._changes[LISTENER_TYPE].put(name, listener)
+        bound = list(self._list_bound(place))
+        self._index.put_waypoint(place, {(each.namespace, each.name) for each in bound if not each.is_entry})
+        self._dirty.waypoints.add(place)
+        served = [port for service in bound for port in _list_waypoint_ports(service, direct)]
+        message = translate_waypoint(name, served, direct if self._waypoints.serves_workloads(gateway) else "")
+        scope = (name_gateway(*place),)
+        self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=scope))
+        self._changes[CLUSTER_TYPE].put(direct, build_resource(CLUSTER_TYPE, direct, build_direct(direct), keys=scope))
 
-    def _list_waypoint_ports(self, gateway: Place) -> Iterator[tuple[Place, WaypointPort]]:
-        """The ports of the Services that are bound to a waypoint, with these."""
-        for source in self._waypoints.find_users({gateway}):
-            place = (source.namespace, source.name)
-            service = self._members.find_service(*place)
+    def _list_bound(self, gateway: Place) -> Iterator[services.Service]:
+        """The services of both kinds that are reached through a waypoint."""
+        users = self._waypoints.find_users({gateway})
+        found = [self._members.find_service(each.namespace, each.name) for each in users]
+        hosts = self._members.hosts.by_place.values()
+        wanted = [
+            each for each in hosts if self._waypoints.find_wanted(each.entry.namespace, each.entry.labels) == gateway
+        ]
+        for service in (*found, *(self._members.build_host(each) for each in wanted)):
             binding = service.waypoint if service else None
-            if service and binding and binding.is_accepted and binding.gateway == gateway and service.addresses:
-                for port in service.ports:
-                    target = Target(place[0], service.hostname, port.number)
-                    routes = name_service_routes(target.host, target.port)
-                    yield place, WaypointPort(service.addresses, port, target, routes)
+            if service and binding and binding.is_accepted and (service.addresses or service.ranges):
+                yield service
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
         for key, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
@@ -438,6 +456,17 @@ class _Update:
             CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
         )
         self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
+
+
+def _list_waypoint_ports(service: services.Service, direct: str) -> Iterator[WaypointPort]:
+    """What a waypoint takes for a service. To that of a ServiceEntry its ztunnel knows the way."""
+    ranges = (*(ip_network(each) for each in service.addresses), *service.ranges)
+    for port in service.ports:
+        target = Target(service.namespace, service.hostname, port.number)
+        cluster, routes = target.cluster, name_service_routes(target.host, target.port)
+        if service.is_entry:
+            cluster, routes = direct, ""
+        yield WaypointPort(f"{target.host}:{target.port}", ranges, port.number, port.protocol, cluster, routes)
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

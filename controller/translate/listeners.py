@@ -110,16 +110,19 @@ def translate_api_listener(name: str, routes: str) -> listener_pb2.Listener:
 
 
 def build_manager(name: str, routes: str) -> hcm_pb2.HttpConnectionManager:
-    """Requests, by the routes of that name."""
-    return hcm_pb2.HttpConnectionManager(
+    """Requests, by the routes of that name, which are told apart; where it is empty, the caller adds them."""
+    manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
-        rds={"config_source": build_ads_source(), "route_config_name": routes},
         http_filters=_FILTERS,
         # Routes and policies see the path that the application will.
         normalize_path={"value": True},
         upgrade_configs=[{"upgrade_type": "websocket"}],
         access_log=[_ACCESS_LOG],
     )
+    if routes:
+        manager.rds.config_source.CopyFrom(build_ads_source())
+        manager.rds.route_config_name = routes
+    return manager
 
 
 def name_manager(manager: hcm_pb2.HttpConnectionManager) -> listener_components_pb2.Filter:

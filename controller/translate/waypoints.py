@@ -6,15 +6,18 @@ So there is one listener, on loopback, and a filter chain for each port of each 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
-from controller.kinds.core import IpAddress
-from controller.registry.http import Target
-from controller.registry.services import AppProtocol, ServicePort
+from controller.registry.services import AppProtocol
+from controller.translate.clusters import CONNECT_MILLISECONDS, HTTP_OPTIONS
 from controller.translate.envoy import build_address, milliseconds, pack
 from controller.translate.listeners import (
     HTTP_PROTOCOLS,
@@ -38,58 +41,117 @@ _HTTP_INSPECTOR = "envoy.filters.listener.http_inspector"
 
 @dataclass(frozen=True, slots=True)
 class WaypointPort:
-    """A port of a service that is reached through a waypoint, where it leads, and the name of its routes."""
+    """A port of a service that is reached through a waypoint, on these addresses, and the cluster that it leads to.
 
-    addresses: Sequence[IpAddress]
-    port: ServicePort
-    target: Target
-    routes: str
+    Where there are no routes, all requests go there.
+    """
+
+    name: str
+    ranges: Sequence[IPv4Network | IPv6Network]
+    number: int
+    protocol: AppProtocol
+    cluster: str
+    routes: str = ""
 
 
-def translate_waypoint(name: str, served: Sequence[WaypointPort]) -> listener_pb2.Listener:
-    """All that a waypoint serves. What is addressed to anything else ends here."""
-    first, *others = (build_address(each, ports.WAYPOINT_PORT) for each in _LOOPBACK)
+def translate_waypoint(name: str, served: Sequence[WaypointPort], others: str = "") -> listener_pb2.Listener:
+    """All that a waypoint serves. What is addressed to anything else goes to the cluster `others`, or ends here."""
+    first, *more = (build_address(each, ports.WAYPOINT_PORT) for each in _LOOPBACK)
     listener = listener_pb2.Listener(
         name=name,
         address=first,
-        additional_addresses=[{"address": each} for each in others],
+        additional_addresses=[{"address": each} for each in more],
         listener_filters=[{"name": _PROXY_PROTOCOL, "typed_config": pack(_build_header())}],
-        filter_chains=[chain for each in _in_order(served) for chain in _build_chains(each)],
+        filter_chains=[chain for each in sorted(served, key=_name_of) for chain in _build_chains(each)],
         traffic_direction=base_pb2.INBOUND,
     )
-    if inspected := sorted({each.port.number for each in served if each.port.protocol is AppProtocol.UNKNOWN}):
-        listener.listener_filters.append(_build_inspector(inspected))
+    inspected = {each.number for each in served if each.protocol is AppProtocol.UNKNOWN}
+    if others:
+        # A chain for a port that is some service's is all that Envoy looks at of connections to this port.
+        for number in (0, *sorted({each.number for each in served})):
+            listener.filter_chains.extend(_build_others(others, number))
+    if inspected or others:
+        listener.listener_filters.append(_build_inspector(() if others else sorted(inspected)))
         listener.listener_filters_timeout.CopyFrom(milliseconds(INSPECT_MILLISECONDS))
         listener.continue_on_listener_filters_timeout = True
     return listener
 
 
-def _in_order(served: Sequence[WaypointPort]) -> list[WaypointPort]:
-    return sorted(served, key=lambda each: each.target)
+def build_direct(name: str) -> cluster_pb2.Cluster:
+    """Wherever a connection was addressed to, by the protocol that its client speaks."""
+    built = cluster_pb2.Cluster(
+        name=name,
+        type=cluster_pb2.Cluster.ORIGINAL_DST,
+        lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
+        connect_timeout=milliseconds(CONNECT_MILLISECONDS),
+    )
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
+    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
+    return built
+
+
+def _name_of(served: WaypointPort) -> str:
+    return served.name
 
 
 def _build_chains(served: WaypointPort) -> Iterator[listener_components_pb2.FilterChain]:
-    name = f"{served.target.host}:{served.target.port}"
-    protocol = served.port.protocol
-    if protocol in _REQUESTS or protocol is AppProtocol.UNKNOWN:
+    if served.protocol in _REQUESTS or served.protocol is AppProtocol.UNKNOWN:
         match = _build_match(served)
-        if protocol is AppProtocol.UNKNOWN:
+        if served.protocol is AppProtocol.UNKNOWN:
             match.application_protocols.extend(HTTP_PROTOCOLS)
-        filters = [name_manager(build_manager(name, served.routes))]
-        yield listener_components_pb2.FilterChain(name=f"{name}/requests", filter_chain_match=match, filters=filters)
-    if protocol not in _REQUESTS:
-        filters = [build_tcp(name, served.target.cluster)]
-        yield listener_components_pb2.FilterChain(
-            name=f"{name}/bytes", filter_chain_match=_build_match(served), filters=filters
+        yield _build_requests(served.name, served.cluster, served.routes, match)
+    if served.protocol not in _REQUESTS:
+        yield _build_bytes(served.name, served.cluster, _build_match(served))
+
+
+def _build_others(cluster: str, number: int) -> Iterator[listener_components_pb2.FilterChain]:
+    """For what is addressed to no service, on a port that is some service's, or on all others (0)."""
+    name = f"others:{number}" if number else "others"
+    port = {"value": number} if number else None
+    requests = listener_components_pb2.FilterChainMatch(
+        destination_port=port, application_protocols=list(HTTP_PROTOCOLS)
+    )
+    yield _build_requests(name, cluster, "", requests)
+    yield _build_bytes(name, cluster, listener_components_pb2.FilterChainMatch(destination_port=port))
+
+
+def _build_requests(
+    name: str, cluster: str, routes: str, match: listener_components_pb2.FilterChainMatch
+) -> listener_components_pb2.FilterChain:
+    manager = build_manager(name, routes)
+    if not routes:
+        manager.route_config.CopyFrom(
+            route_pb2.RouteConfiguration(
+                name=name,
+                virtual_hosts=[
+                    {
+                        "name": "all",
+                        "domains": ["*"],
+                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": {}}}],
+                    }
+                ],
+            )
         )
+    return listener_components_pb2.FilterChain(
+        name=f"{name}/requests", filter_chain_match=match, filters=[name_manager(manager)]
+    )
+
+
+def _build_bytes(
+    name: str, cluster: str, match: listener_components_pb2.FilterChainMatch
+) -> listener_components_pb2.FilterChain:
+    return listener_components_pb2.FilterChain(
+        name=f"{name}/bytes", filter_chain_match=match, filters=[build_tcp(name, cluster)]
+    )
 
 
 def _build_match(served: WaypointPort) -> listener_components_pb2.FilterChainMatch:
     return listener_components_pb2.FilterChainMatch(
-        destination_port={"value": served.port.number},
+        destination_port={"value": served.number},
         prefix_ranges=[
-            address_pb2.CidrRange(address_prefix=str(each), prefix_len={"value": each.max_prefixlen})
-            for each in served.addresses
+            address_pb2.CidrRange(address_prefix=str(each.network_address), prefix_len={"value": each.prefixlen})
+            for each in served.ranges
         ],
     )
 
@@ -102,11 +164,13 @@ def _build_header() -> proxy_protocol_pb2.ProxyProtocol:
 
 
 def _build_inspector(inspected: Sequence[int]) -> listener_components_pb2.ListenerFilter:
-    """For these ports only: elsewhere a client may wait for the server's first bytes."""
+    """For these ports only, where there are any: elsewhere a client may wait for the server's first bytes."""
+    inspector = listener_components_pb2.ListenerFilter(
+        name=_HTTP_INSPECTOR, typed_config=pack(http_inspector_pb2.HttpInspector())
+    )
+    if not inspected:
+        return inspector
     ranges = [{"destination_port_range": {"start": port, "end": port + 1}} for port in inspected]
     one_of = ranges[0] if len(ranges) == 1 else {"or_match": {"rules": ranges}}
-    return listener_components_pb2.ListenerFilter(
-        name=_HTTP_INSPECTOR,
-        typed_config=pack(http_inspector_pb2.HttpInspector()),
-        filter_disabled={"not_match": one_of},
-    )
+    inspector.filter_disabled.CopyFrom(listener_components_pb2.ListenerFilterChainMatchPredicate(not_match=one_of))
+    return inspector

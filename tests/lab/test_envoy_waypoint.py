@@ -66,6 +66,8 @@ OBJECTS = (
     mesh.pod("client", "shop", "node-1", "client"),
     mesh.pod("waypoint", "shop", "node-1", "waypoint", PROXY_LABELS),
     mesh.pod("echo", "shop", "node-2", "web", {"app": "echo"}),
+    mesh.namespace("plain", meshed=False),
+    mesh.pod("outside", "plain", "node-2", labels={"app": "outside"}),
     web_pod("v1"),
     web_pod("v2"),
     mesh.service("waypoint", "shop", PROXY_LABELS, 15008, 15008),
@@ -125,6 +127,45 @@ def test_a_service_that_asks_for_none_is_reached_directly(meshed: Mesh) -> None:
     assert ask(meshed, "v1") == "v1"
     line = meshed.wait_for_line("node-2", lambda line: line.source_identity == CLIENT, far)
     assert line.destination_workload == "v1"
+
+
+def test_a_host_outside_of_the_mesh_is_reached_through_it(meshed: Mesh) -> None:
+    entry: Document = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": "api", "namespace": "shop", "labels": {"istio.io/use-waypoint": "waypoint"}},
+        "spec": {
+            "hosts": ["api.example"],
+            "resolution": "STATIC",
+            "endpoints": [{"address": meshed.address("plain/outside")}],
+            "ports": [{"number": 80, "name": "tcp", "protocol": "TCP", "targetPort": mesh.PORT}],
+        },
+    }
+    with meshed.applied(entry):
+        assert eventually(lambda: meshed.ask("shop/client", "api.example", 80) in meshed.pod("shop/waypoint").addresses)
+        near = meshed.access_lines("node-1")
+        to_host = [line for line in near if line.destination_service == "api.example"]
+        assert {(line.source_workload, line.destination_workload) for line in to_host if not line.error} >= {
+            ("client", "waypoint")
+        }
+
+
+def test_pods_may_be_reached_through_it_by_their_addresses(meshed: Mesh) -> None:
+    address = meshed.address("shop/echo")
+    assert meshed.ask("shop/client", address) in meshed.pod("shop/client").addresses
+    labels = {"istio.io/waypoint-for": "all"}
+    metadata = {"name": "waypoint", "namespace": "shop", "labels": labels}
+    owner: Document = {
+        "name": "shop",
+        "labels": {"istio.io/dataplane-mode": "ambient", "istio.io/use-waypoint": "waypoint"},
+    }
+    wider: Document = {"apiVersion": "v1", "kind": "Namespace", "metadata": owner}
+    meshed.lab.apply(mesh.source({**GATEWAY, "metadata": metadata}, wider))
+    try:
+        assert eventually(lambda: meshed.ask("shop/client", address) in meshed.pod("shop/waypoint").addresses)
+    finally:
+        meshed.lab.apply(mesh.source(GATEWAY, mesh.namespace("shop")))
+    assert eventually(lambda: meshed.ask("shop/client", address) in meshed.pod("shop/client").addresses)
 
 
 def test_a_route_that_changes_is_followed(meshed: Mesh) -> None:

@@ -145,6 +145,14 @@ VALUES: list[KubernetesObject] = [
     ),
     objects.namespace(labels="istio.io/use-waypoint: w"),
     *(
+        objects.service_entry(
+            f"hosts: [{hosts}], resolution: DNS, ports: [{{number: 80, name: http}}]", name, metadata=m
+        )
+        for name in ("e", "f")
+        for hosts in ("one.example", "s.demo.svc.cluster.local, two.example")
+        for m in ("", "labels: {istio.io/use-waypoint: w}")
+    ),
+    *(
         objects.endpoint_slice(f"endpoints: [{endpoints}], ports: [{{port: 8080}}]", "x", service="s")
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
     ),
