@@ -31,9 +31,11 @@ HEADERS_MILLISECONDS = 10_000
 INSPECT_MILLISECONDS = 5_000
 
 
-def translate_gateway_port(name: str, port: int) -> listener_pb2.Listener:
+def translate_gateway_port(
+    name: str, port: int, policy_filters: Sequence[hcm_pb2.HttpFilter] = ()
+) -> listener_pb2.Listener:
     """A port of a Gateway, on all addresses; its routes are told apart, under the same name."""
-    manager = _build_manager(name, name)
+    manager = _build_manager(name, name, policy_filters)
     # Clients are strangers: nothing that they say of themselves is believed.
     manager.use_remote_address.value = True
     manager.internal_address_config.SetInParent()
@@ -106,11 +108,13 @@ def translate_api_listener(name: str, routes: str) -> listener_pb2.Listener:
     return listener_pb2.Listener(name=name, api_listener=api_listener_pb2.ApiListener(api_listener=pack(manager)))
 
 
-def _build_manager(name: str, routes: str) -> hcm_pb2.HttpConnectionManager:
+def _build_manager(
+    name: str, routes: str, policy_filters: Sequence[hcm_pb2.HttpFilter] = ()
+) -> hcm_pb2.HttpConnectionManager:
     return hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
         rds={"config_source": build_ads_source(), "route_config_name": routes},
-        http_filters=_FILTERS,
+        http_filters=[*policy_filters, *_FILTERS],
         # Routes and policies see the path that the application will.
         normalize_path={"value": True},
         upgrade_configs=[{"upgrade_type": "websocket"}],
