@@ -112,8 +112,9 @@ class _Builder:
         self._members = members
 
     def build_policy(self, namespace: str, name: str) -> Resource | None:
+        """Nothing where it is attached to targets, which are no ztunnels."""
         policy = self._snapshot.find(AuthorizationPolicy, namespace, name)
-        if policy is None:
+        if policy is None or policy.targets:
             return None
         message = authorizations.translate_policy(policy, self._settings)
         return build_resource(AUTHORIZATION_TYPE, name_policy(namespace, name), message)

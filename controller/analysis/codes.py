@@ -58,6 +58,15 @@ REFUSALS: Mapping[str, Code] = {
     "regex-value": _error(
         "a regular expression that RE2 does not take", "rewrite it without lookaround or backreferences"
     ),
+    "condition-key": _error("a key of a condition that does not exist", "write a key that the message names"),
+    "jwks-value": _error("text that is no set of public keys", "write the keys as RFC 7517 has them"),
+    "method-value": _error("a method that is not in capital letters", "write it as requests do, like GET"),
+    "path-template": _error("a malformed template of paths", "write {*} and {**} as whole segments, {**} last"),
+    "request-principal": _error("a request principal without a subject", "write ISSUER/SUBJECT, or use a '*'"),
+    "target-namespace": _error(
+        "a target in another namespace than the policy's", "move the policy to the namespace of its target"
+    ),
+    "url-value": _error("text that is no URL of http or https", "write it with its scheme and host"),
     "retry-condition": _error("an unknown condition for retries", "write Envoy's conditions or statuses, with commas"),
     "subset-twice": _error("two subsets of a DestinationRule with one name", "rename one of them"),
     "unsupported": _error("something that is not enforced or not supported", "take it out, or do as the message says"),
@@ -74,6 +83,10 @@ REFUSALS: Mapping[str, Code] = {
     "ip-value": _error("text that is no IP address or CIDR block", "correct the address"),
     "label-value": _error("a label of the mesh with an unknown value", "write a value that the message names"),
     "needs-selector": _error("portLevelMtls without a selector", "add spec.selector.matchLabels"),
+    "needs-targets": _error(
+        "something that only an L7 proxy can enforce, in a policy without targets",
+        "name a Gateway or Service in spec.targetRefs, or take it out",
+    ),
     "needs-waypoint": _error(
         "something that only an L7 proxy could enforce", "take it out, and match on identity, address and port instead"
     ),
@@ -121,6 +134,18 @@ CROSS_CHECKS: Mapping[str, Code] = {
     ),
     "unknown-namespace": _warning(
         "a policy that names a namespace that is not given", "correct its spelling, or give the Namespace"
+    ),
+    "policy-target-missing": _error(
+        "a policy that is attached to nothing", "correct the target's name, or give the Gateway or Service"
+    ),
+    "policy-target-not-bound": _warning(
+        "a policy that is attached to what enforces none", "attach it to a Gateway, or expect no effect yet"
+    ),
+    "policy-identity-unseen": _warning(
+        "a policy that asks a gateway for identities of the mesh", "match on addresses, requests or tokens"
+    ),
+    "policy-tokens-unread": _warning(
+        "a policy that asks for tokens where none are read", "attach a RequestAuthentication to the same Gateway"
     ),
     "service-selector-matches-nothing": _warning(
         "a Service whose selector matches no pod", "correct spec.selector, or the labels of the pods"

@@ -33,7 +33,9 @@ class Given:
 
     @cached_property
     def policies(self) -> Sequence[Policy]:
-        return [*self.snapshot.objects(AuthorizationPolicy), *self.snapshot.objects(PeerAuthentication)]
+        """Those that are for pods, which ztunnels enforce."""
+        authorizations = (each for each in self.snapshot.objects(AuthorizationPolicy) if not each.targets)
+        return [*authorizations, *self.snapshot.objects(PeerAuthentication)]
 
     @cached_property
     def pods(self) -> Mapping[str, Sequence[Pod]]:

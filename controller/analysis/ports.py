@@ -46,7 +46,9 @@ def _lacks(pod: Pod, target: int | str) -> bool:
 
 def check_policy_ports(given: Given) -> Iterator[Finding]:
     """Ports of policies that are those of a Service, though its pods listen on another."""
-    for policy in given.snapshot.objects(AuthorizationPolicy):
+    for policy in given.policies:
+        if not isinstance(policy, AuthorizationPolicy):
+            continue
         pods = given.selected_by(policy)
         for number, path in _ports_of(policy):
             if any(number in {port.container_port for port in declared_ports(pod)} for pod in pods):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from controller.analysis.findings import Finding, Path
 from controller.analysis.given import Given
-from controller.kinds.security import AuthorizationPolicy, Condition, Source
+from controller.kinds.policy_conditions import Condition
+from controller.kinds.security import AuthorizationPolicy, Source
 
 _PRINCIPAL_PARTS = 5
 

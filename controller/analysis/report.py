@@ -19,6 +19,7 @@ from controller.analysis.routes import (
     check_virtual_services,
 )
 from controller.analysis.selection import check_policy_selection, check_service_selection
+from controller.analysis.targets import check_targets, check_what_gateways_know
 from controller.analysis.waypoints import check_waypoints
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
@@ -37,6 +38,8 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_target_ports,
     check_policy_ports,
     check_principals,
+    check_targets,
+    check_what_gateways_know,
     check_routes,
     check_gateways,
     check_virtual_services,

@@ -10,6 +10,7 @@ from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
+from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
 from controller.kinds.virtual_service import VirtualService
 
@@ -39,6 +40,7 @@ CATALOGUE: Catalogue = build_catalogue(
     PeerAuthentication,
     Pod,
     ReferenceGrant,
+    RequestAuthentication,
     Service,
     ServiceAccount,
     ServiceEntry,

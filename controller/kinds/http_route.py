@@ -26,14 +26,15 @@ from controller.kinds.refusals import Unsupported
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
 
 
-def _check_header_name(value: str) -> str:
+def check_header_name(value: str) -> str:
+    """A header's name, in lower case. For use by validators."""
     if not _TOKEN.fullmatch(value):
         raise PydanticCustomError("header_name", "is no header name: letters, digits and !#$%&'*+.^_`|~-")
     return value.lower()
 
 
 def _check_changed_name(value: str) -> str:
-    name = _check_header_name(value)
+    name = check_header_name(value)
     if name == "host":
         raise PydanticCustomError("unsupported", "the host is changed with a URLRewrite filter")
     return name
@@ -51,7 +52,7 @@ def _check_path(value: str) -> str:
     return value
 
 
-HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
 ChangedName = Annotated[str, AfterValidator(_check_changed_name)]
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 Path = Annotated[str, AfterValidator(_check_path)]

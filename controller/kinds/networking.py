@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from controller.kinds.core import Ip, IpAddress
 from controller.kinds.hosts import check_host, is_ip
 from controller.kinds.meta import KubernetesObject, Model, PortNumber, StrictModel
-from controller.kinds.security import IpBlockText
+from controller.kinds.policy_values import IpBlockText
 
 _PROTOCOLS = ("HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "MYSQL", "REDIS", "TCP", "TLS")
 

@@ -1,105 +1,37 @@
-"""Istio's security.istio.io kinds, as far as ztunnel can enforce them.
+"""Istio's security.istio.io kinds that say who may connect, and who may ask for what.
 
-A field that only a waypoint (L7) could enforce is refused here, by name. Istio drops such rules or such parts of rules
-at ztunnel, which makes an ALLOW narrower and a DENY broader or void (facts of the control plane, section 6): never
-what the author wrote, so we ask instead.
+A policy with targets is enforced by Envoys. One without is enforced by ztunnels, and a field that only L7 can judge is
+refused in it, by name. Istio drops such rules or such parts of rules at ztunnel, which makes an ALLOW narrower and a
+DENY broader or void (facts of the control plane, section 6): never what the author wrote, so we ask instead.
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.meta import KubernetesObject, StrictModel
-
-IpBlock = IPv4Network | IPv6Network
-
-L4_CONDITION_KEYS = ("source.ip", "source.namespace", "source.principal", "destination.ip", "destination.port")
-
-
-def _check_pattern(value: str) -> str:
-    """Istio's string patterns: `*`, `x*`, `*x`, or exact. A star elsewhere would be matched literally, so never."""
-    if not value:
-        raise PydanticCustomError("pattern_empty", "must not be empty; write '*' for any value")
-    if "*" in (value[1:] if value.startswith("*") else value[:-1]):
-        raise PydanticCustomError("pattern_star", "may have one '*', at its beginning or its end")
-    return value
-
-
-def _check_principal(value: str) -> str:
-    if value.startswith("spiffe:"):
-        raise PydanticCustomError(
-            "principal_prefix", "is written without spiffe://, as in cluster.local/ns/NAMESPACE/sa/SERVICE-ACCOUNT"
-        )
-    return _check_pattern(value)
-
-
-def _check_service_account(value: str) -> str:
-    if "*" in value or not all(value.split("/")) or value.count("/") > 1:
-        raise PydanticCustomError("service_account", "must be SERVICE-ACCOUNT or NAMESPACE/SERVICE-ACCOUNT, exactly")
-    return value
-
-
-def parse_ip_block(value: object) -> IpBlock:
-    """Parse an address or a CIDR block; bits beyond the prefix are cleared, as Istio does. For use by validators."""
-    if not isinstance(value, str):
-        raise PydanticCustomError("ip_type", "must be an IP address or CIDR block as text")
-    try:
-        return ip_network(value, strict=False)
-    except ValueError as error:
-        raise PydanticCustomError("ip_value", "is not an IP address or CIDR block") from error
-
-
-def _parse_port(value: object) -> int:
-    if not isinstance(value, str):
-        raise PydanticCustomError("port_type", 'must be a port as text, as in "8080"')
-    if not (value.isascii() and value.isdigit() and 0 < int(value[:6]) <= 65535):
-        raise PydanticCustomError("port_value", "is not a port between 1 and 65535")
-    return int(value)
-
-
-Pattern = Annotated[str, AfterValidator(_check_pattern)]
-Principal = Annotated[str, AfterValidator(_check_principal)]
-ServiceAccountName = Annotated[str, AfterValidator(_check_service_account)]
-IpBlockText = Annotated[IpBlock, BeforeValidator(parse_ip_block), WithJsonSchema({"type": "string"})]
-PortText = Annotated[int, BeforeValidator(_parse_port), PlainSerializer(str), WithJsonSchema({"type": "string"})]
-
-
-class Selector(StrictModel):
-    """Which workloads: those that carry all of these labels. An empty one is no selector at all."""
-
-    match_labels: dict[str, str] | None = None
-
-
-def _refuse_l7(value: object) -> object:
-    raise PydanticCustomError(
-        "needs_waypoint", "only an L7 proxy can judge this, and ztunnel enforces this policy; take it out"
-    )
-
-
-def _refuse_target(value: object) -> object:
-    raise PydanticCustomError("needs_waypoint", "needs a waypoint, which this version does not have: not enforced")
-
-
-def _refuse_trust_domains(value: object) -> object:
-    raise PydanticCustomError("unsupported", "not enforced by ztunnel; write principals, which begin with it")
-
-
-NeedsL7 = Annotated[None, BeforeValidator(_refuse_l7)]
-NeedsWaypoint = Annotated[None, BeforeValidator(_refuse_target)]
-NotTrustDomains = Annotated[None, BeforeValidator(_refuse_trust_domains)]
+from controller.kinds.policy_conditions import Condition
+from controller.kinds.policy_targets import (
+    NEEDS_TARGETS,
+    PolicyTargetReference,
+    Selector,
+    TargetedSpec,
+    check_target_namespaces,
+)
+from controller.kinds.policy_values import (
+    IpBlocks,
+    MethodPattern,
+    PathPattern,
+    Patterns,
+    PortText,
+    Principal,
+    RequestPrincipal,
+    ServiceAccountName,
+    parse_port,
+)
+from controller.kinds.refusals import Unsupported
 
 
 class Source(StrictModel):
@@ -107,19 +39,19 @@ class Source(StrictModel):
 
     principals: Sequence[Principal] | None = None
     not_principals: Sequence[Principal] | None = None
-    namespaces: Sequence[Pattern] | None = None
-    not_namespaces: Sequence[Pattern] | None = None
+    namespaces: Patterns | None = None
+    not_namespaces: Patterns | None = None
     service_accounts: Sequence[ServiceAccountName] | None = None
     not_service_accounts: Sequence[ServiceAccountName] | None = None
-    ip_blocks: Sequence[IpBlockText] | None = None
-    not_ip_blocks: Sequence[IpBlockText] | None = None
+    ip_blocks: IpBlocks | None = None
+    not_ip_blocks: IpBlocks | None = None
 
-    request_principals: NeedsL7 = None
-    not_request_principals: NeedsL7 = None
-    remote_ip_blocks: NeedsL7 = None
-    not_remote_ip_blocks: NeedsL7 = None
-    trust_domains: NotTrustDomains = None
-    not_trust_domains: NotTrustDomains = None
+    request_principals: Annotated[Sequence[RequestPrincipal] | None, NEEDS_TARGETS] = None
+    not_request_principals: Annotated[Sequence[RequestPrincipal] | None, NEEDS_TARGETS] = None
+    remote_ip_blocks: Annotated[IpBlocks | None, NEEDS_TARGETS] = None
+    not_remote_ip_blocks: Annotated[IpBlocks | None, NEEDS_TARGETS] = None
+    trust_domains: Annotated[Patterns | None, NEEDS_TARGETS] = None
+    not_trust_domains: Annotated[Patterns | None, NEEDS_TARGETS] = None
 
     @model_validator(mode="after")
     def _check_combination(self) -> "Source":
@@ -134,21 +66,21 @@ class Source(StrictModel):
 
 
 class Operation(StrictModel):
-    """What is connected to: at L4, the port that the workload itself listens on."""
+    """What is asked for. Without targets that is the port that the workload itself listens on."""
 
     ports: Sequence[PortText] | None = None
     not_ports: Sequence[PortText] | None = None
 
-    hosts: NeedsL7 = None
-    not_hosts: NeedsL7 = None
-    methods: NeedsL7 = None
-    not_methods: NeedsL7 = None
-    paths: NeedsL7 = None
-    not_paths: NeedsL7 = None
+    hosts: Annotated[Patterns | None, NEEDS_TARGETS] = None
+    not_hosts: Annotated[Patterns | None, NEEDS_TARGETS] = None
+    methods: Annotated[Sequence[MethodPattern] | None, NEEDS_TARGETS] = None
+    not_methods: Annotated[Sequence[MethodPattern] | None, NEEDS_TARGETS] = None
+    paths: Annotated[Sequence[PathPattern] | None, NEEDS_TARGETS] = None
+    not_paths: Annotated[Sequence[PathPattern] | None, NEEDS_TARGETS] = None
 
     @model_validator(mode="after")
     def _check_not_empty(self) -> "Operation":
-        if not self.ports and not self.not_ports:
+        if not any(getattr(self, field) for field in type(self).model_fields):
             raise PydanticCustomError("empty_match", "must name at least one thing to match")
         return self
 
@@ -165,49 +97,6 @@ class RuleTo(StrictModel):
     operation: Operation
 
 
-_CONDITION_PARSERS = {
-    "source.ip": parse_ip_block,
-    "destination.ip": parse_ip_block,
-    "destination.port": _parse_port,
-    "source.namespace": _check_pattern,
-    "source.principal": _check_principal,
-}
-
-
-class Condition(StrictModel):
-    """One more thing that must hold. Values are text; their form depends on the key, and is checked here."""
-
-    key: str
-    values: Sequence[str] | None = None
-    not_values: Sequence[str] | None = None
-
-    @field_validator("key")
-    @classmethod
-    def _check_key(cls, key: str) -> str:
-        if key not in L4_CONDITION_KEYS:
-            raise PydanticCustomError(
-                "needs_waypoint",
-                "ztunnel can judge only {keys}",
-                {"keys": ", ".join(L4_CONDITION_KEYS)},
-            )
-        return key
-
-    @field_validator("values", "not_values")
-    @classmethod
-    def _check_values(cls, values: Sequence[str] | None, info: ValidationInfo) -> Sequence[str] | None:
-        parse = _CONDITION_PARSERS.get(info.data.get("key", ""))
-        for value in values or ():
-            if parse:  # an unknown key was refused already
-                parse(value)
-        return values
-
-    @model_validator(mode="after")
-    def _check_not_empty(self) -> "Condition":
-        if not self.values and not self.not_values:
-            raise PydanticCustomError("empty_match", "must have values or notValues")
-        return self
-
-
 class Rule(StrictModel):
     """Matches when its sources, its operations and all its conditions do. A rule without any matches everything."""
 
@@ -216,21 +105,18 @@ class Rule(StrictModel):
     when: Sequence[Condition] | None = None
 
 
-class AuthorizationPolicySpec(StrictModel):
-    """What is allowed or denied, to which workloads."""
+class AuthorizationPolicySpec(TargetedSpec):
+    """What is allowed or denied, to which workloads or at which targets."""
 
-    selector: Selector | None = None
     action: Literal["ALLOW", "DENY", "AUDIT", "CUSTOM"] = "ALLOW"
     rules: Sequence[Rule] | None = None
-    target_ref: NeedsWaypoint = None
-    target_refs: NeedsWaypoint = None
-    provider: NeedsWaypoint = None
+    provider: Unsupported = None
 
     @field_validator("action")
     @classmethod
     def _check_action(cls, action: str) -> str:
         if action not in ("ALLOW", "DENY"):
-            raise PydanticCustomError("unsupported", "ztunnel enforces only ALLOW and DENY")
+            raise PydanticCustomError("unsupported", "is not carried out; ALLOW and DENY are")
         return action
 
 
@@ -246,9 +132,20 @@ class SecurityPolicy(KubernetesObject):
 
 
 class AuthorizationPolicy(SecurityPolicy):
-    """Who may connect. Any matching DENY refuses; if any ALLOW applies, one of them must match."""
+    """Who may connect, or ask. Any matching DENY refuses; if any ALLOW applies, one of them must match."""
 
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
+
+    @field_validator("spec")
+    @classmethod
+    def _check_targets(cls, spec: AuthorizationPolicySpec, info: ValidationInfo) -> AuthorizationPolicySpec:
+        check_target_namespaces(spec, info.data.get("metadata"))
+        return spec
+
+    @property
+    def targets(self) -> Sequence[PolicyTargetReference]:
+        """What it is attached to by name; with any, it is for Envoys and not for ztunnels."""
+        return self.spec.targets
 
     @property
     def match_labels(self) -> dict[str, str]:
@@ -268,7 +165,7 @@ class MutualTls(StrictModel):
 
 
 def _check_port_key(value: str) -> str:
-    _parse_port(value)
+    parse_port(value)
     return value
 
 

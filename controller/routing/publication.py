@@ -5,6 +5,9 @@
                                          waypoint, the Services that ask for it
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
     HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
+    AuthorizationPolicy,                 the Gateways that it is attached to, now and before
+    RequestAuthentication
+    KeySet                               the Gateways of the RequestAuthentications that take their keys from there
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, routes that point at it, its waypoint
@@ -28,11 +31,14 @@ from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
+from controller.kinds.key_set import KeySet, name_key_set
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
+from controller.kinds.request_authentication import RequestAuthentication
+from controller.kinds.security import AuthorizationPolicy
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import grpc_routes, policies, services, virtual_services
+from controller.registry import grpc_routes, policies, request_policies, services, virtual_services
 from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
@@ -77,6 +83,7 @@ from controller.translate.listeners import (
     translate_outbound,
     translate_service_port,
 )
+from controller.translate.policy_filters import build_policy_filters
 from controller.translate.routes import Dialect, translate_hosts
 from controller.translate.waypoints import WaypointPort, build_direct, translate_waypoint
 
@@ -167,6 +174,16 @@ class _Update:
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
             case HTTPRoute.GROUP_KIND | GRPCRoute.GROUP_KIND | VirtualService.GROUP_KIND:
                 self._dirty.routes.add((key.kind, *place))
+            case AuthorizationPolicy.GROUP_KIND:
+                for snapshot in (self._old, self._new):
+                    self._note_policy(snapshot.find(AuthorizationPolicy, *place))
+            case RequestAuthentication.GROUP_KIND:
+                for snapshot in (self._old, self._new):
+                    self._note_policy(snapshot.find(RequestAuthentication, *place))
+            case KeySet.GROUP_KIND:
+                for authentication in self._new.objects(RequestAuthentication):
+                    if key.name in map(name_key_set, authentication.key_urls):
+                        self._note_policy(authentication)
             case ReferenceGrant.GROUP_KIND:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
             case DestinationRule.GROUP_KIND:
@@ -221,6 +238,10 @@ class _Update:
             self._dirty.services.add(place)
             self._dirty.routes.update(self._index.routes_to(place))
 
+    def _note_policy(self, policy: request_policies.Policy | None) -> None:
+        gateways = request_policies.find_gateways(self._new, self._settings, policy) if policy else ()
+        self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
+
     def _read_route(self, key: RouteKey) -> RouteState | None:
         if key[0] == VirtualService.KIND:
             return self._read_virtual_service(key[1:])
@@ -270,9 +291,12 @@ class _Update:
         for port in gone:
             for type_url in (LISTENER_TYPE, ROUTE_TYPE):
                 self._changes[type_url].put(name_gateway_port(*place, port), None)
+        filters: list[Message] = []
+        if gateway is not None and ports:
+            filters += build_policy_filters(request_policies.find_policies(self._new, self._settings, gateway))
         for port, hosts in ports.items():
             name = name_gateway_port(*place, port)
-            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port), keys=scope)
+            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port, filters), keys=scope)
             self._changes[LISTENER_TYPE].put(name, listener)
             self._changes[ROUTE_TYPE].put(
                 name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))

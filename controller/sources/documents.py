@@ -30,6 +30,7 @@ _PYDANTICS_OWN = frozenset(get_args(ErrorType))
 _REASONS = {
     "extra_forbidden": ProblemReason.UNKNOWN_FIELD,
     "missing": ProblemReason.MISSING_FIELD,
+    "needs_targets": ProblemReason.UNSUPPORTED,
     "needs_waypoint": ProblemReason.UNSUPPORTED,
     "unsupported": ProblemReason.UNSUPPORTED,
 }

@@ -12,11 +12,14 @@ from typing import cast
 from controller.kinds.core import Service
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
+from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
 from controller.registry.bindings import Binding, Traffic
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
+from controller.registry.policy_conditions import judge_targeted
+from controller.registry.request_policies import Policy
 from controller.registry.waypoints import Waypoints
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
@@ -54,8 +57,10 @@ def build_statuses(
         binding = waypoints.find_binding(service.namespace, service.name, service.labels, Traffic.SERVICE)
         yield from _build_service(service, binding, now)
     refused = {problem.key: problem for problem in problems if problem.key is not None}
-    for policy in snapshot.objects(AuthorizationPolicy):
-        yield _build(policy, {"conditions": _build_all(policy, [_judge_policy(refused.get(policy.key))], now)})
+    policies: list[Policy] = [*snapshot.objects(AuthorizationPolicy), *snapshot.objects(RequestAuthentication)]
+    for policy in policies:
+        judged = _judge_policy(snapshot, settings, policy, refused.get(policy.key))
+        yield _build(policy, {"conditions": _build_all(policy, judged, now)})
 
 
 def show_time(time: datetime) -> str:
@@ -63,12 +68,16 @@ def show_time(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _judge_policy(problem: Problem | None) -> Condition:
+def _judge_policy(
+    snapshot: Snapshot, settings: MeshSettings, policy: Policy, problem: Problem | None
+) -> list[Condition]:
     """Of one that serves in an earlier form, why its present one does not."""
-    if problem is None:
-        return Condition("ZtunnelAccepted", True, "Accepted", "enforced by ztunnel")
-    message = f"{problem.path}: {problem.message}; the last valid form is enforced"
-    return Condition("ZtunnelAccepted", False, "UnsupportedValue", message)
+    refusal = f"{problem.path}: {problem.message}; the last valid form is enforced" if problem else ""
+    if policy.targets:
+        return list(judge_targeted(snapshot, settings, policy, refusal))
+    if refusal:
+        return [Condition("ZtunnelAccepted", False, "UnsupportedValue", refusal)]
+    return [Condition("ZtunnelAccepted", True, "Accepted", "enforced by ztunnel")]
 
 
 def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:

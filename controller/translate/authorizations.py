@@ -7,15 +7,14 @@ never gets this far, and no Match is ever empty (an empty one would never match)
 
 from collections.abc import Sequence
 
+from controller.kinds.policy_conditions import Condition
+from controller.kinds.policy_values import IpBlock, parse_ip_block
 from controller.kinds.security import (
     AuthorizationPolicy,
-    Condition,
-    IpBlock,
     Operation,
     PeerAuthentication,
     Rule,
     Source,
-    parse_ip_block,
 )
 from controller.registry.names import MeshSettings
 from controller.registry.policies import CONVERTED_PREFIX, STATIC_STRICT_NAME, PeerMode

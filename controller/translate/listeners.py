@@ -33,9 +33,11 @@ HTTP_PROTOCOLS = ("http/1.0", "http/1.1", "h2c")
 INSPECT_MILLISECONDS = 5_000
 
 
-def translate_gateway_port(name: str, port: int) -> listener_pb2.Listener:
+def translate_gateway_port(
+    name: str, port: int, policy_filters: Sequence[hcm_pb2.HttpFilter] = ()
+) -> listener_pb2.Listener:
     """A port of a Gateway, on all addresses; its routes are told apart, under the same name."""
-    manager = build_manager(name, name)
+    manager = build_manager(name, name, policy_filters)
     # Clients are strangers: nothing that they say of themselves is believed.
     manager.use_remote_address.value = True
     manager.internal_address_config.SetInParent()
@@ -109,11 +111,13 @@ def translate_api_listener(name: str, routes: str) -> listener_pb2.Listener:
     return listener_pb2.Listener(name=name, api_listener=api_listener_pb2.ApiListener(api_listener=pack(manager)))
 
 
-def build_manager(name: str, routes: str) -> hcm_pb2.HttpConnectionManager:
+def build_manager(
+    name: str, routes: str, policy_filters: Sequence[hcm_pb2.HttpFilter] = ()
+) -> hcm_pb2.HttpConnectionManager:
     """Requests, by the routes of that name, which are told apart; where it is empty, the caller adds them."""
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=name,
-        http_filters=_FILTERS,
+        http_filters=[*policy_filters, *_FILTERS],
         # Routes and policies see the path that the application will.
         normalize_path={"value": True},
         upgrade_configs=[{"upgrade_type": "websocket"}],

@@ -230,7 +230,7 @@ def test_item_of_a_list_is_found_in_its_line() -> None:
 
 def test_a_checks_own_type_is_the_code_and_others_have_the_reasons() -> None:
     assert codes_of(source("principals: [a*b]")) == ["pattern-star"]
-    assert codes_of(policy("targetRefs: []")) == ["needs-waypoint"]
+    assert codes_of(policy("rules: [{to: [{operation: {paths: [/]}}]}]")) == ["needs-targets"]
     assert codes_of(policy("bogus: 1")) == ["unknown-field"]
     assert codes_of(peer("mtls: {mode: ON}")) == ["invalid-value"]
     unreadable = analyze_texts({"a.yaml": Unreadable("cannot be read: Permission denied")})

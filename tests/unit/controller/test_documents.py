@@ -67,7 +67,7 @@ OPERATION = "spec.rules[0].to[0].operation"
         pytest.param(POLICY + "spec: {action: AUDIT}", 4, "spec.action", Reason.UNSUPPORTED, id="audit"),
         pytest.param(POLICY + "spec: {action: CUSTOM}", 4, "spec.action", Reason.UNSUPPORTED, id="custom"),
         pytest.param(POLICY + "spec: {action: Allow}", 4, "spec.action", Reason.INVALID_VALUE, id="action-case"),
-        pytest.param(POLICY + "spec: {targetRefs: []}", 4, "spec.targetRefs", Reason.UNSUPPORTED, id="target-refs"),
+        pytest.param(POLICY + "spec: {targetRefs: []}", 4, "spec.targetRefs", Reason.INVALID_VALUE, id="target-refs"),
         pytest.param(POLICY + "spec:\n  rules: [null]", 5, "spec.rules[0]", Reason.WRONG_TYPE, id="null-rule"),
         pytest.param(FROM + "{}", 8, SOURCE, Reason.INVALID_VALUE, id="empty-source"),
         pytest.param(FROM + "principals: [a*b]", 8, SOURCE + ".principals[0]", Reason.INVALID_VALUE, id="inner-star"),
@@ -94,7 +94,7 @@ OPERATION = "spec.rules[0].to[0].operation"
         pytest.param(TO + "ports: [80]", 8, OPERATION + ".ports[0]", Reason.WRONG_TYPE, id="port-number"),
         pytest.param(TO + "ports: ['65536']", 8, OPERATION + ".ports[0]", Reason.INVALID_VALUE, id="port-large"),
         pytest.param(
-            WHEN + "{key: request.headers, values: [a]}",
+            WHEN + "{key: 'request.headers[x]', values: [a]}",
             7,
             "spec.rules[0].when[0].key",
             Reason.UNSUPPORTED,

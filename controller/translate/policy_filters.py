@@ -1,0 +1,44 @@
+"""The policies of requests at one place, to the HTTP filters that carry them out there.
+
+filters = build_policy_filters(find_policies(snapshot, settings, gateway))
+
+The order is Istio's (facts of the control plane, section 10): tokens, what is denied, what is allowed. They stand
+before all that answers requests or changes them (CORS, faults, the router).
+"""
+
+from collections.abc import Iterator
+
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+
+from controller.registry.request_policies import RequestPolicies
+from controller.translate.envoy import pack
+from controller.translate.jwt import translate_authentications
+from controller.translate.rbac import JWT_FILTER, ClientIdentity, translate_policies
+
+RBAC_FILTER = "envoy.filters.http.rbac"
+_FROM_CERTIFICATE = ClientIdentity()
+
+
+def build_policy_filters(
+    policies: RequestPolicies, identity: ClientIdentity = _FROM_CERTIFICATE
+) -> list[hcm_pb2.HttpFilter]:
+    """The filters, in order; none where there is no policy. `identity` says where a client's identity is read."""
+    filters = []
+    if (tokens := translate_authentications(policies)) is not None:
+        filters.append(hcm_pb2.HttpFilter(name=JWT_FILTER, typed_config=pack(tokens)))
+    filters += _build_rules(policies, identity)
+    return filters
+
+
+def _build_rules(policies: RequestPolicies, identity: ClientIdentity) -> Iterator[hcm_pb2.HttpFilter]:
+    enforced = [each for each in policies.authorizations if not each.is_dry_run]
+    rehearsed = [each for each in policies.authorizations if each.is_dry_run]
+    for action in ("DENY", "ALLOW"):
+        rules = translate_policies(enforced, action, identity)
+        shadow = translate_policies(rehearsed, action, identity)
+        if rules is not None or shadow is not None:
+            built = rbac_pb2.RBAC(rules=rules, shadow_rules=shadow)
+            if shadow is not None:
+                built.shadow_rules_stat_prefix = f"istio_dry_run_{action.lower()}_"
+            yield hcm_pb2.HttpFilter(name=RBAC_FILTER, typed_config=pack(built))
