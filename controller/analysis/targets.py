@@ -15,6 +15,7 @@ from controller.registry.request_policies import (
     find_gateways,
     find_policies,
 )
+from controller.registry.waypoints import find_listener
 
 _IDENTITY_FIELDS = ("principals", "namespaces", "service_accounts", "trust_domains")
 _TOKEN_FIELDS = ("request_principals", "not_request_principals")
@@ -68,7 +69,7 @@ def check_what_gateways_know(given: Given) -> Iterator[Finding]:
 def _check_identities(given: Given, policy: AuthorizationPolicy, rule: Rule, index: int) -> Iterator[Finding]:
     gateway = next(find_gateways(given.snapshot, given.settings, policy), None)
     path = _find_use(rule, index, _IDENTITY_FIELDS, _IDENTITY_ATTRIBUTES)
-    if gateway is not None and path is not None:
+    if gateway is not None and find_listener(gateway) is None and path is not None:
         message = f"{gateway.key} takes connections without a certificate of the mesh, so this never matches there"
         yield Finding("policy-identity-unseen", policy.key, path, message)
 

@@ -12,12 +12,14 @@ from typing import TypeVar
 from controller.kinds.core import Service
 from controller.kinds.gateway_api import CLASSES, Gateway, GatewayClass
 from controller.kinds.key_set import KeySet, name_key_set
-from controller.kinds.policy_targets import GATEWAY, GATEWAY_CLASS, PolicyTargetReference
+from controller.kinds.policy_targets import GATEWAY, GATEWAY_CLASS, SERVICE, PolicyTargetReference
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import is_ours
+from controller.registry.bindings import Traffic
 from controller.registry.names import MeshSettings
 from controller.registry.services import is_served
+from controller.registry.waypoints import Waypoints
 from controller.snapshot import Snapshot
 
 Policy = AuthorizationPolicy | RequestAuthentication
@@ -106,6 +108,13 @@ def _find_gateways_of(
         yield from (each for each in snapshot.objects(Gateway) if each.spec.gateway_class_name == target.name)
 
 
+def find_services(snapshot: Snapshot, policy: Policy) -> Iterator[Service]:
+    """The Services that a policy is attached to."""
+    for target in policy.targets:
+        if target.kind == SERVICE and (found := snapshot.find(Service, policy.namespace, target.name)) is not None:
+            yield found
+
+
 def find_bindings(snapshot: Snapshot, settings: MeshSettings, policy: Policy) -> Iterator[Binding]:
     """What has become of each target of a policy."""
     for target in policy.targets:
@@ -123,7 +132,16 @@ def _judge_target(
     service = snapshot.find(Service, policy.namespace, target.name)
     if service is None or not is_served(service):
         return BindingReason.TARGET_NOT_FOUND, f"there is no Service {policy.namespace}/{target.name}"
-    return BindingReason.ANCESTOR_NOT_BOUND, f"Service {policy.namespace}/{target.name} has no waypoint"
+    waypoint = Waypoints(snapshot, settings).find_binding(
+        service.namespace, service.name, service.labels, Traffic.SERVICE
+    )
+    if waypoint is None or not waypoint.is_accepted:
+        return BindingReason.ANCESTOR_NOT_BOUND, f"Service {policy.namespace}/{target.name} has no waypoint"
+    place = "/".join(waypoint.gateway)
+    gateway = snapshot.find(Gateway, *waypoint.gateway)
+    if gateway is None or not is_ours(snapshot, gateway):
+        return BindingReason.ANCESTOR_NOT_BOUND, f"waypoint {place} is carried out by somebody else"
+    return BindingReason.ACCEPTED, f"bound to Service {policy.namespace}/{target.name}, at waypoint {place}"
 
 
 def _judge_gateway(snapshot: Snapshot, policy: Policy, target: PolicyTargetReference) -> tuple[BindingReason, str]:

@@ -85,7 +85,7 @@ from controller.translate.listeners import (
 )
 from controller.translate.policy_filters import build_policy_filters
 from controller.translate.routes import Dialect, translate_hosts
-from controller.translate.waypoints import WaypointPort, build_direct, translate_waypoint
+from controller.translate.waypoints import Others, WaypointPort, build_direct, translate_waypoint
 
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
@@ -241,6 +241,8 @@ class _Update:
     def _note_policy(self, policy: request_policies.Policy | None) -> None:
         gateways = request_policies.find_gateways(self._new, self._settings, policy) if policy else ()
         self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
+        for service in request_policies.find_services(self._new, policy) if policy else ():
+            self._note_wanted(self._new, service.namespace, service.labels)
 
     def _read_route(self, key: RouteKey) -> RouteState | None:
         if key[0] == VirtualService.KIND:
@@ -313,8 +315,9 @@ class _Update:
         bound = list(self._list_bound(place))
         self._index.put_waypoint(place, {(each.namespace, each.name) for each in bound if not each.is_entry})
         self._dirty.waypoints.add(place)
-        served = [port for service in bound for port in _list_waypoint_ports(service, direct)]
-        message = translate_waypoint(name, served, direct if self._waypoints.serves_workloads(gateway) else "")
+        served = [port for service in bound for port in self._list_waypoint_ports(gateway, service, direct)]
+        others = Others(direct, self._find_policies(gateway)) if self._waypoints.serves_workloads(gateway) else None
+        message = translate_waypoint(name, served, others)
         scope = (name_gateway(*place),)
         self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=scope))
         self._changes[CLUSTER_TYPE].put(direct, build_resource(CLUSTER_TYPE, direct, build_direct(direct), keys=scope))
@@ -331,6 +334,22 @@ class _Update:
             binding = service.waypoint if service else None
             if service and binding and binding.is_accepted and (service.addresses or service.ranges):
                 yield service
+
+    def _list_waypoint_ports(self, gateway: Gateway, service: services.Service, direct: str) -> Iterator[WaypointPort]:
+        """What a waypoint takes for a service. To that of a ServiceEntry its ztunnel knows the way."""
+        ranges = (*(ip_network(each) for each in service.addresses), *service.ranges)
+        source = None if service.is_entry else self._new.find(Service, service.namespace, service.name)
+        policies = self._find_policies(gateway, source)
+        for port in service.ports:
+            target = Target(service.namespace, service.hostname, port.number)
+            cluster, routes = target.cluster, name_service_routes(target.host, target.port)
+            if service.is_entry:
+                cluster, routes = direct, ""
+            name = f"{target.host}:{target.port}"
+            yield WaypointPort(name, ranges, port.number, port.protocol, cluster, policies, routes)
+
+    def _find_policies(self, gateway: Gateway, service: Service | None = None) -> request_policies.RequestPolicies:
+        return request_policies.find_policies(self._new, self._settings, gateway, service)
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
         for key, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
@@ -480,17 +499,6 @@ class _Update:
             CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
         )
         self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
-
-
-def _list_waypoint_ports(service: services.Service, direct: str) -> Iterator[WaypointPort]:
-    """What a waypoint takes for a service. To that of a ServiceEntry its ztunnel knows the way."""
-    ranges = (*(ip_network(each) for each in service.addresses), *service.ranges)
-    for port in service.ports:
-        target = Target(service.namespace, service.hostname, port.number)
-        cluster, routes = target.cluster, name_service_routes(target.host, target.port)
-        if service.is_entry:
-            cluster, routes = direct, ""
-        yield WaypointPort(f"{target.host}:{target.port}", ranges, port.number, port.protocol, cluster, routes)
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

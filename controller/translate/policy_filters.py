@@ -7,16 +7,22 @@ before all that answers requests or changes them (CORS, faults, the router).
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from envoy.config.listener.v3 import listener_components_pb2
+from envoy.config.rbac.v3 import rbac_pb2 as rules_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac_pb2
 
+from controller.registry.byte_policies import judge_bytes
 from controller.registry.request_policies import RequestPolicies
 from controller.translate.envoy import pack
 from controller.translate.jwt import translate_authentications
 from controller.translate.rbac import JWT_FILTER, ClientIdentity, translate_policies
 
 RBAC_FILTER = "envoy.filters.http.rbac"
+NETWORK_RBAC_FILTER = "envoy.filters.network.rbac"
 _FROM_CERTIFICATE = ClientIdentity()
 
 
@@ -31,14 +37,48 @@ def build_policy_filters(
     return filters
 
 
+def build_byte_filters(policies: RequestPolicies, identity: ClientIdentity) -> list[listener_components_pb2.Filter]:
+    """The same for a connection whose requests nobody sees."""
+    return [
+        listener_components_pb2.Filter(
+            name=NETWORK_RBAC_FILTER,
+            typed_config=pack(
+                network_rbac_pb2.RBAC(
+                    rules=each.rules,
+                    shadow_rules=each.shadow,
+                    stat_prefix=f"policies_{each.action.lower()}_",
+                    shadow_rules_stat_prefix=each.shadow_prefix,
+                )
+            ),
+        )
+        for each in _list_rules(judge_bytes(policies), identity)
+    ]
+
+
 def _build_rules(policies: RequestPolicies, identity: ClientIdentity) -> Iterator[hcm_pb2.HttpFilter]:
+    for each in _list_rules(policies, identity):
+        built = rbac_pb2.RBAC(rules=each.rules, shadow_rules=each.shadow, shadow_rules_stat_prefix=each.shadow_prefix)
+        yield hcm_pb2.HttpFilter(name=RBAC_FILTER, typed_config=pack(built))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What is enforced and what is rehearsed of one action."""
+
+    action: str
+    rules: rules_pb2.RBAC | None
+    shadow: rules_pb2.RBAC | None
+
+    @property
+    def shadow_prefix(self) -> str:
+        return f"istio_dry_run_{self.action.lower()}_" if self.shadow is not None else ""
+
+
+def _list_rules(policies: RequestPolicies, identity: ClientIdentity) -> Iterator[_Rules]:
     enforced = [each for each in policies.authorizations if not each.is_dry_run]
     rehearsed = [each for each in policies.authorizations if each.is_dry_run]
     for action in ("DENY", "ALLOW"):
         rules = translate_policies(enforced, action, identity)
         shadow = translate_policies(rehearsed, action, identity)
         if rules is not None or shadow is not None:
-            built = rbac_pb2.RBAC(rules=rules, shadow_rules=shadow)
-            if shadow is not None:
-                built.shadow_rules_stat_prefix = f"istio_dry_run_{action.lower()}_"
-            yield hcm_pb2.HttpFilter(name=RBAC_FILTER, typed_config=pack(built))
+            yield _Rules(action, rules, shadow)

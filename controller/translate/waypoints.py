@@ -12,10 +12,13 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2, base_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
 from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_pb2
+from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
+from controller.registry.request_policies import RequestPolicies
 from controller.registry.services import AppProtocol
 from controller.translate.clusters import CONNECT_MILLISECONDS, HTTP_OPTIONS
 from controller.translate.envoy import build_address, milliseconds, pack
@@ -26,13 +29,18 @@ from controller.translate.listeners import (
     build_tcp,
     name_manager,
 )
+from controller.translate.policy_filters import build_byte_filters, build_policy_filters
+from controller.translate.rbac import ClientIdentity
 from mesh import ports
 
 CLIENT_TLV = 0xD0
 """The type under which ztunnel's PROXY header has the client's identity (facts of ztunnel)."""
 CLIENT_METADATA = "ambit.client"
 CLIENT_KEY = "identity"
-"""Where filters find it: Envoy's dynamic metadata."""
+"""Where Envoy's listener filter puts it: dynamic metadata."""
+CLIENT_STATE = "ambit.client.identity"
+"""Where policies find it: filter state, which a connection's requests share."""
+_CLIENT = ClientIdentity(filter_state=CLIENT_STATE)
 _LOOPBACK = ("127.0.0.1", "::1")
 _REQUESTS = (AppProtocol.HTTP11, AppProtocol.HTTP2, AppProtocol.GRPC)
 _PROXY_PROTOCOL = "envoy.filters.listener.proxy_protocol"
@@ -51,11 +59,22 @@ class WaypointPort:
     number: int
     protocol: AppProtocol
     cluster: str
+    policies: RequestPolicies
     routes: str = ""
 
 
-def translate_waypoint(name: str, served: Sequence[WaypointPort], others: str = "") -> listener_pb2.Listener:
-    """All that a waypoint serves. What is addressed to anything else goes to the cluster `others`, or ends here."""
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What is addressed to no service of the waypoint's: the cluster that it goes to."""
+
+    cluster: str
+    policies: RequestPolicies
+
+
+def translate_waypoint(
+    name: str, served: Sequence[WaypointPort], others: Others | None = None
+) -> listener_pb2.Listener:
+    """All that a waypoint serves. Without `others`, what is addressed to anything else ends here."""
     first, *more = (build_address(each, ports.WAYPOINT_PORT) for each in _LOOPBACK)
     listener = listener_pb2.Listener(
         name=name,
@@ -100,50 +119,60 @@ def _build_chains(served: WaypointPort) -> Iterator[listener_components_pb2.Filt
         match = _build_match(served)
         if served.protocol is AppProtocol.UNKNOWN:
             match.application_protocols.extend(HTTP_PROTOCOLS)
-        yield _build_requests(served.name, served.cluster, served.routes, match)
+        yield _build_requests(served, served.name, match, served.routes)
     if served.protocol not in _REQUESTS:
-        yield _build_bytes(served.name, served.cluster, _build_match(served))
+        yield _build_bytes(served, served.name, _build_match(served))
 
 
-def _build_others(cluster: str, number: int) -> Iterator[listener_components_pb2.FilterChain]:
+def _build_others(others: Others, number: int) -> Iterator[listener_components_pb2.FilterChain]:
     """For what is addressed to no service, on a port that is some service's, or on all others (0)."""
     name = f"others:{number}" if number else "others"
     port = {"value": number} if number else None
     requests = listener_components_pb2.FilterChainMatch(
         destination_port=port, application_protocols=list(HTTP_PROTOCOLS)
     )
-    yield _build_requests(name, cluster, "", requests)
-    yield _build_bytes(name, cluster, listener_components_pb2.FilterChainMatch(destination_port=port))
+    yield _build_requests(others, name, requests)
+    yield _build_bytes(others, name, listener_components_pb2.FilterChainMatch(destination_port=port))
 
 
 def _build_requests(
-    name: str, cluster: str, routes: str, match: listener_components_pb2.FilterChainMatch
+    served: WaypointPort | Others, name: str, match: listener_components_pb2.FilterChainMatch, routes: str = ""
 ) -> listener_components_pb2.FilterChain:
-    manager = build_manager(name, routes)
+    manager = build_manager(name, routes, build_policy_filters(served.policies, _CLIENT))
     if not routes:
-        manager.route_config.CopyFrom(
-            route_pb2.RouteConfiguration(
-                name=name,
-                virtual_hosts=[
-                    {
-                        "name": "all",
-                        "domains": ["*"],
-                        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": {}}}],
-                    }
-                ],
-            )
-        )
+        host = {
+            "name": "all",
+            "domains": ["*"],
+            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": served.cluster, "timeout": {}}}],
+        }
+        manager.route_config.CopyFrom(route_pb2.RouteConfiguration(name=name, virtual_hosts=[host]))
     return listener_components_pb2.FilterChain(
-        name=f"{name}/requests", filter_chain_match=match, filters=[name_manager(manager)]
+        name=f"{name}/requests",
+        filter_chain_match=match,
+        filters=[*_name_client(served.policies), name_manager(manager)],
     )
 
 
 def _build_bytes(
-    name: str, cluster: str, match: listener_components_pb2.FilterChainMatch
+    served: WaypointPort | Others, name: str, match: listener_components_pb2.FilterChainMatch
 ) -> listener_components_pb2.FilterChain:
-    return listener_components_pb2.FilterChain(
-        name=f"{name}/bytes", filter_chain_match=match, filters=[build_tcp(name, cluster)]
-    )
+    checks = build_byte_filters(served.policies, _CLIENT)
+    filters = [*_name_client(served.policies), *checks, build_tcp(name, served.cluster)]
+    return listener_components_pb2.FilterChain(name=f"{name}/bytes", filter_chain_match=match, filters=filters)
+
+
+def _name_client(policies: RequestPolicies) -> Iterator[listener_components_pb2.Filter]:
+    """Puts the client's identity where policies find it. One that has none has no such entry."""
+    if policies.authorizations:
+        text = {"inline_string": f"%DYNAMIC_METADATA({CLIENT_METADATA}:{CLIENT_KEY})%"}
+        value = value_pb2.FilterStateValue(
+            object_key=CLIENT_STATE,
+            factory_key="envoy.string",
+            format_string={"text_format_source": text, "omit_empty_values": True},
+            skip_if_empty=True,
+        )
+        config = set_filter_state_pb2.Config(on_new_connection=[value])
+        yield listener_components_pb2.Filter(name="envoy.filters.network.set_filter_state", typed_config=pack(config))
 
 
 def _build_match(served: WaypointPort) -> listener_components_pb2.FilterChainMatch:

@@ -64,6 +64,7 @@ ROUTE: Document = {
 OBJECTS = (
     mesh.namespace("shop"),
     mesh.pod("client", "shop", "node-1", "client"),
+    mesh.pod("other", "shop", "node-1", "other"),
     mesh.pod("waypoint", "shop", "node-1", "waypoint", PROXY_LABELS),
     mesh.pod("echo", "shop", "node-2", "web", {"app": "echo"}),
     mesh.namespace("plain", meshed=False),
@@ -166,6 +167,48 @@ def test_pods_may_be_reached_through_it_by_their_addresses(meshed: Mesh) -> None
     finally:
         meshed.lab.apply(mesh.source(GATEWAY, mesh.namespace("shop")))
     assert eventually(lambda: meshed.ask("shop/client", address) in meshed.pod("shop/client").addresses)
+
+
+def authorization(name: str, service: str, action: str, *rules: Document) -> Document:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"targetRefs": [{"kind": "Service", "name": service}], "action": action, "rules": list(rules)},
+    }
+
+
+def status(meshed: Mesh, client: str = "client", method: str = "GET") -> str:
+    """The status that the Service `web` answers with; 000 where nobody does."""
+    options = ("--silent", "--output", "/dev/null", "--max-time", "5", "--request", method)
+    command = ("curl", *options, "--write-out", "%{http_code}", "http://web/name")
+    return meshed.lab.exec(client, *command, namespace="shop", timeout=30).stdout
+
+
+def test_policies_of_requests_are_enforced_for_each_client(meshed: Mesh) -> None:
+    client, get = {"principals": ["cluster.local/ns/shop/sa/client"]}, {"operation": {"methods": ["GET"]}}
+    allow = authorization(
+        "readers", "web", "ALLOW", {"from": [{"source": client}], "to": [{"operation": {"methods": ["GET"]}}]}
+    )
+    assert status(meshed, "other") == "200"
+    with meshed.applied(allow):
+        assert eventually(lambda: status(meshed, "other") == "403")
+        assert (status(meshed), status(meshed, method="PUT")) == ("200", "403")
+        with meshed.applied(authorization("nobody", "web", "DENY", {"to": [get]})):
+            assert eventually(lambda: status(meshed) == "403")
+    assert eventually(lambda: status(meshed, "other") == "200")
+
+
+def test_policies_are_enforced_for_bytes_too(meshed: Mesh) -> None:
+    def reaches(client: str) -> bool:
+        return meshed.ask(f"shop/{client}", "echo", mesh.PORT) in meshed.pod("shop/waypoint").addresses
+
+    other = {"principals": ["cluster.local/ns/shop/sa/other"]}
+    assert reaches("other")
+    with meshed.applied(authorization("others", "echo", "DENY", {"from": [{"source": other}]})):
+        assert eventually(lambda: not reaches("other"))
+        assert reaches("client")
+    assert eventually(lambda: reaches("other"))
 
 
 def test_a_route_that_changes_is_followed(meshed: Mesh) -> None:

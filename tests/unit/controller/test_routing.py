@@ -145,6 +145,15 @@ VALUES: list[KubernetesObject] = [
     ),
     objects.namespace(labels="istio.io/use-waypoint: w"),
     *(
+        objects.authorization(f"targetRefs: [{target}], action: {action}, rules: [{{}}]", "p")
+        for target in (
+            "{kind: Service, name: s}",
+            "{kind: Gateway, group: gateway.networking.k8s.io, name: w}",
+            "{kind: Gateway, group: gateway.networking.k8s.io, name: web}",
+        )
+        for action in ("ALLOW", "DENY")
+    ),
+    *(
         objects.service_entry(
             f"hosts: [{hosts}], resolution: DNS, ports: [{{number: 80, name: http}}]", name, metadata=m
         )
