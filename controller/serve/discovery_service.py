@@ -25,7 +25,14 @@ from controller.serve.hub import Client, Hub
 from controller.serve.session import ProtocolViolationError, RequestOutcome
 from controller.serve.subscriptions import TooManyNamesError
 from controller.serve.wire import DeltaRequest, DeltaResponse
-from mesh.kit.errors import AmbitError, InvalidInputError, RefusedError, TransientError, list_errors
+from mesh.kit.errors import (
+    AmbitError,
+    InvalidInputError,
+    RefusedError,
+    TransientError,
+    UnknownSummaryError,
+    list_errors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +64,7 @@ _STATUS: dict[type[AmbitError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     TooManyNamesError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     AuthenticationUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    UnknownSummaryError: grpc.StatusCode.FAILED_PRECONDITION,
     ClosingError: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -172,7 +180,13 @@ class DiscoveryService:
         match outcome:
             case RequestOutcome.OPENED | RequestOutcome.RESUMED:
                 known = len(request.initial_versions)
-                fields = {"node": client.node, "type_url": request.type_url, "already_known": known}
+                has_summary = request.summary is not None
+                fields = {
+                    "node": client.node,
+                    "type_url": request.type_url,
+                    "already_known": known,
+                    "sums_up": has_summary,
+                }
                 log.info("xds subscription opened", extra=fields)
                 if request.type_url not in self._hub.tables:
                     log.warning("xds type is not served, answered as empty", extra=fields)

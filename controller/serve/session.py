@@ -34,7 +34,7 @@ from controller.serve.resources import (
 )
 from controller.serve.subscriptions import Subscription
 from controller.serve.wire import ClientNode, DeltaRequest, DeltaResponse
-from mesh.kit.errors import RefusedError
+from mesh.kit.errors import RefusedError, UnknownSummaryError
 
 # A client speaks of a handful of types; Envoy knows about a dozen.
 MAX_TYPES = 32
@@ -117,7 +117,7 @@ class Session:
     nonces: int = 0
 
     def receive(self, request: DeltaRequest, now: float) -> RequestOutcome:
-        """Take a client's message. Raises ProtocolViolationError, TooManyNamesError."""
+        """Take a client's message. Raises ProtocolViolationError, TooManyNamesError, UnknownSummaryError."""
         if self.node is None:
             if request.node is None:
                 raise ProtocolViolationError("the first request of a stream must carry a node")
@@ -175,9 +175,23 @@ class Session:
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
         scope = self._find_scope() if request.type_url in _SCOPED else ""
         subscription = Subscription(table if table is not None else ResourceTable(), implicit, scope)
-        subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
+        if request.summary is not None:
+            subscription.resume(self._find_changed(request, table))
+        else:
+            subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
         self.types[request.type_url] = TypeState(subscription, now)
-        return RequestOutcome.RESUMED if request.initial_versions else RequestOutcome.OPENED
+        is_back = request.initial_versions or request.summary is not None
+        return RequestOutcome.RESUMED if is_back else RequestOutcome.OPENED
+
+    def _find_changed(self, request: DeltaRequest, table: ResourceTable | None) -> Iterable[str]:
+        """What is not as a client has it that has everything, and says only what that sums up to."""
+        is_everything = not (request.subscribe or request.unsubscribe or request.initial_versions)
+        changed = None
+        if table is not None and is_everything and request.type_url not in _SCOPED and request.summary is not None:
+            changed = table.find_changed_since(request.summary)
+        if changed is None:
+            raise UnknownSummaryError(f"the summary of {request.type_url} is not known here: list the versions instead")
+        return changed
 
     def _take_answer(self, state: TypeState, request: DeltaRequest) -> RequestOutcome:
         if not request.nonce:

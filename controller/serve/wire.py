@@ -18,6 +18,10 @@ from mesh.kit.errors import InvalidInputError
 _LENGTH_DELIMITED = 2
 _RESPONSE_RESOURCES = 2
 _RESOURCE_NAME = 3
+SUMMARY_NAME = "ambit.dev/summary"
+"""Stands among the versions that a client has in the place of all of them: no namespace has a dot."""
+CONTROL_PLANE = "ambit"
+"""Who answers: clients that know it may sum up what they have (docs/decisions/0014)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,10 @@ class ClientNode:
 
 @dataclass(frozen=True, slots=True)
 class DeltaRequest:
-    """A client's message. `node` comes with the first only; `error` is None for an ACK, the reason for a NACK."""
+    """A client's message. `node` comes with the first only; `error` is None for an ACK, the reason for a NACK.
+
+    `summary` stands for `initial_versions` where it is not None.
+    """
 
     type_url: str
     node: ClientNode | None = None
@@ -44,6 +51,7 @@ class DeltaRequest:
     initial_versions: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""
     error: str | None = None
+    summary: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,11 @@ class DeltaResponse:
     def encode(self) -> bytes:
         """The message's bytes."""
         head: bytes = discovery_pb2.DeltaDiscoveryResponse(
-            type_url=self.type_url, nonce=self.nonce, system_version_info=self.version, removed_resources=self.removed
+            type_url=self.type_url,
+            nonce=self.nonce,
+            system_version_info=self.version,
+            removed_resources=self.removed,
+            control_plane={"identifier": CONTROL_PLANE},
         ).SerializeToString()
         return b"".join([head, self.framed, *_frame_all(_RESPONSE_RESOURCES, self.resources)])
 
@@ -112,15 +124,25 @@ def parse_request(data: bytes) -> DeltaRequest:
         message = discovery_pb2.DeltaDiscoveryRequest.FromString(data)
     except DecodeError as error:
         raise InvalidInputError("not a DeltaDiscoveryRequest") from error
+    versions = dict(message.initial_resource_versions)
+    summary = versions.pop(SUMMARY_NAME, None)
     return DeltaRequest(
         type_url=message.type_url,
         node=_parse_node(message.node) if message.HasField("node") else None,
         subscribe=tuple(message.resource_names_subscribe),
         unsubscribe=tuple(message.resource_names_unsubscribe),
-        initial_versions=dict(message.initial_resource_versions),
+        initial_versions=versions,
         nonce=message.response_nonce,
         error=_parse_error(message),
+        summary=_parse_summary(summary) if summary is not None else None,
     )
+
+
+def _parse_summary(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError as error:
+        raise InvalidInputError(f"{SUMMARY_NAME} is {text[:40]!r}, and no hexadecimal number") from error
 
 
 def _parse_error(message: "discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest") -> str | None:
