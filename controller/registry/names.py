@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from controller.kinds.core import IpAddress
+from controller.registry.proxies import Ingress
 from mesh.identity import DEFAULT_TRUST_DOMAIN
 
 DEFAULT_CLUSTER_ID = "Kubernetes"
@@ -101,6 +102,16 @@ def name_gateway(namespace: str, name: str) -> str:
 def name_gateway_port(namespace: str, name: str, port: int) -> str:
     """The resource name of a Gateway's port, and of its routes."""
     return f"gateway/{namespace}/{name}/{port}"
+
+
+def name_ingress(ingress: Ingress) -> str:
+    """The name under which all that the proxies of an ingress gateway need is found."""
+    return f"ingress:{ingress}"
+
+
+def name_ingress_port(ingress: Ingress, port: int) -> str:
+    """The resource name of an ingress gateway's port, and of its routes."""
+    return f"ingress/{ingress}/{port}"
 
 
 SIDECARS = "sidecars"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from controller.registry.http import Target
 from controller.registry.http_routes import Ranked
-from controller.registry.names import name_gateway
 
 Place = tuple[str, str]
 """Namespace and name of an object whose kind is known."""
@@ -20,13 +19,14 @@ RouteKey = tuple[str, str, str]
 class RouteState:
     """What is known of a route: what it hangs on, and what its routes point at.
 
-    Those of a VirtualService depend on the port, and are not kept.
+    Those of a VirtualService depend on the port, and are not kept. `gateways` are Gateway API's.
     """
 
     routes: tuple[Ranked, ...]
     gateways: frozenset[Place]
     services: frozenset[Place]
     backends: frozenset[Place]
+    istio_gateways: frozenset[Place] = frozenset()
 
 
 class RouteIndex:
@@ -37,9 +37,10 @@ class RouteIndex:
         self._by_gateway: dict[Place, set[RouteKey]] = {}
         self._by_service: dict[Place, set[RouteKey]] = {}
         self._by_backend: dict[Place, set[RouteKey]] = {}
-        self._gateway_ports: dict[Place, set[int]] = {}
-        self._gateway_targets: dict[Place, set[Target]] = {}
-        self._readers: dict[Target, set[Place]] = {}
+        self._by_istio_gateway: dict[Place, set[RouteKey]] = {}
+        self._reader_ports: dict[str, set[int]] = {}
+        self._reader_targets: dict[str, set[Target]] = {}
+        self._readers: dict[Target, set[str]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
@@ -54,6 +55,10 @@ class RouteIndex:
     def routes_of_gateway(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
         """The routes that name a Gateway."""
         return ((key, self._routes[key]) for key in sorted(self._by_gateway.get(place, ())))
+
+    def routes_of_istio_gateway(self, place: Place) -> Iterator[RouteKey]:
+        """The VirtualServices that are bound to an Istio Gateway."""
+        yield from sorted(self._by_istio_gateway.get(place, ()))
 
     def routes_of_service(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
         """The routes that name a Service as what they are for."""
@@ -79,26 +84,27 @@ class RouteIndex:
         yield self._by_gateway, state.gateways
         yield self._by_service, state.services
         yield self._by_backend, state.backends
+        yield self._by_istio_gateway, state.istio_gateways
 
-    def put_gateway(self, place: Place, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
-        """Take over which ports a Gateway has and where it sends requests.
+    def put_reader(self, reader: str, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
+        """Take over which ports the proxies of a name have, and where they send requests.
 
-        Gives the ports that it has no more, and the targets that it has newly or no more.
+        Gives the ports that they have no more, and the targets that they have newly or no more.
         """
-        old_ports, old_targets = self._gateway_ports.pop(place, set()), self._gateway_targets.pop(place, set())
+        old_ports, old_targets = self._reader_ports.pop(reader, set()), self._reader_targets.pop(reader, set())
         if ports:
-            self._gateway_ports[place], self._gateway_targets[place] = ports, targets
+            self._reader_ports[reader], self._reader_targets[reader] = ports, targets
         for target in old_targets - targets:
-            self._readers[target].discard(place)
+            self._readers[target].discard(reader)
             if not self._readers[target]:
                 del self._readers[target]
         for target in targets - old_targets:
-            self._readers.setdefault(target, set()).add(place)
+            self._readers.setdefault(target, set()).add(reader)
         return old_ports - ports, old_targets ^ targets
 
     def readers_of(self, target: Target) -> tuple[str, ...]:
-        """The names under which the Gateways find a target's cluster that send to it."""
-        return tuple(name_gateway(*place) for place in sorted(self._readers.get(target, ())))
+        """The names under which the proxies of gateways find a target's cluster that send to it."""
+        return tuple(sorted(self._readers.get(target, ())))
 
     def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over the ports and subsets that a Service has; gives those that it has no more."""

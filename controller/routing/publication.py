@@ -2,19 +2,23 @@
 
     object that changed                  what depends on it
     Gateway                              its ports, their routes, and which clusters its proxies have
+    Istio's Gateway                      the same, of the ingress gateways that it selects, now and before
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
     HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
-    Service                              its clusters, endpoints and routes, and the routes that point at it
+    Service                              its clusters, endpoints and routes, the routes that point at it, and where the
+                                         ingress gateways listen that it stands before
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
+
+Which ingress gateways there are, no object says: one is opened for its first proxy, and closed after its last.
 
 Unlike the resources of the L4 mesh these depend on each other over several steps, so that what depends on what is kept
 from one change to the next. `tests/unit/controller/test_routing.py` holds it against building everything anew.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
@@ -25,11 +29,12 @@ from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
+from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import WorkloadEntry
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import grpc_routes, policies, services, virtual_services
+from controller.registry import grpc_routes, ingress, policies, services, virtual_services
 from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
@@ -43,10 +48,13 @@ from controller.registry.names import (
     find_service_name,
     name_gateway,
     name_gateway_port,
+    name_ingress,
+    name_ingress_port,
     name_service_port,
     name_service_routes,
     name_sidecar_port,
 )
+from controller.registry.proxies import Ingress
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
     CLUSTER_TYPE,
@@ -83,6 +91,8 @@ class _Dirty:
 
     routes: set[RouteKey] = field(default_factory=set)
     gateways: set[Place] = field(default_factory=set)
+    istio_gateways: set[Place] = field(default_factory=set)
+    ingresses: set[Ingress] = field(default_factory=set)
     services: set[Place] = field(default_factory=set)
     endpoints: set[Place] = field(default_factory=set)
     clusters: set[Target] = field(default_factory=set)
@@ -94,6 +104,7 @@ class Routing:
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
         self._index = RouteIndex()
+        self._ingresses: set[Ingress] = set()
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
@@ -106,14 +117,30 @@ class Routing:
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
         """The resources that the change of the objects `keys` from `old` to `new` may have changed, by type URL."""
-        return _Update(self._index, old, new, self._settings).run(list(keys))
+        return self._begin(old, new).run(list(keys))
+
+    def open(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
+        """What the first proxy of an ingress gateway adds."""
+        self._ingresses.add(ingress)
+        return self._begin(snapshot, snapshot).run_for(ingress)
+
+    def close(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
+        """What goes with the last proxy of an ingress gateway."""
+        self._ingresses.discard(ingress)
+        return self._begin(snapshot, snapshot).run_for(ingress)
+
+    def _begin(self, old: Snapshot, new: Snapshot) -> "_Update":
+        return _Update(self._index, self._ingresses, old, new, self._settings)
 
 
 class _Update:
     """One change."""
 
-    def __init__(self, index: RouteIndex, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
+    def __init__(
+        self, index: RouteIndex, ingresses: Iterable[Ingress], old: Snapshot, new: Snapshot, settings: MeshSettings
+    ) -> None:
         self._index = index
+        self._ingresses = frozenset(ingresses)
         self._old = old
         self._new = new
         self._settings = settings
@@ -133,8 +160,20 @@ class _Update:
             for state in filter(None, (before, after)):
                 self._dirty.gateways |= state.gateways
                 self._dirty.services |= state.services
+                self._dirty.istio_gateways |= state.istio_gateways
+        self._dirty.ingresses.update(self._find_selected())
+        return self._build()
+
+    def run_for(self, opened: Ingress) -> Mapping[str, ResourceChanges]:
+        """The resources of an ingress gateway that was opened or closed."""
+        self._dirty.ingresses.add(opened)
+        return self._build()
+
+    def _build(self) -> Mapping[str, ResourceChanges]:
         for place in sorted(self._dirty.gateways):
             self._build_gateway(place)
+        for each in sorted(self._dirty.ingresses):
+            self._build_ingress(each)
         for place in sorted(self._dirty.services):
             self._build_service(place)
         for place in sorted(self._dirty.services | self._dirty.endpoints):
@@ -148,6 +187,8 @@ class _Update:
         match key.group_kind:
             case Gateway.GROUP_KIND:
                 self._dirty.gateways.add(place)
+            case IstioGateway.GROUP_KIND:
+                self._dirty.istio_gateways.add(place)
             case GatewayClass.GROUP_KIND | Namespace.GROUP_KIND:
                 self._dirty.gateways |= {(each.namespace, each.name) for each in self._new.objects(Gateway)}
                 if key.group_kind == Namespace.GROUP_KIND:
@@ -163,6 +204,7 @@ class _Update:
                         self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
             case Service.GROUP_KIND:
                 self._note_service(place)
+                self._dirty.ingresses.update(self._find_behind(place))
             case EndpointSlice.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
@@ -184,6 +226,21 @@ class _Update:
         if place is not None:
             self._dirty.services.add(place)
             self._dirty.routes.update(self._index.routes_to(place))
+
+    def _find_selected(self) -> Iterator[Ingress]:
+        """The ingress gateways that Gateways which are touched select, or did."""
+        for place in self._dirty.istio_gateways:
+            for snapshot in (self._old, self._new):
+                if (gateway := snapshot.find(IstioGateway, *place)) is not None:
+                    yield from (each for each in self._ingresses if ingress.selects(gateway, each))
+
+    def _find_behind(self, place: Place) -> Iterator[Ingress]:
+        """The ingress gateways that a Service stands before, or did."""
+        for snapshot in (self._old, self._new):
+            if (service := snapshot.find(Service, *place)) is not None:
+                for each in self._ingresses:
+                    if each.namespace == place[0] and services.selects(service, dict(each.labels)):
+                        yield each
 
     def _read_route(self, key: RouteKey) -> RouteState | None:
         if key[0] == VirtualService.KIND:
@@ -219,24 +276,44 @@ class _Update:
         hosts = (find_service_name(host, namespace, self._settings) for host in service.spec.hosts)
         destinations = (each for _, each in virtual_services.list_destinations(service))
         named = (find_service_name(each.host, namespace, self._settings) for each in destinations)
-        own = frozenset(each for each in hosts if each and each[0] == namespace)
-        return RouteState((), frozenset(), own, frozenset(each for each in named if each))
+        own = (each for each in hosts if each and each[0] == namespace and virtual_services.is_for_mesh(service))
+        gateways = virtual_services.find_gateways(service)
+        return RouteState((), frozenset(), frozenset(own), frozenset(each for each in named if each), gateways)
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
         ports: dict[int, tuple[VirtualHost, ...]] = {}
         if gateway is not None and is_ours(self._new, gateway):
             ports = build_ports(gateway, self._find_attached(gateway))
+        self._put_ports(name_gateway(*place), lambda port: name_gateway_port(*place, port), ports)
+
+    def _build_ingress(self, place: Ingress) -> None:
+        ports: dict[int, tuple[VirtualHost, ...]] = {}
+        if place in self._ingresses:
+            ports = ingress.build_ports(self._new, self._settings, place, self._find_bound, self._build_bound_routes)
+        self._put_ports(name_ingress(place), lambda port: name_ingress_port(place, port), ports)
+
+    def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
+        for _, *place in self._index.routes_of_istio_gateway(gateway):
+            if (service := self._new.find(VirtualService, *place)) is not None:
+                yield service
+
+    def _build_bound_routes(self, service: VirtualService, port: int, gateway: Place) -> Iterator[Route]:
+        return virtual_services.build_routes(service, port, self._build_finder(service.namespace, port), gateway)
+
+    def _put_ports(
+        self, reader: str, name_port: Callable[[int], str], ports: Mapping[int, tuple[VirtualHost, ...]]
+    ) -> None:
+        """Take over the ports of all proxies that find theirs under the name `reader`."""
         targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
-        gone, changed = self._index.put_gateway(place, set(ports), targets)
+        gone, changed = self._index.put_reader(reader, set(ports), targets)
         self._dirty.clusters |= changed
-        scope = (name_gateway(*place),)
         for port in gone:
             for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-                self._changes[type_url].put(name_gateway_port(*place, port), None)
+                self._changes[type_url].put(name_port(port), None)
         for port, hosts in ports.items():
-            name = name_gateway_port(*place, port)
-            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port), keys=scope)
+            name = name_port(port)
+            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port), keys=(reader,))
             self._changes[LISTENER_TYPE].put(name, listener)
             self._changes[ROUTE_TYPE].put(
                 name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))
@@ -322,7 +399,9 @@ class _Update:
         return tuple(
             route
             for owner in sorted(owners, key=lambda each: each.age_key)
-            for route in virtual_services.build_routes(owner, target.port, self._build_finder(owner.namespace, target))
+            for route in virtual_services.build_routes(
+                owner, target.port, self._build_finder(owner.namespace, target.port)
+            )
         )
 
     def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
@@ -337,16 +416,16 @@ class _Update:
                     break
         return attached
 
-    def _build_finder(self, namespace: str, of: Target) -> virtual_services.FindTarget:
-        """Where the destinations of a VirtualService of `namespace` lead, for the port `of`."""
+    def _build_finder(self, namespace: str, port: int) -> virtual_services.FindTarget:
+        """Where the destinations of a VirtualService of `namespace` lead, for requests that came to `port`."""
 
         def find_target(destination: VirtualDestination) -> Target | None:
             place = find_service_name(destination.host, namespace, self._settings)
             service = self._members.find_service(*place) if place else None
             if place is None or service is None or self._find_rules(place).labels_of(destination.subset or "") is None:
                 return None
-            ports = [port.number for port in service.ports]
-            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else of.port
+            ports = [each.number for each in service.ports]
+            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else port
             return Target(place[0], service.hostname, wanted, destination.subset or "") if wanted in ports else None
 
         return find_target
