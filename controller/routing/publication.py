@@ -383,7 +383,8 @@ class _Update:
     def _find_routes(self, place: Place, target: Target) -> tuple[Route, ...]:
         """The routes of a Service's port: HTTPRoutes that attach to it, else VirtualServices, else its endpoints.
 
-        The two are not merged: what each would do with a request that the other means, nobody wrote.
+        The two are not merged: what each would do with a request that the other means, nobody wrote. VirtualServices
+        all of whose matches are for other ports or for Gateways count as none (Istio's rule).
         """
         if (attached := self._find_attached_routes(place, target)) is not None:
             return sort_routes(attached)
@@ -394,15 +395,14 @@ class _Update:
             and (owner := self._new.find(VirtualService, *found)) is not None
             and owner.spec.http
         ]
-        if not owners:
-            return (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
-        return tuple(
+        routes = tuple(
             route
             for owner in sorted(owners, key=lambda each: each.age_key)
             for route in virtual_services.build_routes(
                 owner, target.port, self._build_finder(owner.namespace, target.port)
             )
         )
+        return routes or (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
 
     def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
         """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -281,3 +282,12 @@ def test_an_ingress_gateway_listens_where_the_service_before_it_leads() -> None:
     changed = world.put(objects.service("front", spec=ports))
     assert changed["Listener"] >= {EDGE_ROUTES, f"ingress/{EDGE}/8080"}
     assert not any(EDGE_ROUTES in table for table in world.tables.values())
+
+
+@pytest.mark.parametrize("match", ["gateways: [web]", "port: 81"])
+def test_a_virtual_service_with_matches_for_others_only_leaves_a_service_as_it_is(match: str) -> None:
+    rule = f"{{match: [{{{match}}}], directResponse: {{status: 404}}}}"
+    world = start(objects.service("s"))
+    before = world.show()
+    world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], gateways: [web, mesh], http: [{rule}]"))
+    assert world.show() == before
