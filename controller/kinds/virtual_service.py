@@ -13,10 +13,10 @@ from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
 from controller.kinds.meta import PortNumber, StrictModel, check_label, check_subdomain
-from controller.kinds.networking import ExportScope, NetworkingObject
+from controller.kinds.networking import NetworkingObject
 from controller.kinds.patterns import Regex
 from controller.kinds.refusals import Unsupported
-from controller.kinds.traffic import Percent, PortSelector, RuleHost, ServiceHost
+from controller.kinds.traffic import Percent, PortSelector, RuleHost, RuleScope, ServiceHost
 
 MESH = "mesh"
 """The gateway that stands for all clients within the mesh."""
@@ -301,7 +301,7 @@ class VirtualServiceSpec(StrictModel):
     http: Sequence[HttpRoute] | None = None
     tls: Unsupported = None
     tcp: Unsupported = None
-    export_to: Sequence[ExportScope] | None = None
+    export_to: Sequence[RuleScope] | None = None
 
 
 class VirtualService(NetworkingObject):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from controller.kinds.core import Service
 from controller.kinds.istio_gateway import IstioGateway, Server
+from controller.kinds.traffic import is_exported
 from controller.kinds.virtual_service import VirtualService
 from controller.registry import services
 from controller.registry.attachment import covers, specificity
@@ -29,11 +30,6 @@ BuildRoutes = Callable[[VirtualService, int, Place], Iterable[Route]]
 def selects(gateway: IstioGateway, ingress: Ingress) -> bool:
     """Whether a Gateway is for an ingress gateway. One without a selector is for all."""
     return matches(gateway.spec.selector or {}, dict(ingress.labels))
-
-
-def is_visible(service: VirtualService, ingress: Ingress) -> bool:
-    """Whether `exportTo` lets the ingress gateway see it."""
-    return "*" in (service.spec.export_to or ("*",)) or service.namespace == ingress.namespace
 
 
 def find_listen_ports(snapshot: Snapshot, ingress: Ingress, port: int) -> set[int]:
@@ -85,7 +81,8 @@ def build_ports(
         tables = [ports.setdefault(port, {}) for port in find_listen_ports(snapshot, ingress, number)]
         served: dict[str, list[Route]] = {host: [] for host in server.bare_hosts if server.redirects_to_https}
         for service in sorted(find_bound(place), key=lambda each: each.age_key):
-            hosts = list_bound_hosts(settings, gateway, server, service) if is_visible(service, ingress) else ()
+            is_seen = is_exported(service.spec.export_to, service.namespace, ingress.namespace)
+            hosts = list_bound_hosts(settings, gateway, server, service) if is_seen else ()
             routes = list(build_routes(service, number, place)) if hosts else []
             for host in hosts:
                 served.setdefault(host, []).extend(routes)

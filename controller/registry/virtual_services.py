@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from controller.kinds import virtual_service as kinds
-from controller.kinds.traffic import Percent
+from controller.kinds.traffic import Percent, is_exported
 from controller.kinds.virtual_service import GRPC_STATUSES, MESH, VirtualService
 from controller.registry import http
 from controller.registry.http import Forward, NamedMatch, PathForm, RequestMatch, TextForm, TextMatch
@@ -40,8 +40,9 @@ def find_gateways(service: VirtualService) -> frozenset[tuple[str, str]]:
 
 
 def is_for_mesh(service: VirtualService) -> bool:
-    """Whether it counts for clients within the mesh."""
-    return MESH in (service.spec.gateways or (MESH,))
+    """Whether it counts for clients within the mesh, for which it is a rule of its own namespace's Services."""
+    is_seen = is_exported(service.spec.export_to, service.namespace, service.namespace)
+    return is_seen and MESH in (service.spec.gateways or (MESH,))
 
 
 def build_routes(

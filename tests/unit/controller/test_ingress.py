@@ -140,10 +140,27 @@ def test_on_one_host_the_oldest_goes_first_and_what_any_request_meets_last() -> 
     assert replies(gateway(), younger, older) == {"a.test": [("/201", 201), ("/202", 202), ("/", 201), ("/", 202)]}
 
 
-def test_a_virtual_service_that_is_not_exported_serves_gateways_of_its_own_namespace_only() -> None:
-    hidden = virtual_service("a.test", "gateways: [web], exportTo: ['.']")
-    assert replies(gateway(), hidden) == {}
-    assert replies(gateway(), hidden, ingress=build_ingress("demo", dict(EDGE.labels))).keys() == {"a.test"}
+@pytest.mark.parametrize(
+    ("scopes", "namespaces"),
+    [
+        ("[]", {"istio-system", "demo"}),
+        ("['*']", {"istio-system", "demo"}),
+        ("[.]", {"demo"}),
+        ("[istio-system]", {"istio-system"}),
+        ("[., istio-system]", {"istio-system", "demo"}),
+        ("[other]", set[str]()),
+    ],
+)
+def test_a_virtual_service_serves_ingress_gateways_of_namespaces_that_it_is_exported_to(
+    scopes: str, namespaces: set[str]
+) -> None:
+    given = virtual_service("a.test", f"gateways: [web], exportTo: {scopes}")
+    seen = {
+        namespace
+        for namespace in ("istio-system", "demo")
+        if replies(gateway(), given, ingress=build_ingress(namespace, dict(EDGE.labels)))
+    }
+    assert seen == namespaces
 
 
 @pytest.mark.parametrize(

@@ -291,3 +291,22 @@ def test_a_virtual_service_with_matches_for_others_only_leaves_a_service_as_it_i
     before = world.show()
     world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], gateways: [web, mesh], http: [{rule}]"))
     assert world.show() == before
+
+
+@pytest.mark.parametrize(("scopes", "counts"), [("['*']", True), ("[demo]", True), ("[.]", False), ("[other]", False)])
+def test_a_destination_rule_counts_where_the_services_namespace_sees_it(scopes: str, counts: bool) -> None:
+    rest = f"exportTo: {scopes}, subsets: [{{name: one, labels: {{version: one}}}}]"
+    world = start(
+        objects.service("s"), destination_rule("d", "s.demo.svc.cluster.local", rest, "istio-system"), objects.pod("p")
+    )
+    clusters = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"]
+    assert ("outbound|80|one|s.demo.svc.cluster.local" in clusters) is counts
+    assert "outbound|80||s.demo.svc.cluster.local" in clusters
+
+
+def test_a_virtual_service_that_its_own_namespace_does_not_see_is_none_of_its_services() -> None:
+    world = start(objects.service("s"))
+    before = world.show()
+    rule = "{directResponse: {status: 404}}"
+    world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], exportTo: [other], http: [{rule}]"))
+    assert world.show() == before
