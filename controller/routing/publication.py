@@ -287,11 +287,11 @@ class _Update:
             ports = build_ports(gateway, self._find_attached(gateway))
         self._put_ports(name_gateway(*place), lambda port: name_gateway_port(*place, port), ports)
 
-    def _build_ingress(self, place: Ingress) -> None:
+    def _build_ingress(self, reader: Ingress) -> None:
         ports: dict[int, tuple[VirtualHost, ...]] = {}
-        if place in self._ingresses:
-            ports = ingress.build_ports(self._new, self._settings, place, self._find_bound, self._build_bound_routes)
-        self._put_ports(name_ingress(place), lambda port: name_ingress_port(place, port), ports)
+        if reader in self._ingresses:
+            ports = ingress.build_ports(self._new, self._settings, reader, self._find_bound, self._build_bound_routes)
+        self._put_ports(name_ingress(reader), lambda port: name_ingress_port(reader, port), ports)
 
     def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
         for _, *place in self._index.routes_of_istio_gateway(gateway):
