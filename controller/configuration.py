@@ -12,6 +12,7 @@ from controller.kinds.security import AuthorizationPolicy
 from controller.metrics import ControllerMetrics
 from controller.publication import build_changes
 from controller.registry.names import MeshSettings
+from controller.registry.proxies import Ingress
 from controller.serve.hub import Hub
 from controller.snapshot import Changes, Snapshot
 from controller.sources.directory import Directory, DirectoryChange, FileText
@@ -35,6 +36,7 @@ class Configuration:
         self._held = held
         self._routing: Routing | None = None
         hub.publish_routing = self._start_routing
+        hub.open_ingress, hub.close_ingress = self._open_ingress, self._close_ingress
         self.snapshot = Snapshot()
         self.observers: list[Callable[[Iterable[ObjectKey]], None]] = []
         """Told of every object that has changed once it serves, or that was or is no more refused."""
@@ -107,6 +109,16 @@ class Configuration:
         sent = self._hub.publish(self._routing.build(self.snapshot), self.snapshot.version)
         fields = {"resources": sent, "seconds": round(time.monotonic() - started, 4)}
         log.info("routes are served from now on", extra=fields)
+
+    def _open_ingress(self, ingress: Ingress) -> None:
+        if self._routing is not None:
+            self._hub.publish(self._routing.open(self.snapshot, ingress), self.snapshot.version)
+            log.info("ingress gateway is served", extra={"ingress": str(ingress)})
+
+    def _close_ingress(self, ingress: Ingress) -> None:
+        if self._routing is not None:
+            self._hub.publish(self._routing.close(self.snapshot, ingress), self.snapshot.version)
+            log.info("ingress gateway has no proxies any more", extra={"ingress": str(ingress)})
 
     def _log_problems(self, change: DirectoryChange) -> None:
         for problem in change.new_problems:

@@ -68,6 +68,7 @@ REFUSALS: Mapping[str, Code] = {
     ),
     "url-value": _error("text that is no URL of http or https", "write it with its scheme and host"),
     "retry-condition": _error("an unknown condition for retries", "write Envoy's conditions or statuses, with commas"),
+    "server-twice": _error("two servers of an Istio Gateway whose ports have one name", "rename one of the ports"),
     "subset-twice": _error("two subsets of a DestinationRule with one name", "rename one of them"),
     "unsupported": _error("something that is not enforced or not supported", "take it out, or do as the message says"),
     "duplicate-object": _error("an object that is given twice", "remove one of the two, or rename it"),
@@ -169,10 +170,23 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "attach it to a Gateway, or label the Service istio.io/use-waypoint",
     ),
     "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
-    "gateway-without-routes": _warning("a Gateway that no route names", "name it in a route's parentRefs"),
+    "gateway-without-routes": _warning(
+        "a Gateway that no route names", "name it in a route's parentRefs; Istio's in a VirtualService's gateways"
+    ),
     "virtual-service-host-unknown": _error(
         "a VirtualService for a host that is no Service of its namespace",
         "correct the host, or move the VirtualService",
+    ),
+    "virtual-service-gateway-unknown": _error(
+        "a VirtualService bound to an Istio Gateway that is not there",
+        "correct the name; of another namespace it is NAMESPACE/NAME",
+    ),
+    "virtual-service-host-not-at-gateway": _error(
+        "a VirtualService none of whose hosts its Gateway has for it", "add the host to a server, or correct it"
+    ),
+    "virtual-service-host-twice": _warning(
+        "a VirtualService whose route for all requests an older one hides at a Gateway",
+        "write the rules in one of the two",
     ),
     "virtual-service-shadowed": _warning(
         "a VirtualService beside an HTTPRoute of the same Service", "write the rules in one of the two"

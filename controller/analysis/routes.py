@@ -25,7 +25,7 @@ from controller.registry.destinations import find_rules
 from controller.registry.names import find_service_name
 from controller.registry.policies import matches
 from controller.registry.services import is_served
-from controller.registry.virtual_services import list_destinations
+from controller.registry.virtual_services import find_gateways, is_for_mesh, list_destinations
 from controller.registry.waypoints import Waypoints
 
 
@@ -97,7 +97,7 @@ def check_gateways(given: Given) -> Iterator[Finding]:
 def check_virtual_services(given: Given) -> Iterator[Finding]:
     """VirtualServices for nobody, shadowed by an HTTPRoute, or with destinations that are not there."""
     for service in given.snapshot.objects(VirtualService):
-        for index, host in enumerate(service.spec.hosts):
+        for index, host in enumerate(service.spec.hosts if is_for_mesh(service) else ()):
             yield from _check_host(given, service, index, host)
         for path, destination in list_destinations(service):
             yield from _check_destination(given, service, path, destination)
@@ -107,7 +107,8 @@ def _check_host(given: Given, service: VirtualService, index: int, host: str) ->
     path = ("spec", "hosts", index)
     place = find_service_name(host, service.namespace, given.settings)
     if place is None or not _has_service(given, place):
-        yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(given, host))
+        if not find_gateways(service):  # else it may be a host for those
+            yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(given, host))
     elif place[0] != service.namespace:
         message = f"only VirtualServices of namespace {place[0]} itself count for its Services"
         yield Finding("virtual-service-host-unknown", service.key, path, message)

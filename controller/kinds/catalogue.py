@@ -8,6 +8,7 @@ from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
+from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.request_authentication import RequestAuthentication
@@ -35,6 +36,7 @@ CATALOGUE: Catalogue = build_catalogue(
     Gateway,
     GatewayClass,
     HTTPRoute,
+    IstioGateway,
     Namespace,
     Node,
     PeerAuthentication,

@@ -39,7 +39,8 @@ class ObjectKey:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
-def _check_subdomain(value: str) -> str:
+def check_subdomain(value: str) -> str:
+    """A name of an object. For use by validators."""
     if len(value) > MAX_NAME_CHARACTERS or not _SUBDOMAIN.fullmatch(value):
         raise PydanticCustomError(
             "invalid_name",
@@ -49,7 +50,8 @@ def _check_subdomain(value: str) -> str:
     return value
 
 
-def _check_label(value: str) -> str:
+def check_label(value: str) -> str:
+    """A name of a namespace. For use by validators."""
     if len(value) > MAX_LABEL_CHARACTERS or not _LABEL.fullmatch(value):
         raise PydanticCustomError(
             "invalid_name",
@@ -59,8 +61,8 @@ def _check_label(value: str) -> str:
     return value
 
 
-SubdomainName = Annotated[str, AfterValidator(_check_subdomain)]
-LabelName = Annotated[str, AfterValidator(_check_label)]
+SubdomainName = Annotated[str, AfterValidator(check_subdomain)]
+LabelName = Annotated[str, AfterValidator(check_label)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -224,11 +224,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
-    """The routes, in order, of requests for one of these hosts."""
+    """The routes, in order, of requests for one of these hosts; where TLS is required, others are sent to https."""
 
     name: str
     domains: tuple[str, ...]
     routes: tuple[Route, ...]
+    requires_tls: bool = False
 
 
 def escape_regex(text: str) -> str:

@@ -3,6 +3,7 @@
     object that changed                  what depends on it
     Gateway                              its ports, their routes, and which clusters its proxies have; if it is a
                                          waypoint, the Services that ask for it
+    Istio's Gateway                      the same, of the ingress gateways that it selects, now and before
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
     HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
     AuthorizationPolicy,                 the Gateways that it is attached to, now and before
@@ -10,16 +11,19 @@
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
-    Service                              its clusters, endpoints and routes, routes that point at it, its waypoint
+    Service                              its clusters, endpoints and routes, routes that point at it, its waypoint, and
+                                         where the ingress gateways listen that it stands before
     ServiceEntry                         the waypoints of hosts
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
+
+Which ingress gateways there are, no object says: one is opened for its first proxy, and closed after its last.
 
 Unlike the resources of the L4 mesh these depend on each other over several steps, so that what depends on what is kept
 from one change to the next. `tests/unit/controller/test_routing.py` holds it against building everything anew.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
@@ -31,6 +35,7 @@ from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
+from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.key_set import KeySet, name_key_set
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
@@ -38,7 +43,7 @@ from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import grpc_routes, policies, request_policies, services, virtual_services
+from controller.registry import grpc_routes, ingress, policies, request_policies, services, virtual_services
 from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
@@ -53,11 +58,14 @@ from controller.registry.names import (
     name_direct,
     name_gateway,
     name_gateway_port,
+    name_ingress,
+    name_ingress_port,
     name_service_port,
     name_service_routes,
     name_sidecar_port,
     name_waypoint,
 )
+from controller.registry.proxies import Ingress
 from controller.registry.waypoints import Waypoints
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
@@ -97,6 +105,8 @@ class _Dirty:
 
     routes: set[RouteKey] = field(default_factory=set)
     gateways: set[Place] = field(default_factory=set)
+    istio_gateways: set[Place] = field(default_factory=set)
+    ingresses: set[Ingress] = field(default_factory=set)
     services: set[Place] = field(default_factory=set)
     endpoints: set[Place] = field(default_factory=set)
     clusters: set[Target] = field(default_factory=set)
@@ -109,6 +119,7 @@ class Routing:
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
         self._index = RouteIndex()
+        self._ingresses: set[Ingress] = set()
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
@@ -121,14 +132,30 @@ class Routing:
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
         """The resources that the change of the objects `keys` from `old` to `new` may have changed, by type URL."""
-        return _Update(self._index, old, new, self._settings).run(list(keys))
+        return self._begin(old, new).run(list(keys))
+
+    def open(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
+        """What the first proxy of an ingress gateway adds."""
+        self._ingresses.add(ingress)
+        return self._begin(snapshot, snapshot).run_for(ingress)
+
+    def close(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
+        """What goes with the last proxy of an ingress gateway."""
+        self._ingresses.discard(ingress)
+        return self._begin(snapshot, snapshot).run_for(ingress)
+
+    def _begin(self, old: Snapshot, new: Snapshot) -> "_Update":
+        return _Update(self._index, self._ingresses, old, new, self._settings)
 
 
 class _Update:
     """One change."""
 
-    def __init__(self, index: RouteIndex, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
+    def __init__(
+        self, index: RouteIndex, ingresses: Iterable[Ingress], old: Snapshot, new: Snapshot, settings: MeshSettings
+    ) -> None:
         self._index = index
+        self._ingresses = frozenset(ingresses)
         self._old = old
         self._new = new
         self._settings = settings
@@ -149,11 +176,23 @@ class _Update:
             for state in filter(None, (before, after)):
                 self._dirty.gateways |= state.gateways
                 self._dirty.services |= state.services
+                self._dirty.istio_gateways |= state.istio_gateways
+        self._dirty.ingresses.update(self._find_selected())
+        return self._build()
+
+    def run_for(self, opened: Ingress) -> Mapping[str, ResourceChanges]:
+        """The resources of an ingress gateway that was opened or closed."""
+        self._dirty.ingresses.add(opened)
+        return self._build()
+
+    def _build(self) -> Mapping[str, ResourceChanges]:
         for place in sorted(self._dirty.services):
             self._build_service(place)
         for place in sorted(self._dirty.gateways):
             self._build_gateway(place)
             self._build_waypoint(place)
+        for each in sorted(self._dirty.ingresses):
+            self._build_ingress(each)
         for place in sorted(self._dirty.waypoints):
             self._dirty.clusters |= self._index.settle_waypoint(place)
         for place in sorted(self._dirty.services | self._dirty.endpoints):
@@ -167,6 +206,8 @@ class _Update:
         match key.group_kind:
             case Gateway.GROUP_KIND:
                 self._note_gateways([place])
+            case IstioGateway.GROUP_KIND:
+                self._dirty.istio_gateways.add(place)
             case GatewayClass.GROUP_KIND | Namespace.GROUP_KIND:
                 self._note_gateways([(each.namespace, each.name) for each in self._new.objects(Gateway)])
                 if key.group_kind == Namespace.GROUP_KIND:
@@ -195,6 +236,7 @@ class _Update:
                 for snapshot in (self._old, self._new):
                     if (service := snapshot.find(Service, *place)) is not None:
                         self._note_wanted(snapshot, key.namespace, service.labels)
+                self._dirty.ingresses.update(self._find_behind(place))
                 self._note_hosts()
             case ServiceEntry.GROUP_KIND:
                 self._note_hosts()
@@ -244,6 +286,21 @@ class _Update:
         for service in request_policies.find_services(self._new, policy) if policy else ():
             self._note_wanted(self._new, service.namespace, service.labels)
 
+    def _find_selected(self) -> Iterator[Ingress]:
+        """The ingress gateways that Gateways which are touched select, or did."""
+        for place in self._dirty.istio_gateways:
+            for snapshot in (self._old, self._new):
+                if (gateway := snapshot.find(IstioGateway, *place)) is not None:
+                    yield from (each for each in self._ingresses if ingress.selects(gateway, each))
+
+    def _find_behind(self, place: Place) -> Iterator[Ingress]:
+        """The ingress gateways that a Service stands before, or did."""
+        for snapshot in (self._old, self._new):
+            if (service := snapshot.find(Service, *place)) is not None:
+                for each in self._ingresses:
+                    if each.namespace == place[0] and services.selects(service, dict(each.labels)):
+                        yield each
+
     def _read_route(self, key: RouteKey) -> RouteState | None:
         if key[0] == VirtualService.KIND:
             return self._read_virtual_service(key[1:])
@@ -278,27 +335,51 @@ class _Update:
         hosts = (find_service_name(host, namespace, self._settings) for host in service.spec.hosts)
         destinations = (each for _, each in virtual_services.list_destinations(service))
         named = (find_service_name(each.host, namespace, self._settings) for each in destinations)
-        own = frozenset(each for each in hosts if each and each[0] == namespace)
-        return RouteState((), frozenset(), own, frozenset(each for each in named if each))
+        own = (each for each in hosts if each and each[0] == namespace and virtual_services.is_for_mesh(service))
+        gateways = virtual_services.find_gateways(service)
+        return RouteState((), frozenset(), frozenset(own), frozenset(each for each in named if each), gateways)
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
         ports: dict[int, tuple[VirtualHost, ...]] = {}
         if gateway is not None and is_ours(self._new, gateway):
             ports = build_ports(gateway, self._find_attached(gateway))
-        targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
-        gone, changed = self._index.put_gateway(place, set(ports), targets)
-        self._dirty.clusters |= changed
-        scope = (name_gateway(*place),)
-        for port in gone:
-            for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-                self._changes[type_url].put(name_gateway_port(*place, port), None)
         filters: list[Message] = []
         if gateway is not None and ports:
-            filters += build_policy_filters(request_policies.find_policies(self._new, self._settings, gateway))
+            filters += build_policy_filters(self._find_policies(gateway))
+        self._put_ports(name_gateway(*place), lambda port: name_gateway_port(*place, port), ports, filters)
+
+    def _build_ingress(self, reader: Ingress) -> None:
+        ports: dict[int, tuple[VirtualHost, ...]] = {}
+        if reader in self._ingresses:
+            ports = ingress.build_ports(self._new, self._settings, reader, self._find_bound, self._build_bound_routes)
+        self._put_ports(name_ingress(reader), lambda port: name_ingress_port(reader, port), ports)
+
+    def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
+        for _, *place in self._index.routes_of_istio_gateway(gateway):
+            if (service := self._new.find(VirtualService, *place)) is not None:
+                yield service
+
+    def _build_bound_routes(self, service: VirtualService, port: int, gateway: Place) -> Iterator[Route]:
+        return virtual_services.build_routes(service, port, self._build_finder(service.namespace, port), gateway)
+
+    def _put_ports(
+        self,
+        reader: str,
+        name_port: Callable[[int], str],
+        ports: Mapping[int, tuple[VirtualHost, ...]],
+        filters: Sequence[Message] = (),
+    ) -> None:
+        """Take over the ports of all proxies that find theirs under the name `reader`."""
+        targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
+        gone, changed = self._index.put_reader(reader, set(ports), targets)
+        self._dirty.clusters |= changed
+        for port in gone:
+            for type_url in (LISTENER_TYPE, ROUTE_TYPE):
+                self._changes[type_url].put(name_port(port), None)
         for port, hosts in ports.items():
-            name = name_gateway_port(*place, port)
-            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port, filters), keys=scope)
+            name = name_port(port)
+            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port, filters), keys=(reader,))
             self._changes[LISTENER_TYPE].put(name, listener)
             self._changes[ROUTE_TYPE].put(
                 name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))
@@ -422,7 +503,8 @@ class _Update:
     def _find_routes(self, place: Place, target: Target) -> tuple[Route, ...]:
         """The routes of a Service's port: HTTPRoutes that attach to it, else VirtualServices, else its endpoints.
 
-        The two are not merged: what each would do with a request that the other means, nobody wrote.
+        The two are not merged: what each would do with a request that the other means, nobody wrote. VirtualServices
+        all of whose matches are for other ports or for Gateways count as none (Istio's rule).
         """
         if (attached := self._find_attached_routes(place, target)) is not None:
             return sort_routes(attached)
@@ -433,13 +515,14 @@ class _Update:
             and (owner := self._new.find(VirtualService, *found)) is not None
             and owner.spec.http
         ]
-        if not owners:
-            return (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
-        return tuple(
+        routes = tuple(
             route
             for owner in sorted(owners, key=lambda each: each.age_key)
-            for route in virtual_services.build_routes(owner, target.port, self._build_finder(owner.namespace, target))
+            for route in virtual_services.build_routes(
+                owner, target.port, self._build_finder(owner.namespace, target.port)
+            )
         )
+        return routes or (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
 
     def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
         """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""
@@ -453,16 +536,16 @@ class _Update:
                     break
         return attached
 
-    def _build_finder(self, namespace: str, of: Target) -> virtual_services.FindTarget:
-        """Where the destinations of a VirtualService of `namespace` lead, for the port `of`."""
+    def _build_finder(self, namespace: str, port: int) -> virtual_services.FindTarget:
+        """Where the destinations of a VirtualService of `namespace` lead, for requests that came to `port`."""
 
         def find_target(destination: VirtualDestination) -> Target | None:
             place = find_service_name(destination.host, namespace, self._settings)
             service = self._members.find_service(*place) if place else None
             if place is None or service is None or self._find_rules(place).labels_of(destination.subset or "") is None:
                 return None
-            ports = [port.number for port in service.ports]
-            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else of.port
+            ports = [each.number for each in service.ports]
+            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else port
             return Target(place[0], service.hostname, wanted, destination.subset or "") if wanted in ports else None
 
         return find_target

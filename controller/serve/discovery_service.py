@@ -132,7 +132,7 @@ class DiscoveryService:
             deadline = None
             request = form.read(data)
             self._check_node(client, request)
-            self._hub.prepare(request.type_url)
+            self._hub.prepare(client, request)
             outcome = client.session.receive(request, time.monotonic())
             self._note(client, request, outcome)
             client.wake.set()

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from controller.registry.names import SIDECARS, name_gateway, name_node
+from controller.registry.names import SIDECARS, name_gateway, name_ingress, name_node
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
@@ -208,8 +208,10 @@ class Session:
         return RequestOutcome.ACK
 
     def _find_scope(self) -> str:
-        """The key of what this client means by everything: its Gateway's, or a sidecar's; of others it is nothing."""
+        """The key of what this client means by everything: its gateway's, or a sidecar's; of others it is nothing."""
         node = self.node or ClientNode("", "")
+        if node.ingress is not None:
+            return name_ingress(node.ingress)
         if node.id.startswith(_SIDECAR_ID_PREFIX) and not node.gateway:
             return SIDECARS
         namespace, _, name = node.gateway.partition("/")

@@ -13,6 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
 from controller.kinds.gateway_api import GATEWAY_LABEL
+from controller.registry.proxies import Ingress, build_ingress
 from mesh.kit.errors import InvalidInputError
 
 _LENGTH_DELIMITED = 2
@@ -22,6 +23,8 @@ SUMMARY_NAME = "ambit.dev/summary"
 """Stands among the versions that a client has in the place of all of them: no namespace has a dot."""
 CONTROL_PLANE = "ambit"
 """Who answers: clients that know it may sum up what they have (docs/decisions/0014)."""
+# Istio's word for the proxy of a gateway.
+_GATEWAY_ID_PREFIX = "router~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,13 @@ class ClientNode:
     """Who a client says it is; what it does not say is empty.
 
     `node_name` is metadata's NODE_NAME; `gateway` is the Gateway whose proxy it is, as `namespace/name`, by the label
-    that Gateway API gives such a pod.
+    that Gateway API gives such a pod. A gateway's proxy without that label is one of the ingress gateway `ingress`.
     """
 
     id: str
     node_name: str
     gateway: str = ""
+    ingress: Ingress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,12 @@ def _parse_node(node: base_pb2.Node) -> ClientNode:
     node_name, namespace = (fields[name].string_value if name in fields else "" for name in ("NODE_NAME", "NAMESPACE"))
     labels = fields["LABELS"].struct_value.fields if "LABELS" in fields else {}
     name = labels[GATEWAY_LABEL].string_value if GATEWAY_LABEL in labels else ""
-    return ClientNode(node.id, node_name, f"{namespace}/{name}" if namespace and name else "")
+    if namespace and name:
+        return ClientNode(node.id, node_name, f"{namespace}/{name}")
+    if namespace and node.id.startswith(_GATEWAY_ID_PREFIX):
+        given = {key: value.string_value for key, value in labels.items()}
+        return ClientNode(node.id, node_name, ingress=build_ingress(namespace, given))
+    return ClientNode(node.id, node_name)
 
 
 def encode_resource(type_url: str, name: str, version: str, body: bytes, aliases: Sequence[str]) -> bytes:

@@ -1,20 +1,23 @@
 """The L7 resources of a snapshot, and that following changes gives what building everything gives."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.registry.names import MeshSettings
+from controller.registry.proxies import Ingress, build_ingress
 from controller.routing.publication import Routing
-from controller.serve.resources import ROUTING_TYPES, Resource, ResourceTable
+from controller.serve.resources import ROUTING_TYPES, Resource, ResourceChanges, ResourceTable
 from controller.snapshot import Snapshot
 from tests.support import objects
 from tests.support.objects import Steps, end_of, parse
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 ISTIO = "networking.istio.io/v1"
+INGRESSES = (build_ingress("demo", {"app": "web", "istio": "ingress"}), build_ingress("other", {"app": "x"}))
 
 
 class World:
@@ -28,7 +31,15 @@ class World:
     def apply(self, changes: dict[ObjectKey, KubernetesObject | None]) -> dict[str, set[str]]:
         """Gives the names of the resources that changed, by the last part of their type."""
         old, self.snapshot = self.snapshot, self.snapshot.apply(changes)
-        published = self.routing.update(old, self.snapshot, changes)
+        return self._take(self.routing.update(old, self.snapshot, changes))
+
+    def open(self, ingress: Ingress) -> dict[str, set[str]]:
+        return self._take(self.routing.open(self.snapshot, ingress))
+
+    def close(self, ingress: Ingress) -> dict[str, set[str]]:
+        return self._take(self.routing.close(self.snapshot, ingress))
+
+    def _take(self, published: Mapping[str, ResourceChanges]) -> dict[str, set[str]]:
         changed = {type_url: set(self.tables[type_url].apply(each)) for type_url, each in published.items()}
         return {type_url.rpartition(".")[2]: names for type_url, names in changed.items() if names}
 
@@ -55,9 +66,16 @@ def route(name: str, parents: str, backends: str, where: str = "demo", kind: str
     return made(GATEWAY_API, kind, name, where, f"parentRefs: [{parents}], rules: [{{backendRefs: [{backends}]}}]")
 
 
-def virtual_service(name: str, host: str, destination: str, where: str = "demo") -> KubernetesObject:
-    spec = f"hosts: [{host}], http: [{{route: [{{destination: {{{destination}}}}}]}}]"
+def virtual_service(
+    name: str, host: str, destination: str, where: str = "demo", gateways: str = "mesh"
+) -> KubernetesObject:
+    spec = f"hosts: [{host}], gateways: [{gateways}], http: [{{route: [{{destination: {{{destination}}}}}]}}]"
     return made(ISTIO, "VirtualService", name, where, spec)
+
+
+def istio_gateway(name: str, selector: str, hosts: str, where: str = "demo", port: int = 80) -> KubernetesObject:
+    server = f"{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: [{hosts}]}}"
+    return made(ISTIO, "Gateway", name, where, f"selector: {{{selector}}}, servers: [{server}]")
 
 
 def destination_rule(name: str, host: str, rest: str, where: str = "demo") -> KubernetesObject:
@@ -106,6 +124,21 @@ VALUES: list[KubernetesObject] = [
         for to in ("host: s", "host: t, subset: one", "host: s.other.svc")
     ),
     *(
+        istio_gateway("web", selector, hosts, port=port)
+        for selector in ("istio: ingress", "app: x", "")
+        for hosts, port in (("'*'", 80), ("other/*.test, ./own.test", 81))
+    ),
+    istio_gateway("other", "app: web", "'*'", "other"),
+    *(
+        virtual_service(name, host, to, where, gateways)
+        for name, where in (("v", "demo"), ("w", "demo"), ("v", "other"))
+        for host, to, gateways in (
+            ("s", "host: s", "mesh, demo/web"),
+            ("own.test", "host: t, subset: one", "web, other/other"),
+            ("'*'", "host: s.demo.svc", "demo/web"),
+        )
+    ),
+    *(
         destination_rule("d", host, rest, where)
         for host in ("s", "t.demo.svc.cluster.local")
         for where in ("demo", "istio-system")
@@ -117,6 +150,7 @@ VALUES: list[KubernetesObject] = [
     *(objects.service(name, where) for name in ("s", "t") for where in ("demo", "other")),
     objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: x}, ports: [{port: 80}, {name: grpc, port: 81}]"),
     objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
+    objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]"),
     objects.service("s", spec="type: ExternalName"),
     *(
         objects.pod(name, where, labels=f"app: {app}, version: one")
@@ -173,11 +207,19 @@ _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.
 @given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
 def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
     following = World()
+    for ingress in INGRESSES:
+        following.open(ingress)
     for step in steps:
         following.apply(dict(step))
     fresh = World()
     fresh.apply(dict(end_of(steps)))
+    without = fresh.show()
+    for ingress in INGRESSES:
+        fresh.open(ingress)
     assert following.show() == fresh.show()
+    for ingress in INGRESSES:
+        following.close(ingress)
+    assert following.show() == without
 
 
 def start(*values: KubernetesObject) -> World:
@@ -256,3 +298,68 @@ def test_a_waypoint_has_the_clusters_of_its_services_and_of_their_routes() -> No
         "Listener": {"waypoint/demo/waypoint"},
         "Cluster": {"outbound|80||s.demo.svc.cluster.local", "outbound|80||u.demo.svc.cluster.local"},
     }
+
+
+EDGE = INGRESSES[0]
+EDGE_ROUTES = f"ingress/{EDGE}/80"
+
+
+def test_an_ingress_gateway_has_only_what_its_gateways_and_their_routes_need() -> None:
+    world = start(
+        istio_gateway("web", "istio: ingress", "'*'"),
+        istio_gateway("not", "istio: egress", "'*'", port=82),
+        virtual_service("v", "www.test", "host: u", gateways="web"),
+        virtual_service("mesh", "www.test", "host: t"),
+        objects.service("u", spec="clusterIP: 192.0.2.1, selector: {app: u}, ports: [{port: 80}]"),
+        objects.service("t", spec="clusterIP: 192.0.2.2, selector: {app: t}, ports: [{port: 80}]"),
+    )
+    assert not any(EDGE_ROUTES in table for table in world.tables.values())
+    changed = world.open(EDGE)
+    assert changed == {
+        "Listener": {EDGE_ROUTES},
+        "RouteConfiguration": {EDGE_ROUTES},
+        "Cluster": {"outbound|80||u.demo.svc.cluster.local"},
+    }
+    assert keys_of(world, "outbound|80||u.demo.svc.cluster.local") == (f"ingress:{EDGE}",)
+    assert keys_of(world, "outbound|80||t.demo.svc.cluster.local") == ()
+    assert world.put(virtual_service("v", "www.test", "host: t", gateways="web")).keys() == {
+        "Cluster",
+        "RouteConfiguration",
+    }
+
+
+def test_an_ingress_gateway_listens_where_the_service_before_it_leads() -> None:
+    world = start(istio_gateway("web", "istio: ingress", "'*'"))
+    world.open(EDGE)
+    ports = "clusterIP: 192.0.2.1, selector: {istio: ingress}, ports: [{port: 80, targetPort: 8080}]"
+    changed = world.put(objects.service("front", spec=ports))
+    assert changed["Listener"] >= {EDGE_ROUTES, f"ingress/{EDGE}/8080"}
+    assert not any(EDGE_ROUTES in table for table in world.tables.values())
+
+
+@pytest.mark.parametrize("match", ["gateways: [web]", "port: 81"])
+def test_a_virtual_service_with_matches_for_others_only_leaves_a_service_as_it_is(match: str) -> None:
+    rule = f"{{match: [{{{match}}}], directResponse: {{status: 404}}}}"
+    world = start(objects.service("s"))
+    before = world.show()
+    world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], gateways: [web, mesh], http: [{rule}]"))
+    assert world.show() == before
+
+
+@pytest.mark.parametrize(("scopes", "counts"), [("['*']", True), ("[demo]", True), ("[.]", False), ("[other]", False)])
+def test_a_destination_rule_counts_where_the_services_namespace_sees_it(scopes: str, counts: bool) -> None:
+    rest = f"exportTo: {scopes}, subsets: [{{name: one, labels: {{version: one}}}}]"
+    world = start(
+        objects.service("s"), destination_rule("d", "s.demo.svc.cluster.local", rest, "istio-system"), objects.pod("p")
+    )
+    clusters = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"]
+    assert ("outbound|80|one|s.demo.svc.cluster.local" in clusters) is counts
+    assert "outbound|80||s.demo.svc.cluster.local" in clusters
+
+
+def test_a_virtual_service_that_its_own_namespace_does_not_see_is_none_of_its_services() -> None:
+    world = start(objects.service("s"))
+    before = world.show()
+    rule = "{directResponse: {status: 404}}"
+    world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], exportTo: [other], http: [{rule}]"))
+    assert world.show() == before
