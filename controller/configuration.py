@@ -83,6 +83,12 @@ class Configuration:
         for observe in self.observers:
             observe(touched)
 
+    def apply_found(self, changes: Changes) -> None:
+        """Take objects that come from no file: what was found out about others."""
+        self._publish(changes)
+        for observe in self.observers:
+            observe(changes)
+
     def _write_held(self) -> None:
         try:
             self._held.write(self._directory.held)
