@@ -303,7 +303,7 @@ RULE = st.tuples(
 SPEC = st.tuples(st.sampled_from(["ALLOW", "DENY"]), st.lists(RULE, max_size=2)).map(
     lambda each: f"action: {each[0]}, rules: [{', '.join(each[1])}]"
 )
-ISSUERS = ["https://a.test", "https://a.test/me", "a", ""]
+ISSUERS = ["https://a.test", "https://a.test/me", "a", "", "not-https://a.test"]
 SUBJECTS = ["me", "too", "me/too", "b", ""]
 OTHER_CLAIMS: dict[str, list[Claim]] = {
     "aud": ["blue", "red", ["blue", "x"], ["red", "true blue"], [], "BLUE", "true blue", ""],
@@ -311,15 +311,13 @@ OTHER_CLAIMS: dict[str, list[Claim]] = {
     "groups": ["blue", ["red", "true blue"], [""], ""],
     "realm": [{"name": "blue"}, {"other": "blue"}],
 }
+NAMED: list[dict[str, Claim]] = [{"iss": issuer, "sub": subject} for issuer in ISSUERS for subject in SUBJECTS]
 TOKENS: list[dict[str, Claim]] = [
     {},
-    *({"iss": issuer, "sub": subject} for issuer in ISSUERS for subject in SUBJECTS),
-    *({"iss": "a", "sub": "b", name: claim} for name, claims in OTHER_CLAIMS.items() for claim in claims),
     {"iss": "a"},
     {"sub": "b"},
-]
-IDENTITIES = [
-    f"spiffe://{each}/ns/{place}/sa/web" for each in ("cluster.local", "other.test") for place in ("demo", "x")
+    *NAMED,
+    *({"iss": "a", "sub": "b", name: claim} for name, claims in OTHER_CLAIMS.items() for claim in claims),
 ]
 METHODS = ["GET", "POST", "DELETE"]
 HOSTS = ["www.test", "WWW.test:80", "www.test.", "test", "www.test.evil:80", "wwwxtest", "www.test:x", "a.www.test"]
