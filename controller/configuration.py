@@ -139,7 +139,7 @@ class Configuration:
                 log.info("service selects no pods: it has no endpoints", extra={"object": key})
             if isinstance(value, AuthorizationPolicy) and value.is_dry_run:
                 log.info(
-                    "policy is a dry run: ztunnels tell what it would do, and do not enforce it",
+                    "policy is a dry run: proxies tell what it would do, and do not enforce it",
                     extra={"object": key},
                 )
 

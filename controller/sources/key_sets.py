@@ -85,11 +85,10 @@ async def fetch_keys(session: aiohttp.ClientSession, url: str, timeout_seconds: 
                 if len(body) > MAX_KEYS_CHARACTERS:
                     raise KeysNotFetchedError(f"the answer is longer than {MAX_KEYS_CHARACTERS} bytes")
         return check_keys(body.decode())
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except PydanticCustomError as error:
+        raise KeysNotFetchedError(f"the answer {error.message()}") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise KeysNotFetchedError(str(error) or type(error).__name__) from error
-    except (PydanticCustomError, UnicodeDecodeError) as error:
-        why = error.message() if isinstance(error, PydanticCustomError) else "is no UTF-8"
-        raise KeysNotFetchedError(f"the answer {why}") from error
 
 
 class KeySetFile:
@@ -221,9 +220,16 @@ class KeySetFetcher:
         self._publish({keys.key: keys})
 
 
+def open_session() -> aiohttp.ClientSession:
+    """Connections to issuers. What is compressed would have no bound: none is asked for, and none is understood."""
+    return aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(), headers={"Accept-Encoding": "identity"}, auto_decompress=False
+    )
+
+
 async def follow_keys(fetcher: KeySetFetcher, clock: Callable[[], float]) -> None:
     """Run a fetcher for ever, with connections of its own."""
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with open_session() as session:
 
         async def fetch(url: str, timeout_seconds: float) -> str:
             return await fetch_keys(session, url, timeout_seconds)

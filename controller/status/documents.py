@@ -16,8 +16,8 @@ from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
-from controller.registry.policy_conditions import judge_targeted
 from controller.registry.request_policies import Policy
+from controller.registry.target_conditions import judge_targeted
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
 from controller.sources.problems import Problem

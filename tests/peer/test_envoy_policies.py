@@ -144,7 +144,18 @@ OPERATIONS: list[tuple[str, list[Request], list[Request]]] = [
             get("/exact/../other"),
         ],
     ),
-    ("notPaths: ['/admin*']", [get("/"), get("/Admin")], [get("/admin"), get("/admin/x?y"), get("/x/../admin")]),
+    (
+        "notPaths: ['/admin*']",
+        [get("/"), get("/Admin")],
+        [
+            get("/admin"),
+            get("/admin/x?y"),
+            get("/x/../admin"),
+            get("/%61dmin"),
+            get("/x/%2e%2e/./admin"),
+            get("/x\\..\\admin"),
+        ],
+    ),
     (
         "hosts: [shop.test, '*.shop.test', 'api.*', 'port.test:81']",
         [
@@ -186,6 +197,7 @@ def test_who_is_refused_is_told_so_and_deny_goes_before_allow(world: World) -> N
     world.apply(allow, deny)
     answer = world.ask("/secret")
     assert (answer.status, answer.body) == (403, b"RBAC: access denied")
+    assert world.ask("/secret", content_type="application/grpc").headers["grpc-status"] == "7"  # PERMISSION_DENIED
     assert [world.status(), world.status(method="POST"), world.status(method="PUT")] == [200, 200, 403]
     world.apply(authorization("nothing", ""), authorization("all", "rules: [{}]"))
     assert world.status(method="PUT") == 200
@@ -278,6 +290,9 @@ def test_tokens_are_found_where_the_rule_says_and_the_application_gets_what_it_s
     forged = world.ask(x_user="admin", x_payload="forged")
     assert forged.status == 200
     assert not {"x-user", "x-payload"} & set(forged.asked)
+    preflight = world.ask(method="OPTIONS", origin="http://a.test", access_control_request_method="PUT", x_user="admin")
+    assert preflight.status == 200
+    assert "x-user" not in preflight.asked
     assert world.status(**bearer("is.not.looked.at")) == 200
     world.apply(authentication(rule_of(EC, "forwardOriginalToken: true")))
     assert world.ask(**bearer(token)).asked["authorization"] == f"Bearer {token}"

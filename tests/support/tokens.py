@@ -83,6 +83,7 @@ class KeyServer:
     body: str
     status: int = 200
     location: str = ""
+    encoding: str = "identity"
     port: int = 0
     asked: int = 0
 
@@ -100,6 +101,7 @@ def serve_keys(body: str, port: int = 0) -> Iterator[KeyServer]:
         def do_GET(self) -> None:  # http.server's name
             told.asked += 1
             self.send_response(told.status)
+            self.send_header("content-encoding", told.encoding)
             if told.location:
                 self.send_header("location", told.location)
             self.end_headers()

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from controller.kinds.key_set import KeySet
@@ -19,6 +18,7 @@ from controller.sources.key_sets import (
     fetch_keys,
     find_urls,
     is_allowed,
+    open_session,
 )
 from tests.support.objects import build_snapshot, parse
 from tests.support.tokens import KeyServer, serve_keys
@@ -70,7 +70,7 @@ def server() -> Iterator[KeyServer]:
 
 
 async def fetch(url: str) -> str:
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         return await fetch_keys(session, url, 5.0)
 
 
@@ -93,6 +93,11 @@ async def test_what_is_no_answer_with_keys_says_why(server: KeyServer) -> None:
         await fetch(server.url)
     with pytest.raises(KeysNotFetchedError, match="Cannot connect"):
         await fetch("http://127.0.0.1:1/")
+
+
+async def test_an_answer_is_not_unpacked(server: KeyServer) -> None:
+    server.encoding = "gzip"
+    assert await fetch(server.url) == KEYS
 
 
 async def test_a_redirect_is_not_followed(server: KeyServer) -> None:

@@ -383,7 +383,7 @@ def _choose(values: list[str]) -> list[list[str]]:
     return [[each] for each in values] + [list(pair) for pair in pairwise(values)]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(SPEC, max_size=3), st.lists(REQUESTS, min_size=1, max_size=8))
 def test_the_filters_decide_as_the_policies_read(specs: list[str], requests: list[Request]) -> None:
     given_policies = tuple(policy(spec, f"p{number}") for number, spec in enumerate(specs))
