@@ -41,6 +41,7 @@ from controller.settings import ListenAddress, Settings
 from controller.sources.directory import FileText
 from controller.sources.files import watch_files
 from controller.sources.held import HeldFile
+from controller.sources.key_sets import KeySetFetcher, KeySetFile, find_urls, follow_keys
 from controller.status.cluster import ClusterLease, ClusterStatuses
 from controller.status.documents import build_statuses, show_time
 from controller.status.leadership import Leadership
@@ -72,6 +73,8 @@ GRPC_OPTIONS = [
 ]
 # In the state directory: see controller.sources.held.
 HELD_FILE = "held-objects.json"
+# In the state directory: see controller.sources.key_sets.
+KEY_SETS_FILE = "key-sets.json"
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _WILDCARD_HOSTS = ("0.0.0.0", "::")
 
@@ -98,6 +101,8 @@ async def run(settings: Settings) -> None:
             if not await _wait_for(loaded, follower, stop):
                 follower.cancel()
                 return
+            fetcher = _build_fetcher(configuration, settings)
+            followers.append(tasks.create_task(follow_keys(fetcher, time.monotonic), name="fetch keys"))
             if source.cluster is not None:
                 leadership = _build_leadership(source.cluster, configuration, authority, settings)
                 leading = leadership.run(time.monotonic, read_clock)
@@ -136,6 +141,19 @@ def _open_authority(settings: Settings) -> tuple[CertificateAuthority, Files]:
         return CertificateAuthority(load_signer(settings.authority_dir, files, read_clock())), files
     root = load_or_create_root(settings.state_dir, settings.mesh.trust_domain, read_clock())
     return CertificateAuthority(root.signer), {}
+
+
+def _build_fetcher(configuration: Configuration, settings: Settings) -> KeySetFetcher:
+    """What fetches keys of tokens; those that were had before serve from the start."""
+    fetcher = KeySetFetcher(
+        read_urls=lambda: find_urls(configuration.snapshot),
+        publish=configuration.apply_found,
+        file=KeySetFile(settings.state_dir / KEY_SETS_FILE),
+        hosts=settings.jwks_hosts,
+    )
+    configuration.observers.append(fetcher.note_changes)
+    fetcher.load()
+    return fetcher
 
 
 def _build_leadership(

@@ -85,6 +85,12 @@ class Configuration:
         for observe in self.observers:
             observe(touched)
 
+    def apply_found(self, changes: Changes) -> None:
+        """Take objects that come from no file: what was found out about others."""
+        self._publish(changes)
+        for observe in self.observers:
+            observe(changes)
+
     def _write_held(self) -> None:
         try:
             self._held.write(self._directory.held)
@@ -145,7 +151,7 @@ class Configuration:
                 log.info("service selects no pods: it has no endpoints", extra={"object": key})
             if isinstance(value, AuthorizationPolicy) and value.is_dry_run:
                 log.info(
-                    "policy is a dry run: ztunnels tell what it would do, and do not enforce it",
+                    "policy is a dry run: proxies tell what it would do, and do not enforce it",
                     extra={"object": key},
                 )
 

@@ -44,6 +44,7 @@ class Settings:
     local_listen      plaintext gRPC for this machine only: discovery without credentials. None listens nowhere
     webhook_listen    HTTPS: the admission webhook; with Kubernetes only
     admin             plaintext HTTP, for this machine only
+    jwks_hosts        hosts (`HOST` or `HOST:PORT`) that keys of RequestAuthentications may be fetched from
     mesh              what is the same for the whole mesh
     limits            of the dialogue with one client
     drain_seconds     how long calls in flight may take to end after SIGTERM; certificates take milliseconds
@@ -61,6 +62,7 @@ class Settings:
     local_listen: ListenAddress | None
     webhook_listen: ListenAddress
     admin: ListenAddress
+    jwks_hosts: frozenset[str]
     mesh: MeshSettings
     limits: SessionLimits = field(default_factory=SessionLimits)
     drain_seconds: float = 2.0
@@ -90,6 +92,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         local_listen=_parse_local("AMBIT_LOCAL_LISTEN", given.get("AMBIT_LOCAL_LISTEN", "")),
         webhook_listen=_parse_listen("AMBIT_WEBHOOK_LISTEN", given.get("AMBIT_WEBHOOK_LISTEN") or "0.0.0.0:15017"),
         admin=_parse_listen("AMBIT_ADMIN_LISTEN", given.get("AMBIT_ADMIN_LISTEN") or "127.0.0.1:15014"),
+        jwks_hosts=frozenset(each.lower() for each in _split(given.get("AMBIT_JWKS_HOSTS", ""))),
         mesh=MeshSettings(
             cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,
             trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),

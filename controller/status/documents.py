@@ -18,8 +18,8 @@ from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
 from controller.registry.bindings import Binding, Traffic
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
-from controller.registry.policy_conditions import judge_targeted
 from controller.registry.request_policies import Policy
+from controller.registry.target_conditions import judge_targeted
 from controller.registry.waypoints import Waypoints
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject

@@ -240,7 +240,7 @@ def test_what_would_be_refused_is_refused_when_it_is_applied(cluster: Kubernetes
         assert wait_for(lambda: _is_denied(cluster, wrong), PATIENCE_SECONDS), "a server takes a registration in late"
         with pytest.raises(ApiError, match=r"spec\.rules\[0\]\.matches\[0\]\.path.*regex-value"):
             apply(cluster, GATEWAY_API, "HTTPRoute", "reviewed", wrong)
-        with pytest.raises(ApiError, match="needs-waypoint"):
+        with pytest.raises(ApiError, match="needs-targets"):
             apply(cluster, SECURITY, "AuthorizationPolicy", "reviewed", "{rules: [{to: [{operation: {paths: [/]}}]}]}")
         apply(cluster, GATEWAY_API, "HTTPRoute", "reviewed", "{rules: [{matches: [{path: {value: /a}}]}]}")
         controller.stop()

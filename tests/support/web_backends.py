@@ -61,7 +61,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET
+    do_DELETE = do_OPTIONS = do_POST = do_PUT = do_GET
 
     def log_message(self, *_: object) -> None:
         """Nothing."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.kinds.key_set import build_key_set
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.registry.names import MeshSettings
 from controller.registry.proxies import Ingress, build_ingress
@@ -18,6 +19,8 @@ from tests.support.objects import Steps, end_of, parse
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 ISTIO = "networking.istio.io/v1"
 INGRESSES = (build_ingress("demo", {"app": "web", "istio": "ingress"}), build_ingress("other", {"app": "x"}))
+SECURITY = "security.istio.io/v1"
+KEYS_URL = "https://issuer.test/keys"
 
 
 class World:
@@ -94,6 +97,20 @@ def gateway_class(controller: str) -> KubernetesObject:
     return made(GATEWAY_API, "GatewayClass", "theirs", "", f"controllerName: {controller}")
 
 
+def target(kind: str, name: str) -> str:
+    group = "" if kind == "Service" else "gateway.networking.k8s.io"
+    return f"targetRefs: [{{group: '{group}', kind: {kind}, name: {name}}}]"
+
+
+def authorization(to: str, rest: str = "action: DENY, rules: [{}]", where: str = "demo") -> KubernetesObject:
+    return made(SECURITY, "AuthorizationPolicy", "p", where, f"{to}, {rest}" if to else rest)
+
+
+def authentication(to: str, where: str = "demo") -> KubernetesObject:
+    rules = f"jwtRules: [{{issuer: issuer, jwksUri: '{KEYS_URL}'}}]"
+    return made(SECURITY, "RequestAuthentication", "p", where, f"{to}, {rules}")
+
+
 ALL = "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"
 LABELLED = (
     "{name: labelled, port: 81, protocol: HTTP, "
@@ -147,6 +164,18 @@ VALUES: list[KubernetesObject] = [
             "trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}",
         )
     ),
+    *(
+        authorization(target(*to), rest)
+        for to in (("Gateway", "web"), ("Gateway", "other"), ("Service", "s"))
+        for rest in ("action: DENY, rules: [{}]", "rules: [{to: [{operation: {methods: [GET]}}]}]")
+    ),
+    authorization(""),
+    authorization(target("Gateway", "other"), where="other"),
+    *(authorization(target("GatewayClass", owner), where="istio-system") for owner in ("ambit", "theirs")),
+    authentication(target("Gateway", "web")),
+    authentication(target("Gateway", "other"), "other"),
+    authentication(target("GatewayClass", "ambit"), "istio-system"),
+    *(build_key_set(KEYS_URL, keys) for keys in ("", "some", "others")),
     *(objects.service(name, where) for name in ("s", "t") for where in ("demo", "other")),
     objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: x}, ports: [{port: 80}, {name: grpc, port: 81}]"),
     objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
@@ -363,3 +392,22 @@ def test_a_virtual_service_that_its_own_namespace_does_not_see_is_none_of_its_se
     rule = "{directResponse: {status: 404}}"
     world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], exportTo: [other], http: [{rule}]"))
     assert world.show() == before
+
+
+def test_a_policy_changes_only_the_listeners_that_it_is_attached_to() -> None:
+    routes = [route("a", "{name: web}", "{name: s, port: 80}")]
+    world = start(gateway("web", f"{ALL}, {LABELLED}"), gateway("other"), objects.service("s"), *routes)
+    changed = world.put(authorization(target("Gateway", "web")))
+    assert changed == {"Listener": {"gateway/demo/web/80", "gateway/demo/web/81"}}
+    assert not world.put(authorization(target("Service", "s"), where="other"))
+    changed = world.put(authorization(target("Gateway", "other")))
+    assert changed == {"Listener": {"gateway/demo/web/80", "gateway/demo/web/81", "gateway/demo/other/80"}}
+    changed = world.put(authorization(target("GatewayClass", "ambit"), where="istio-system"))
+    assert changed == {"Listener": {"gateway/demo/web/80", "gateway/demo/web/81", "gateway/demo/other/80"}}
+
+
+def test_keys_change_the_listeners_of_those_who_take_them() -> None:
+    world = start(gateway(), gateway("other"), authentication(target("Gateway", "web")))
+    assert world.put(build_key_set(KEYS_URL, "some")) == {"Listener": {"gateway/demo/web/80"}}
+    assert not world.put(build_key_set("https://other.test/keys", "others"))
+    assert not world.put(build_key_set(KEYS_URL, "some", "a problem"))
