@@ -13,6 +13,7 @@ from controller.registry.attachment import (
     ROUTE_KINDS,
     GatewayRoute,
     Reason,
+    RequestRoute,
     check_listener,
     find_gateway,
     find_parent_service,
@@ -27,14 +28,18 @@ from controller.registry.virtual_services import list_destinations
 
 
 def check_routes(given: Given) -> Iterator[Finding]:
-    """HTTPRoutes that attach to nothing, or point at nothing."""
+    """Routes that attach to nothing, or point at nothing."""
     for route in _list_routes(given):
         for index, reference in enumerate(route.spec.parent_refs or ()):
             yield from _check_parent(given, route, index, reference)
         if not route.spec.parent_refs:
             yield Finding("route-not-attached", route.key, ("spec",), "names no parentRefs: it is for nobody")
         for path, found in find_unresolved(given.snapshot, given.settings, route):
-            yield Finding("route-backend-missing", route.key, path, f"{found.message}; such requests get 500")
+            yield Finding("route-backend-missing", route.key, path, f"{found.message}; {_describe_end(route)}")
+
+
+def _describe_end(route: GatewayRoute) -> str:
+    return "such requests get 500" if isinstance(route, RequestRoute) else "such connections are closed"
 
 
 def _list_routes(given: Given) -> Iterator[GatewayRoute]:
@@ -81,7 +86,7 @@ def check_gateways(given: Given) -> Iterator[Finding]:
             if reason is not Reason.ACCEPTED:
                 yield Finding("listener-not-served", gateway.key, ("spec", "listeners", index), message)
         if (gateway.namespace, gateway.name) not in named:
-            yield Finding("gateway-without-routes", gateway.key, ("spec",), "no route names it: every request gets 404")
+            yield Finding("gateway-without-routes", gateway.key, ("spec",), "no route names it: it serves nothing")
 
 
 def check_virtual_services(given: Given) -> Iterator[Finding]:

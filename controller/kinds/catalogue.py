@@ -10,7 +10,9 @@ from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
+from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.kinds.stream_routes import TCPRoute, TLSRoute
 from controller.kinds.virtual_service import VirtualService
 
 Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
@@ -39,9 +41,12 @@ CATALOGUE: Catalogue = build_catalogue(
     PeerAuthentication,
     Pod,
     ReferenceGrant,
+    Secret,
     Service,
     ServiceAccount,
     ServiceEntry,
+    TCPRoute,
+    TLSRoute,
     VirtualService,
     WorkloadEntry,
 )

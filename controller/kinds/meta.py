@@ -100,12 +100,17 @@ class ObjectMeta(Model):
 class KubernetesObject(Model):
     """One object of any kind.
 
-    Subclasses say their group, the versions they accept and whether they have a namespace.
+    Subclasses say their group, the versions they accept and whether they have a namespace; whether what they hold is
+    never shown, nor written down; whether a controller that may not read them goes on without; and which of them an API
+    server need not tell of (a field selector).
     """
 
     GROUP: ClassVar[str]
     VERSIONS: ClassVar[tuple[str, ...]]
     IS_NAMESPACED: ClassVar[bool] = True
+    HIDES_VALUES: ClassVar[bool] = False
+    IS_OPTIONAL: ClassVar[bool] = False
+    FIELD_SELECTOR: ClassVar[str] = ""
 
     api_version: str
     kind: str

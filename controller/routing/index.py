@@ -6,27 +6,31 @@ It is kept from one change to the next, so that a change is followed without loo
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from controller.registry.http import Target
+from controller.registry.http import Destination, Target
 from controller.registry.http_routes import Ranked
 from controller.registry.names import name_gateway
 
 Place = tuple[str, str]
 """Namespace and name of an object whose kind is known."""
+ResourceName = tuple[str, str]
+"""Type URL and name of a resource."""
 RouteKey = tuple[str, str, str]
-"""Kind, namespace and name of an HTTPRoute, a GRPCRoute or a VirtualService."""
+"""Kind, namespace and name of a route of Gateway API, or of a VirtualService."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
     """What is known of a route: what it hangs on, and what its routes point at.
 
-    Those of a VirtualService depend on the port, and are not kept.
+    Those of a VirtualService depend on the port, and are not kept. `destinations` are where a route of connections
+    leads.
     """
 
     routes: tuple[Ranked, ...]
     gateways: frozenset[Place]
     services: frozenset[Place]
     backends: frozenset[Place]
+    destinations: tuple[Destination, ...] = ()
 
 
 class RouteIndex:
@@ -37,7 +41,7 @@ class RouteIndex:
         self._by_gateway: dict[Place, set[RouteKey]] = {}
         self._by_service: dict[Place, set[RouteKey]] = {}
         self._by_backend: dict[Place, set[RouteKey]] = {}
-        self._gateway_ports: dict[Place, set[int]] = {}
+        self._gateway_resources: dict[Place, set[ResourceName]] = {}
         self._gateway_targets: dict[Place, set[Target]] = {}
         self._readers: dict[Target, set[Place]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
@@ -80,21 +84,23 @@ class RouteIndex:
         yield self._by_service, state.services
         yield self._by_backend, state.backends
 
-    def put_gateway(self, place: Place, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
-        """Take over which ports a Gateway has and where it sends requests.
+    def put_gateway(
+        self, place: Place, resources: set[ResourceName], targets: set[Target]
+    ) -> tuple[set[ResourceName], set[Target]]:
+        """Take over which listeners and routes a Gateway has and where it sends requests.
 
-        Gives the ports that it has no more, and the targets that it has newly or no more.
+        Gives the resources that it has no more, and the targets that it has newly or no more.
         """
-        old_ports, old_targets = self._gateway_ports.pop(place, set()), self._gateway_targets.pop(place, set())
-        if ports:
-            self._gateway_ports[place], self._gateway_targets[place] = ports, targets
+        old, old_targets = self._gateway_resources.pop(place, set()), self._gateway_targets.pop(place, set())
+        if resources:
+            self._gateway_resources[place], self._gateway_targets[place] = resources, targets
         for target in old_targets - targets:
             self._readers[target].discard(place)
             if not self._readers[target]:
                 del self._readers[target]
         for target in targets - old_targets:
             self._readers.setdefault(target, set()).add(place)
-        return old_ports - ports, old_targets ^ targets
+        return old - resources, old_targets ^ targets
 
     def readers_of(self, target: Target) -> tuple[str, ...]:
         """The names under which the Gateways find a target's cluster that send to it."""

@@ -1,13 +1,15 @@
 """From a change of objects to the L7 resources that it changes: what is touched is built again, nothing else.
 
     object that changed                  what depends on it
-    Gateway                              its ports, their routes, and which clusters its proxies have
+    Gateway                              its ports, their routes, which clusters and secrets its proxies have
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
-    HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
+    *Route, VirtualService               the Gateways and Services that it attaches to, now and before
+    Secret                               itself, and the Gateways that name it
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
-    ReferenceGrant                       the routes that point into its namespace from elsewhere
+    ReferenceGrant                       the routes and Gateways that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, and the routes that point at it
-    Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
+    Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before;
+                                         the secrets of the Gateway whose proxy a pod is
     Node                                 the endpoints of the Services that its pods serve
 
 Unlike the resources of the L4 mesh these depend on each other over several steps, so that what depends on what is kept
@@ -22,20 +24,34 @@ from google.protobuf.message import Message
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
-from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
+from controller.kinds.gateway_api import GATEWAY_LABEL, BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import WorkloadEntry
+from controller.kinds.secrets import Secret
+from controller.kinds.stream_routes import TCPRoute, TLSRoute
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
 from controller.registry import grpc_routes, policies, services, virtual_services
-from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
+from controller.registry.attachment import (
+    ROUTE_KINDS,
+    GatewayRoute,
+    RequestRoute,
+    StreamRoute,
+    attach,
+    find_gateway,
+    find_parent_service,
+    is_ours,
+    resolve,
+    served_listeners,
+)
+from controller.registry.certificates import find_nodes, find_secrets, list_references
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
-from controller.registry.gateways import Attached, build_ports
-from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
-from controller.registry.http_routes import Ranked, build_routes, sort_routes
+from controller.registry.gateways import Attached, Chain, RequestChain, build_ports, find_chain_targets
+from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost
+from controller.registry.http_routes import FindTarget, Ranked, build_routes, sort_routes
 from controller.registry.members import Members
 from controller.registry.names import (
     SIDECARS,
@@ -43,17 +59,24 @@ from controller.registry.names import (
     find_service_name,
     name_gateway,
     name_gateway_port,
+    name_gateway_routes,
+    name_proxy,
+    name_secret,
     name_service_port,
     name_service_routes,
     name_sidecar_port,
 )
-from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
+from controller.routing.index import Place, ResourceName, RouteIndex, RouteKey, RouteState
+from controller.routing.secrets import SecretIndex
 from controller.serve.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
     LISTENER_TYPE,
     ROUTE_TYPE,
+    ROUTING_TYPES,
+    SECRET_TYPE,
     ChangeGatherer,
+    Resource,
     ResourceChanges,
     build_resource,
 )
@@ -65,14 +88,12 @@ from controller.translate.clusters import (
     translate_cluster,
     translate_endpoints,
 )
-from controller.translate.listeners import (
-    translate_api_listener,
-    translate_gateway_port,
-    translate_outbound,
-    translate_service_port,
-)
+from controller.translate.gateway_ports import translate_chains
+from controller.translate.listeners import translate_api_listener, translate_outbound, translate_service_port
 from controller.translate.routes import Dialect, translate_hosts
+from controller.translate.secrets import translate_secret
 
+_KINDS = {kind.__name__: kind for kind in ROUTE_KINDS}
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
 
@@ -86,6 +107,7 @@ class _Dirty:
     services: set[Place] = field(default_factory=set)
     endpoints: set[Place] = field(default_factory=set)
     clusters: set[Target] = field(default_factory=set)
+    secrets: set[Place] = field(default_factory=set)
 
 
 class Routing:
@@ -94,6 +116,7 @@ class Routing:
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
         self._index = RouteIndex()
+        self._secrets = SecretIndex()
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
@@ -106,21 +129,21 @@ class Routing:
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
         """The resources that the change of the objects `keys` from `old` to `new` may have changed, by type URL."""
-        return _Update(self._index, old, new, self._settings).run(list(keys))
+        return _Update((self._index, self._secrets), old, new, self._settings).run(list(keys))
 
 
 class _Update:
     """One change."""
 
-    def __init__(self, index: RouteIndex, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
-        self._index = index
+    def __init__(
+        self, indexes: tuple[RouteIndex, SecretIndex], old: Snapshot, new: Snapshot, settings: MeshSettings
+    ) -> None:
+        self._index, self._secrets = indexes
         self._old = old
         self._new = new
         self._settings = settings
         self._members = Members(new, settings, EntryHosts(new, settings))
-        self._changes = {
-            type_url: ChangeGatherer() for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
-        }
+        self._changes = {type_url: ChangeGatherer() for type_url in ROUTING_TYPES}
         self._dirty = _Dirty()
         self._rules: dict[Place, Rules] = {}
 
@@ -141,6 +164,8 @@ class _Update:
             self._build_endpoints(place)
         for target in sorted(self._dirty.clusters):
             self._build_cluster(target)
+        for place in sorted(self._dirty.secrets):
+            self._build_secret(place)
         return {type_url: changes.finish() for type_url, changes in self._changes.items()}
 
     def _note(self, key: ObjectKey) -> None:
@@ -153,10 +178,20 @@ class _Update:
                 if key.kind == Namespace.__name__:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
-            case HTTPRoute.__name__ | GRPCRoute.__name__ | VirtualService.__name__:
+            case (
+                HTTPRoute.__name__
+                | GRPCRoute.__name__
+                | TLSRoute.__name__
+                | TCPRoute.__name__
+                | VirtualService.__name__
+            ):
                 self._dirty.routes.add((key.kind, *place))
             case ReferenceGrant.__name__:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
+                self._dirty.gateways.update(self._secrets.gateways_into(key.namespace))
+            case Secret.__name__:
+                self._dirty.secrets.add(place)
+                self._dirty.gateways.update(self._secrets.gateways_naming(place))
             case DestinationRule.__name__:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
@@ -171,6 +206,8 @@ class _Update:
                 for snapshot in (self._old, self._new):
                     if (pod := snapshot.find(Pod, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, key.name, pod.labels))
+                        if GATEWAY_LABEL in pod.labels:
+                            self._dirty.gateways.add((key.namespace, pod.labels[GATEWAY_LABEL]))
             case WorkloadEntry.__name__:
                 for snapshot in (self._old, self._new):
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
@@ -197,19 +234,23 @@ class _Update:
             backends.add((reference.namespace or namespace, reference.name))
             return resolve(self._new, self._settings, route, reference).target
 
+        is_request = isinstance(route, RequestRoute)
+        routes: tuple[Ranked, ...] = ()
+        destinations: tuple[Destination, ...] = ()
         if isinstance(route, GRPCRoute):
             routes = tuple(grpc_routes.build_routes(route, find_target))
-        else:
+        elif isinstance(route, HTTPRoute):
             routes = tuple(build_routes(route, find_target))
+        else:
+            destinations = _build_destinations(route, find_target)
         parents = route.spec.parent_refs or ()
         gateways = filter(None, (find_gateway(each, route.namespace) for each in parents))
-        parent_services = filter(None, (find_parent_service(each, route.namespace) for each in parents))
-        return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends))
+        parent_services = filter(None, (find_parent_service(each, route.namespace) for each in parents if is_request))
+        return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends), destinations)
 
     def _find_route(self, key: RouteKey) -> GatewayRoute | None:
-        if key[0] == GRPCRoute.__name__:
-            return self._new.find(GRPCRoute, *key[1:])
-        return self._new.find(HTTPRoute, *key[1:])
+        kind = _KINDS[key[0]]
+        return self._new.find(kind, *key[1:])
 
     def _read_virtual_service(self, place: Place) -> RouteState | None:
         service = self._new.find(VirtualService, *place)
@@ -224,23 +265,55 @@ class _Update:
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
-        ports: dict[int, tuple[VirtualHost, ...]] = {}
+        ports: dict[int, tuple[Chain, ...]] = {}
         if gateway is not None and is_ours(self._new, gateway):
-            ports = build_ports(gateway, self._find_attached(gateway))
-        targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
-        gone, changed = self._index.put_gateway(place, set(ports), targets)
+            ports = build_ports(self._new, gateway, self._find_attached(gateway))
+            self._note_secrets(place, gateway)
+        else:
+            self._dirty.secrets |= self._secrets.put_gateway(place, (), (), ())
+        made = {
+            each: resource for port, chains in ports.items() for each, resource in self._build_port(place, port, chains)
+        }
+        targets = {target for chains in ports.values() for target in find_chain_targets(chains)}
+        gone, changed = self._index.put_gateway(place, set(made), targets)
         self._dirty.clusters |= changed
-        scope = (name_gateway(*place),)
-        for port in gone:
-            for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-                self._changes[type_url].put(name_gateway_port(*place, port), None)
-        for port, hosts in ports.items():
-            name = name_gateway_port(*place, port)
-            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port), keys=scope)
-            self._changes[LISTENER_TYPE].put(name, listener)
-            self._changes[ROUTE_TYPE].put(
-                name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))
-            )
+        for type_url, name in gone:
+            self._changes[type_url].put(name, None)
+        for (type_url, name), resource in made.items():
+            self._changes[type_url].put(name, resource)
+
+    def _note_secrets(self, place: Place, gateway: Gateway) -> None:
+        """Take over what a Gateway needs to end TLS, and who may have it."""
+        mentioned = {secret for each in gateway.spec.listeners for _, secret in list_references(gateway, each)}
+        used = {secret for each in served_listeners(gateway) for secret in find_secrets(self._new, gateway, each)}
+        readers = [name_proxy(*place, node) for node in find_nodes(self._new, gateway)] if used else []
+        self._dirty.secrets |= self._secrets.put_gateway(place, mentioned, used, readers)
+
+    def _build_port(self, place: Place, port: int, chains: Sequence[Chain]) -> Iterator[tuple[ResourceName, Resource]]:
+        """The listener of a Gateway's port, and the routes that it names."""
+        name, scope = name_gateway_port(*place, port), (name_gateway(*place),)
+
+        def name_routes(chain: RequestChain) -> str:
+            return name_gateway_routes(*place, port, chain.listener) if chain.listener else name
+
+        yield (
+            (LISTENER_TYPE, name),
+            build_resource(LISTENER_TYPE, name, translate_chains(name, port, chains, name_routes), keys=scope),
+        )
+        for chain in chains:
+            if isinstance(chain, RequestChain) and chain.secrets != ():
+                routes = name_routes(chain)
+                table = self._translate(routes, chain.hosts, Dialect.ENVOY)
+                yield (ROUTE_TYPE, routes), build_resource(ROUTE_TYPE, routes, table)
+
+    def _build_secret(self, place: Place) -> None:
+        secret, readers = self._new.find(Secret, *place), self._secrets.readers_of(place)
+        name = name_secret(*place)
+        if secret is None or not readers:
+            self._changes[SECRET_TYPE].put(name, None)
+            return
+        resource = build_resource(SECRET_TYPE, name, translate_secret(name, secret), keys=readers)
+        self._changes[SECRET_TYPE].put(name, resource)
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
         for key, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
@@ -249,7 +322,8 @@ class _Update:
             for reference in (route.spec.parent_refs or ()) if route else ():
                 if route and find_gateway(reference, route.namespace) == (gateway.namespace, gateway.name):
                     hosts.update(attach(self._new, route, reference, gateway).listeners)
-            yield Attached(hosts, state.routes)
+            age = route.age_key if route else ()
+            yield Attached(hosts, state.routes, age, state.destinations)
 
     def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> Message:
         table: Message = translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
@@ -394,3 +468,9 @@ def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping
             for part in snapshot.objects_in(EndpointSlice, namespace):
                 if part.service == service.name and any(endpoint.pod == pod for _, endpoint in part.servers):
                     yield namespace, service.name
+
+
+def _build_destinations(route: StreamRoute, find_target: FindTarget) -> tuple[Destination, ...]:
+    """Where a route of connections leads."""
+    backends = (backend for rule in route.rules for backend in rule.backend_refs)
+    return tuple(Destination(find_target(route.namespace, each), each.weight) for each in backends)

@@ -184,6 +184,12 @@ class DiscoveryService:
                 self._metrics.expired_nonces.add(type=kind)
             case RequestOutcome.ACK | RequestOutcome.CHANGED:
                 pass
+        if withheld := client.session.find_withheld(request):
+            gateway = client.session.node.gateway if client.session.node else ""
+            fields = {"node": client.node, "gateway": gateway, "names": withheld}
+            log.warning(
+                "xds client asks for certificates that are not there, or not for this Gateway here", extra=fields
+            )
 
     def _count(self, client: Client, response: DeltaResponse) -> None:
         kind = short_type(response.type_url)

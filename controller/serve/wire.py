@@ -18,6 +18,7 @@ from mesh.kit.errors import InvalidInputError
 _LENGTH_DELIMITED = 2
 _RESPONSE_RESOURCES = 2
 _RESOURCE_NAME = 3
+_SECRET = ".Secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,9 @@ def parse_request(data: bytes) -> DeltaRequest:
 
 
 def _parse_error(message: "discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest") -> str | None:
+    """What Envoy says of a message that it refuses may be the whole message: of a secret it is not looked at."""
+    if message.HasField("error_detail") and message.type_url.endswith(_SECRET):
+        return "refused; the proxy's own log says why"
     return (message.error_detail.message or "no reason given") if message.HasField("error_detail") else None
 
 

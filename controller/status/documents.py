@@ -12,7 +12,7 @@ from typing import cast
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.security import AuthorizationPolicy
-from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
+from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours, list_kinds
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
 from controller.snapshot import Snapshot
@@ -70,14 +70,16 @@ def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:
 def _build_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[GatewayRoute], now: str) -> PlainObject:
     judged = judge_gateway(snapshot, gateway, routes)
     present = {each.get("name"): each for each in _list_of(_status_of(gateway), "listeners")}
-    kinds = [{"group": GROUP, "kind": kind.__name__} for kind in ROUTE_KINDS]
+    kinds = {
+        each.name: [{"group": GROUP, "kind": kind} for kind in list_kinds(each)] for each in gateway.spec.listeners
+    }
     return {
         "conditions": _build_all(gateway, judged.conditions, now),
         "listeners": [
             {
                 "name": each.name,
                 "attachedRoutes": each.attached_routes,
-                "supportedKinds": kinds if each.conditions[0].is_true else [],
+                "supportedKinds": kinds[each.name] if each.conditions[0].is_true else [],
                 "conditions": _build_conditions(
                     each.conditions, _list_of(present.get(each.name, {}), "conditions"), _generation_of(gateway), now
                 ),
