@@ -11,7 +11,9 @@ from controller.routing.publication import Routing
 from controller.serve.resources import ROUTING_TYPES, Resource, ResourceTable
 from controller.snapshot import Snapshot
 from tests.support import objects
+from tests.support.mesh_certificates import Credentials, issue_server, make_authority
 from tests.support.objects import Steps, end_of, parse
+from tests.support.secrets import secret_text
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 ISTIO = "networking.istio.io/v1"
@@ -64,10 +66,10 @@ def destination_rule(name: str, host: str, rest: str, where: str = "demo") -> Ku
     return made(ISTIO, "DestinationRule", name, where, f"host: {host}, {rest}")
 
 
-def grant(where: str, source: str) -> KubernetesObject:
+def grant(where: str, source: str, kind: str = "HTTPRoute", to: str = "Service") -> KubernetesObject:
     spec = (
-        f"from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: {source}}}], "
-        "to: [{group: '', kind: Service}]"
+        f"from: [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: {source}}}], "
+        f"to: [{{group: '', kind: {to}}}]"
     )
     return made("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "g", where, spec)
 
@@ -81,7 +83,53 @@ LABELLED = (
     "{name: labelled, port: 81, protocol: HTTP, "
     "allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {routes: allowed}}}}}"
 )
+PAIRS = [issue_server(make_authority("test"), "a.test") for _ in range(2)]
+
+
+def ended(*references: str, host: str = "a.test") -> str:
+    """A listener that ends TLS with these certificates."""
+    tls = f"tls: {{certificateRefs: [{', '.join(references)}]}}"
+    return f"{{name: {host[0]}, port: 443, protocol: HTTPS, hostname: {host}, {tls}, {FROM_ALL}}}"
+
+
+def gateway_pod(node: str) -> KubernetesObject:
+    return objects.pod("p", labels="gateway.networking.k8s.io/gateway-name: web", node=node)
+
+
+def secret(where: str, pair: Credentials) -> KubernetesObject:
+    return parse(secret_text("c", pair, where))
+
+
+FROM_ALL = "allowedRoutes: {namespaces: {from: All}}"
+STREAMS = (
+    f"{{name: through, port: 443, protocol: TLS, hostname: '*.test', tls: {{mode: Passthrough}}, {FROM_ALL}}}, "
+    f"{{name: tcp, port: 53, protocol: TCP, {FROM_ALL}}}"
+)
+TLS_VALUES: list[KubernetesObject] = [
+    gateway("web", f"{ALL}, {ended('{name: c}')}"),
+    gateway("web", f"{ended('{name: c, namespace: other}')}, {ended('{name: c}', host='b.test')}, {STREAMS}"),
+    gateway("web", STREAMS),
+    gateway("other", ended("{name: c, namespace: demo}"), "other"),
+    parse(
+        f"{{apiVersion: {GATEWAY_API}, kind: Gateway, metadata: {{name: web, namespace: demo, annotations: "
+        "{ambit.dev/proxy-nodes: 'node-8, node-9'}}, spec: {gatewayClassName: ambit, "
+        f"listeners: [{ended('{name: c}')}]}}}}"
+    ),
+    *(secret(where, pair) for where in ("demo", "other") for pair in PAIRS),
+    parse("{apiVersion: v1, kind: Secret, metadata: {name: c, namespace: demo}, type: other}"),
+    *(grant(where, source, "Gateway", "Secret") for where, source in (("demo", "other"), ("other", "demo"))),
+    *(
+        route(name, "{name: web, namespace: demo}", backends, where, kind)
+        for name, where in (("a", "demo"), ("b", "other"))
+        for kind in ("TLSRoute", "TCPRoute")
+        for backends in ("{name: s, port: 80}", "{name: s, port: 80}, {name: s, namespace: other, port: 80, weight: 2}")
+    ),
+    route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute"),
+    gateway_pod("node-1"),
+    gateway_pod("node-2"),
+]
 VALUES: list[KubernetesObject] = [
+    *TLS_VALUES,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
     gateway("other", ALL, "other"),
@@ -203,3 +251,41 @@ def test_a_gateway_of_somebody_elses_class_is_not_served() -> None:
     assert not world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
     world.put(gateway_class("ambit.dev/gateway-controller"))
     assert world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
+
+
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+def readers_of(world: World, name: str) -> tuple[str, ...]:
+    found = world.tables[SECRET].find(name)
+    return found.keys if found else ()
+
+
+def test_a_secret_is_there_for_proxies_on_the_nodes_of_its_gateways_pods() -> None:
+    world = start(gateway("web", ended("{name: c}")), secret("demo", PAIRS[0]))
+    assert readers_of(world, "secret/demo/c") == ()
+    assert world.put(gateway_pod("node-1")) == {"Secret": {"secret/demo/c"}}
+    assert readers_of(world, "secret/demo/c") == ("proxy:demo/web@node-1",)
+    world.put(gateway_pod("node-2"))
+    assert readers_of(world, "secret/demo/c") == ("proxy:demo/web@node-2",)
+    world.put(gateway("web", ended("{name: none}")))
+    assert readers_of(world, "secret/demo/c") == ()
+
+
+def test_a_secret_that_no_gateway_names_is_nowhere() -> None:
+    world = start(gateway("web"), gateway_pod("node-1"), secret("demo", PAIRS[0]), secret("other", PAIRS[1]))
+    assert not list(world.tables[SECRET].names())
+    world.put(gateway("web", ended("{name: c, namespace: other}")))
+    assert not list(world.tables[SECRET].names()), "without a grant"
+    world.put(grant("other", "demo", "Gateway", "Secret"))
+    assert readers_of(world, "secret/other/c") == ("proxy:demo/web@node-1",)
+
+
+def test_a_certificate_that_is_replaced_changes_only_itself() -> None:
+    world = start(gateway("web", ended("{name: c}")), gateway_pod("node-1"), secret("demo", PAIRS[0]))
+    assert world.put(secret("demo", PAIRS[1])) == {"Secret": {"secret/demo/c"}}
+
+
+def test_a_route_of_connections_leaves_services_as_they_are() -> None:
+    world = start(objects.service("s"), objects.service("t"))
+    assert world.put(route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute")) == {}
