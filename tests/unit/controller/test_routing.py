@@ -183,18 +183,33 @@ VALUES: list[KubernetesObject] = [
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
     ),
 ]
-_change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
 
 
-@settings(max_examples=200)
-@given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
-def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
+def steps_of(values: list[KubernetesObject]) -> st.SearchStrategy[Steps]:
+    """Changes, each to one of these objects or to none."""
+    change = st.sampled_from(values).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
+    return st.lists(st.lists(change, min_size=1, max_size=4), min_size=1, max_size=12)
+
+
+def follow_and_compare(steps: Steps) -> None:
     following = World()
     for step in steps:
         following.apply(dict(step))
     fresh = World()
     fresh.apply(dict(end_of(steps)))
     assert following.show() == fresh.show()
+
+
+@settings(max_examples=200)
+@given(steps_of(VALUES))
+def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
+    follow_and_compare(steps)
+
+
+@settings(max_examples=200)
+@given(steps_of(TLS_VALUES))
+def test_following_changes_of_certificates_gives_the_same(steps: Steps) -> None:
+    follow_and_compare(steps)
 
 
 def start(*values: KubernetesObject) -> World:
