@@ -105,10 +105,9 @@ STREAMS = (
     f"{{name: through, port: 443, protocol: TLS, hostname: '*.test', tls: {{mode: Passthrough}}, {FROM_ALL}}}, "
     f"{{name: tcp, port: 53, protocol: TCP, {FROM_ALL}}}"
 )
-TLS_VALUES: list[KubernetesObject] = [
+CERTIFICATES: list[KubernetesObject] = [
     gateway("web", f"{ALL}, {ended('{name: c}')}"),
     gateway("web", f"{ended('{name: c, namespace: other}')}, {ended('{name: c}', host='b.test')}, {STREAMS}"),
-    gateway("web", STREAMS),
     gateway("other", ended("{name: c, namespace: demo}"), "other"),
     parse(
         f"{{apiVersion: {GATEWAY_API}, kind: Gateway, metadata: {{name: web, namespace: demo, annotations: "
@@ -118,6 +117,13 @@ TLS_VALUES: list[KubernetesObject] = [
     *(secret(where, pair) for where in ("demo", "other") for pair in PAIRS),
     parse("{apiVersion: v1, kind: Secret, metadata: {name: c, namespace: demo}, type: other}"),
     *(grant(where, source, "Gateway", "Secret") for where, source in (("demo", "other"), ("other", "demo"))),
+    gateway_pod("node-1"),
+    gateway_pod("node-2"),
+]
+CONNECTIONS: list[KubernetesObject] = [
+    gateway("web", STREAMS),
+    objects.service("s"),
+    objects.service("s", "other"),
     *(
         route(name, "{name: web, namespace: demo}", backends, where, kind)
         for name, where in (("a", "demo"), ("b", "other"))
@@ -125,11 +131,10 @@ TLS_VALUES: list[KubernetesObject] = [
         for backends in ("{name: s, port: 80}", "{name: s, port: 80}, {name: s, namespace: other, port: 80, weight: 2}")
     ),
     route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute"),
-    gateway_pod("node-1"),
-    gateway_pod("node-2"),
 ]
 VALUES: list[KubernetesObject] = [
-    *TLS_VALUES,
+    *CERTIFICATES,
+    *CONNECTIONS,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
     gateway("other", ALL, "other"),
@@ -207,8 +212,8 @@ def test_following_changes_gives_what_building_everything_gives(steps: Steps) ->
 
 
 @settings(max_examples=200)
-@given(steps_of(TLS_VALUES))
-def test_following_changes_of_certificates_gives_the_same(steps: Steps) -> None:
+@given(st.sampled_from([CERTIFICATES, CONNECTIONS]).flatmap(steps_of))
+def test_following_changes_of_a_few_objects_gives_the_same(steps: Steps) -> None:
     follow_and_compare(steps)
 
 
