@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
+from controller.kinds.core import Service
 from controller.kinds.gateway_api import Gateway
 from controller.kinds.secrets import Secret
-from controller.registry.attachment import is_ours, served_listeners
+from controller.registry.attachment import Reason, is_ours, served_listeners
+from controller.registry.backend_tls import list_targets, resolve_authority
 from controller.registry.certificates import (
     ends_tls,
     find_nodes,
@@ -41,3 +44,28 @@ def _check_gateway(given: Given, gateway: Gateway) -> Iterator[Finding]:
     if needs and given.knows_pods_of(gateway.namespace) and not find_nodes(snapshot, gateway):
         message = "no pod of it is given, and it names no nodes: no proxy gets its certificates"
         yield Finding("certificate-without-proxy", gateway.key, ("metadata",), message)
+
+
+def check_backend_tls(given: Given) -> Iterator[Finding]:
+    """BackendTLSPolicies for nobody, and without somebody to believe."""
+    for policy in given.snapshot.objects(BackendTLSPolicy):
+        services = dict(list_targets(policy))
+        for number, target in enumerate(policy.spec.target_refs):
+            path = ("spec", "targetRefs", number)
+            if number not in services:
+                message = f"{target.name} is a {target.kind}, and no Service"
+                yield Finding("backend-tls-target-unknown", policy.key, path, message)
+                continue
+            service = given.snapshot.find(Service, policy.namespace, target.name)
+            names = {port.name for port in service.spec.ports or ()} if service else set()
+            if service is None:
+                message = f"there is no Service {policy.namespace}/{target.name}"
+                yield Finding("backend-tls-target-unknown", policy.key, path, message)
+            elif target.section_name is not None and target.section_name not in names:
+                message = f"{service.key} has no port called {target.section_name}"
+                yield Finding("backend-tls-target-unknown", policy.key, (*path, "sectionName"), message)
+        for number, reference in enumerate(policy.spec.validation.ca_certificate_refs):
+            reason, message, _ = resolve_authority(given.snapshot, policy, reference)
+            if reason is not Reason.RESOLVED:
+                place = ("spec", "validation", "caCertificateRefs", number)
+                yield Finding("authority-missing", policy.key, place, message)

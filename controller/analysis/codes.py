@@ -144,6 +144,13 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a route of a Service, which ordinary clients do not follow", "attach it to a Gateway, or expect no effect yet"
     ),
     "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
+    "authority-missing": _error(
+        "a BackendTLSPolicy whose authority is not there", "give the ConfigMap, with certificates in PEM as ca.crt"
+    ),
+    "backend-tls-target-unknown": _error(
+        "a BackendTLSPolicy for no Service, or none of its ports",
+        "correct spec.targetRefs; sectionName is a port's name",
+    ),
     "certificate-missing": _error(
         "a listener whose certificate is not there or may not be named: no client is served",
         "give a valid Secret, or the ReferenceGrant",

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
+from controller.kinds.config_maps import ConfigMap
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
@@ -30,6 +32,8 @@ def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], ty
 
 CATALOGUE: Catalogue = build_catalogue(
     AuthorizationPolicy,
+    BackendTLSPolicy,
+    ConfigMap,
     DestinationRule,
     EndpointSlice,
     GRPCRoute,

@@ -66,6 +66,7 @@ class Reason(Enum):
     INVALID_KIND = "InvalidKind"
     INVALID_ROUTE_KINDS = "InvalidRouteKinds"
     INVALID_CERTIFICATE = "InvalidCertificateRef"
+    INVALID_AUTHORITY = "InvalidCACertificateRef"
     BACKEND_NOT_FOUND = "BackendNotFound"
     NOT_PERMITTED = "RefNotPermitted"
 

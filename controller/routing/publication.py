@@ -4,6 +4,7 @@
     Gateway                              its ports, their routes, which clusters and secrets its proxies have
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
     *Route, VirtualService               the Gateways and Services that it attaches to, now and before
+    BackendTLSPolicy, ConfigMap          the clusters and endpoints of its Services, and the routes that point at them
     Secret                               itself, and the Gateways that name it
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes and Gateways that point into its namespace from elsewhere
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
+from controller.kinds.config_maps import ConfigMap
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
@@ -46,6 +49,7 @@ from controller.registry.attachment import (
     resolve,
     served_listeners,
 )
+from controller.registry.backend_tls import BackendTls, find_backend_tls, list_targets, secure_chains
 from controller.registry.certificates import find_nodes, find_secrets, list_references
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
@@ -196,6 +200,14 @@ class _Update:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
                         self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
+            case BackendTLSPolicy.__name__:
+                for snapshot in (self._old, self._new):
+                    if (policy := snapshot.find(BackendTLSPolicy, *place)) is not None:
+                        self._note_policy(policy)
+            case ConfigMap.__name__:
+                for policy in self._new.objects_in(BackendTLSPolicy, key.namespace):
+                    if any(each.name == key.name for each in policy.spec.validation.ca_certificate_refs):
+                        self._note_policy(policy)
             case Service.__name__:
                 self._note_service(place)
             case EndpointSlice.__name__:
@@ -216,6 +228,10 @@ class _Update:
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
+
+    def _note_policy(self, policy: BackendTLSPolicy) -> None:
+        for _, target in list_targets(policy):
+            self._note_service((policy.namespace, target.name))
 
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
@@ -267,7 +283,8 @@ class _Update:
         gateway = self._new.find(Gateway, *place)
         ports: dict[int, tuple[Chain, ...]] = {}
         if gateway is not None and is_ours(self._new, gateway):
-            ports = build_ports(self._new, gateway, self._find_attached(gateway))
+            built = build_ports(self._new, gateway, self._find_attached(gateway))
+            ports = {port: self._secure(chains) for port, chains in built.items()}
             self._note_secrets(place, gateway)
         else:
             self._dirty.secrets |= self._secrets.put_gateway(place, (), (), ())
@@ -281,6 +298,18 @@ class _Update:
             self._changes[type_url].put(name, None)
         for (type_url, name), resource in made.items():
             self._changes[type_url].put(name, resource)
+
+    def _secure(self, chains: Sequence[Chain]) -> tuple[Chain, ...]:
+        """Speak TLS to what has a policy for it."""
+        return secure_chains(chains, {each for each in find_chain_targets(chains) if self._find_tls(each)})
+
+    def _find_tls(self, target: Target) -> BackendTls | None:
+        place = find_service_name(target.host, target.namespace, self._settings)
+        if place is None or next(self._new.objects_in(BackendTLSPolicy, place[0]), None) is None:
+            return None
+        service = self._members.find_service(*place)
+        port = next((each for each in service.ports if each.number == target.port), None) if service else None
+        return find_backend_tls(self._new, *place, port.name) if port else None
 
     def _note_secrets(self, place: Place, gateway: Gateway) -> None:
         """Take over what a Gateway needs to end TLS, and who may have it."""
@@ -336,12 +365,12 @@ class _Update:
         self._dirty.clusters |= gone | targets
         for target in gone:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
-            if not target.subset:
+            if not target.subset and not target.is_secured:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
                 self._changes[LISTENER_TYPE].put(name_sidecar_port(target.host, target.port), None)
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
         for target in targets:
-            if service and not target.subset:
+            if service and not target.subset and not target.is_secured:
                 self._build_sidecar_port(service, target)
                 name, routes = (
                     name_service_port(target.host, target.port),
@@ -365,8 +394,11 @@ class _Update:
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
         for port in service.ports:
+            is_secured = find_backend_tls(self._new, *place, port.name) is not None
             for subset in ("", *self._find_rules(place).subsets):
                 yield Target(place[0], service.hostname, port.number, subset)
+                if is_secured:
+                    yield Target(place[0], service.hostname, port.number, subset, is_secured=True)
 
     def _find_rules(self, place: Place) -> Rules:
         if place not in self._rules:
@@ -452,10 +484,14 @@ class _Update:
         if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
             self._changes[CLUSTER_TYPE].put(target.cluster, None)
             return
-        message = translate_cluster(target, port.protocol, self._find_policy(target))
-        cluster = build_resource(
-            CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
-        )
+        tls = self._find_tls(target) if target.is_secured else None
+        if target.is_secured and tls is None:
+            self._changes[CLUSTER_TYPE].put(target.cluster, None)
+            return
+        message = translate_cluster(target, port.protocol, self._find_policy(target), tls)
+        readers = self._index.readers_of(target)
+        keys = readers if target.is_secured else (SIDECARS, *readers)
+        cluster = build_resource(CLUSTER_TYPE, target.cluster, message, keys=keys)
         self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
 
 

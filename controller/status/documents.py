@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours, list_kinds
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
+from controller.registry.policy_conditions import judge_backend_tls
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
 from controller.sources.problems import Problem
@@ -43,6 +45,8 @@ def build_statuses(
             yield _build(gateway, _build_gateway(snapshot, gateway, routes, now))
     for route in routes:
         yield _build(route, _build_route(snapshot, settings, route, now))
+    for backend in snapshot.objects(BackendTLSPolicy):
+        yield _build(backend, _build_backend_tls(snapshot, backend, routes, now))
     refused = {problem.key: problem for problem in problems if problem.key is not None}
     for policy in snapshot.objects(AuthorizationPolicy):
         yield _build(policy, {"conditions": _build_all(policy, [_judge_policy(refused.get(policy.key))], now)})
@@ -98,6 +102,27 @@ def _build_route(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute
         conditions = _build_conditions(judged.conditions, _list_of(before, "conditions"), _generation_of(route), now)
         parents.append({"parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions})
     return {"parents": parents}
+
+
+def _build_backend_tls(
+    snapshot: Snapshot, policy: BackendTLSPolicy, routes: Sequence[GatewayRoute], now: str
+) -> PlainObject:
+    present = _list_of(_status_of(policy), "ancestors")
+    ancestors: list[PlainObject] = [each for each in present if each.get("controllerName") != CONTROLLER]
+    for judged in judge_backend_tls(snapshot, policy, routes):
+        namespace, name = judged.gateway
+        reference = {"group": GROUP, "kind": Gateway.__name__, "namespace": namespace, "name": name}
+        before: PlainObject = next(
+            (
+                each
+                for each in present
+                if each.get("controllerName") == CONTROLLER and each.get("ancestorRef") == reference
+            ),
+            {},
+        )
+        conditions = _build_conditions(judged.conditions, _list_of(before, "conditions"), _generation_of(policy), now)
+        ancestors.append({"ancestorRef": reference, "controllerName": CONTROLLER, "conditions": conditions})
+    return {"ancestors": ancestors}
 
 
 def _is_entry(entry: PlainObject, reference: PlainObject) -> bool:

@@ -10,7 +10,7 @@ from controller.registry.names import name_secret
 from controller.translate.envoy import build_address, pack
 from controller.translate.listeners import build_gateway_requests, build_tcp, translate_gateway_port
 from controller.translate.routes import NOWHERE
-from controller.translate.secrets import build_server_context
+from controller.translate.secrets import TLS_SOCKET, build_server_context
 
 _TLS = "tls"
 
@@ -50,7 +50,7 @@ def _translate_chain(name: str, chain: Chain, name_routes: NameRoutes) -> listen
         secrets = [name_secret(*place) for place in chain.secrets]
         built.filters.append(build_gateway_requests(name, name_routes(chain)))
         socket = built.transport_socket
-        socket.name = "envoy.transport_sockets.tls"
+        socket.name = TLS_SOCKET
         socket.typed_config.CopyFrom(pack(build_server_context(secrets)))
     else:
         # Without a certificate: left out, such clients would fall to a chain for more hosts, and be served there.

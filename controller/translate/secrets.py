@@ -1,10 +1,11 @@
-"""Certificates to Envoy's Secret, and how its contexts name them."""
+"""Certificates to Envoy's Secret, and TLS to its contexts, of who accepts and of who connects."""
 
 from collections.abc import Iterable
 
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 
 from controller.kinds.secrets import Secret
+from controller.registry.backend_tls import BackendTls
 from controller.translate.envoy import build_ads_source
 
 # RFC 8996: the versions before are not to be used. Envoy's own maximum for clients is 1.2 (facts of L7, 2.11).
@@ -12,6 +13,9 @@ TLS_PARAMETERS = common_pb2.TlsParameters(
     tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
     tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
 )
+TLS_SOCKET = "envoy.transport_sockets.tls"
+# No certificate has this digest: who would be verified by it is not believed.
+_NOBODYS_DIGEST = "00" * 32
 _REQUESTS_ALPN = ("h2", "http/1.1")
 
 
@@ -34,3 +38,18 @@ def build_server_context(secrets: Iterable[str]) -> tls_pb2.DownstreamTlsContext
             "alpn_protocols": _REQUESTS_ALPN,
         }
     )
+
+
+def build_client_context(tls: BackendTls, alpn: str) -> tls_pb2.UpstreamTlsContext:
+    """TLS that is spoken to a backend, with whoever one of its authorities vouches for by one of its names."""
+    common = tls_pb2.CommonTlsContext(tls_params=TLS_PARAMETERS, alpn_protocols=[alpn])
+    validation = common.validation_context
+    if tls.authorities:
+        validation.trusted_ca.inline_string = tls.authorities
+    else:
+        validation.verify_certificate_hash.append(_NOBODYS_DIGEST)
+    kind = common_pb2.SubjectAltNameMatcher
+    for san_type, values in ((kind.DNS, tls.hosts), (kind.URI, tls.uris)) if tls.authorities else ():
+        for value in values:
+            validation.match_typed_subject_alt_names.add(san_type=san_type, matcher={"exact": value})
+    return tls_pb2.UpstreamTlsContext(sni=tls.server_name, common_tls_context=common)

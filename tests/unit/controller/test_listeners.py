@@ -1,17 +1,22 @@
 """Listeners beside each other on a port, what may attach to them, their certificates, and what is said of all that."""
 
+import json
 from datetime import timedelta
 from typing import cast
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from controller.analysis.report import analyze_texts
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
 from controller.kinds.gateway_api import Gateway
 from controller.kinds.meta import KubernetesObject
 from controller.registry.attachment import GatewayRoute, attach, check_listener, list_kinds
+from controller.registry.backend_tls import find_policies
 from controller.registry.conditions import judge_gateway, judge_parent
 from controller.registry.gateways import Attached, RequestChain, StreamChain, build_ports
 from controller.registry.http import Reply
+from controller.registry.policy_conditions import judge_backend_tls
 from controller.snapshot import Snapshot
 from controller.sources.documents import parse_documents
 from tests.support import objects
@@ -232,3 +237,79 @@ def test_analysis_tells_of_connections_that_lead_nowhere() -> None:
     )
     [entry] = analyze_texts({"mesh.yaml": text}).entries
     assert (entry.code, entry.message.endswith("such connections are closed")) == ("route-backend-missing", True)
+
+
+def policy_text(name: str = "p", target: str = "kind: Service, name: s", age: int = 1) -> str:
+    metadata = f"metadata: {{name: {name}, namespace: demo, creationTimestamp: '2026-01-0{age}T00:00:00Z'}}"
+    validation = "validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}], hostname: s.test}"
+    spec = f"spec: {{targetRefs: [{{group: '', {target}}}], {validation}}}"
+    return f"{{apiVersion: {GATEWAY_API}, kind: BackendTLSPolicy, {metadata}, {spec}}}\n---\n"
+
+
+def authority_text() -> str:
+    text = json.dumps(make_authority("test").certificate.public_bytes(Encoding.PEM).decode())
+    return text_of("v1", "ConfigMap", "ca", f"data: {{ca.crt: {text}, other: kept by nobody}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        pytest.param(policy_text() + authority_text(), [], id="healthy"),
+        pytest.param(policy_text(), ["authority-missing"], id="authority"),
+        pytest.param(
+            policy_text(target="kind: Service, name: t") + authority_text(),
+            ["backend-tls-target-unknown"],
+            id="service",
+        ),
+        pytest.param(
+            policy_text(target="kind: Service, name: s, sectionName: x") + authority_text(),
+            ["backend-tls-target-unknown"],
+            id="port",
+        ),
+        pytest.param(
+            policy_text(target="kind: Pod, name: s") + authority_text(), ["backend-tls-target-unknown"], id="kind"
+        ),
+    ],
+)
+def test_analysis_tells_of_tls_to_nobody(text: str, codes: list[str]) -> None:
+    found = [entry.code for entry in analyze_texts({"mesh.yaml": service_text("s", "x: y", "port: 80") + text}).entries]
+    assert [code for code in found if code != "service-selector-matches-nothing"] == codes
+
+
+def test_of_two_policies_for_a_service_the_older_counts_and_one_for_a_port_before_it() -> None:
+    texts = (
+        policy_text("young", age=2),
+        policy_text("old"),
+        policy_text("port", "kind: Service, name: s, sectionName: h", 3),
+    )
+    snapshot = build_snapshot(
+        *(parse(each) for each in texts), parse(authority_text()), gateway(HTTP), route("HTTPRoute")
+    )
+    assert [each.name for each in find_policies(snapshot, "demo", "s", "h")] == ["port", "old", "young"]
+    judged = {
+        each.name: {one.type: one.reason for one in found.conditions}
+        for each in snapshot.objects(BackendTLSPolicy)
+        for found in judge_backend_tls(snapshot, each, [route("HTTPRoute")])
+    }
+    assert judged == {
+        "old": {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"},
+        "port": {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs"},
+        "young": {"Accepted": "Conflicted", "ResolvedRefs": "ResolvedRefs"},
+    }
+
+
+def test_of_config_maps_only_certificates_of_authorities_are_kept() -> None:
+    assert "kept by nobody" not in repr(parse(authority_text()))
+    [problem] = parse_documents(text_of("v1", "ConfigMap", "ca", "data: {ca.crt: nonsense}"), "f").problems
+    assert (problem.path, problem.code, problem.value) == ("data.ca.crt", "certificate-value", "")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["validation: {wellKnownCACertificates: System, hostname: a.test}", "options: {a: b}"],
+    ids=["system", "options"],
+)
+def test_what_is_not_carried_out_of_a_backends_tls_is_refused_by_name(rest: str) -> None:
+    spec = f"spec: {{targetRefs: [{{group: '', kind: Service, name: s}}], {rest}}}"
+    problems = parse_documents(text_of(GATEWAY_API, "BackendTLSPolicy", "p", spec), "f").problems
+    assert "unsupported" in [each.code for each in problems]

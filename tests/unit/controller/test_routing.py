@@ -1,7 +1,9 @@
 """The L7 resources of a snapshot, and that following changes gives what building everything gives."""
 
+import json
 from collections.abc import Iterable
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,7 +134,37 @@ CONNECTIONS: list[KubernetesObject] = [
     ),
     route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute"),
 ]
+AUTHORITY = json.dumps(make_authority("test").certificate.public_bytes(Encoding.PEM).decode())
+
+
+def policy(name: str, service: str, rest: str = "") -> KubernetesObject:
+    target = f"targetRefs: [{{group: '', kind: Service, name: {service}{rest}}}]"
+    validation = f"caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}], hostname: {name}.test"
+    return made(GATEWAY_API, "BackendTLSPolicy", name, "demo", f"{target}, validation: {{{validation}}}")
+
+
+BACKENDS: list[KubernetesObject] = [
+    gateway("web", f"{ALL}, {STREAMS}"),
+    route("a", "{name: web}", "{name: s, port: 80}, {name: t, port: 80}"),
+    route("a", "{name: web}", "{name: s, port: 80}", kind="TCPRoute"),
+    *(
+        policy(name, service, rest)
+        for name in ("x", "y")
+        for service in ("s", "t")
+        for rest in ("", ", sectionName: h")
+    ),
+    objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: web}, ports: [{name: h, port: 80}]"),
+    objects.service("s"),
+    objects.service("t"),
+    objects.pod("p"),
+    destination_rule("d", "s", "subsets: [{name: one, labels: {version: one}}]"),
+    parse(
+        f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: ca, namespace: demo}}, data: {{ca.crt: {AUTHORITY}}}}}"
+    ),
+    parse("{apiVersion: v1, kind: ConfigMap, metadata: {name: ca, namespace: demo}}"),
+]
 VALUES: list[KubernetesObject] = [
+    *BACKENDS,
     *CERTIFICATES,
     *CONNECTIONS,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
@@ -212,7 +244,7 @@ def test_following_changes_gives_what_building_everything_gives(steps: Steps) ->
 
 
 @settings(max_examples=200)
-@given(st.sampled_from([CERTIFICATES, CONNECTIONS]).flatmap(lambda values: steps_of(values, least=8)))
+@given(st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS]).flatmap(lambda values: steps_of(values, least=8)))
 def test_following_changes_of_a_few_objects_gives_the_same(steps: Steps) -> None:
     follow_and_compare(steps)
 
@@ -309,3 +341,16 @@ def test_a_certificate_that_is_replaced_changes_only_itself() -> None:
 def test_a_route_of_connections_leaves_services_as_they_are() -> None:
     world = start(objects.service("s"), objects.service("t"))
     assert world.put(route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute")) == {}
+
+
+def test_a_backend_over_tls_is_a_cluster_of_its_own_for_gateways_only() -> None:
+    world = start(gateway(), route("a", "{name: web}", "{name: s, port: 80}"), objects.service("s"))
+    plain = "outbound|80||s.demo.svc.cluster.local"
+    changed = world.put(policy("x", "s"))
+    assert changed == {
+        "Cluster": {plain, f"{plain}|tls"},
+        "ClusterLoadAssignment": {f"{plain}|tls"},
+        "RouteConfiguration": {"gateway/demo/web/80"},
+    }
+    assert keys_of(world, plain) == ()
+    assert keys_of(world, f"{plain}|tls") == ("gateway:demo/web",)
