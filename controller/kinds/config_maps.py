@@ -38,7 +38,6 @@ class ConfigMap(KubernetesObject):
 
     GROUP: ClassVar[str] = ""
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
-    HIDES_VALUES: ClassVar[bool] = True  # other people's settings
     IS_OPTIONAL: ClassVar[bool] = True
 
     metadata: ConfigMapMeta

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
@@ -138,18 +139,18 @@ def _reveal(text: SecretStr | None) -> str:
 
 
 def _check_pair(certificate: str, key: str) -> None:
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
-        chain = x509.load_pem_x509_certificates(certificate.encode())
-    except ValueError as error:
+        public = x509.load_pem_x509_certificates(certificate.encode())[0].public_key().public_bytes(*form)
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise PydanticCustomError("certificate_value", "tls.crt holds no certificates in PEM") from error
     try:
         private = load_pem_private_key(key.encode(), password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise PydanticCustomError("certificate_value", "tls.key holds no key in PEM without a password") from error
     is_rsa = isinstance(private, rsa.RSAPrivateKey) and private.key_size >= _LEAST_RSA_BITS
     is_curve = isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(private.curve, _CURVES)
     if not is_rsa and not is_curve:
         raise PydanticCustomError("certificate_value", "the key is neither RSA of 2048 bits or more nor of a P curve")
-    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    if chain[0].public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+    if public != private.public_key().public_bytes(*form):
         raise PydanticCustomError("certificate_value", "tls.key is not the key of the first certificate of tls.crt")

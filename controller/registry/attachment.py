@@ -146,19 +146,24 @@ def _check_support(listener: Listener) -> tuple[Reason, str] | None:
         return Reason.UNSUPPORTED_PROTOCOL, f"protocol {listener.protocol} is not carried out; {known} are"
     if listener.protocol == "HTTPS" and listener.passes_through:
         return Reason.UNSUPPORTED_VALUE, "requests cannot be seen where TLS passes through: write protocol TLS"
-    if listener.protocol == "TLS" and not listener.passes_through:
-        return Reason.UNSUPPORTED_VALUE, "protocol TLS is carried out with mode Passthrough only; HTTPS ends TLS"
     return None
 
 
 def list_kinds(listener: Listener) -> tuple[str, ...]:
     """The kinds of routes that may attach to a listener."""
-    return tuple(kind for kind in _KINDS.get(listener.protocol, ()) if _is_allowed_kind(listener, kind))
+    return tuple(kind for kind in _find_kinds(listener) if _is_allowed_kind(listener, kind))
+
+
+def _find_kinds(listener: Listener) -> tuple[str, ...]:
+    """Those of its protocol; where TLS ends, what is inside is TCP."""
+    kinds = _KINDS.get(listener.protocol, ())
+    is_ended = listener.protocol == "TLS" and not listener.passes_through
+    return (*kinds, TCPRoute.__name__) if is_ended else kinds
 
 
 def find_foreign_kinds(listener: Listener) -> tuple[str, ...]:
     """The kinds that a listener wants to allow, and cannot have."""
-    known = _KINDS.get(listener.protocol, ())
+    known = _find_kinds(listener)
     given = listener.allowed_routes.kinds or ()
     return tuple(each.kind for each in given if each.group != GROUP or each.kind not in known)
 

@@ -86,7 +86,7 @@ def _secure_chain(chain: Chain, secured: frozenset[Target]) -> Chain:
             replace(host, routes=tuple(_secure_route(route, secured) for route in host.routes)) for host in chain.hosts
         )
         return replace(chain, hosts=tuple(hosts))
-    if chain.names_server:
+    if chain.passes_through:
         return chain
     return replace(chain, destinations=tuple(_secure_destination(each, secured) for each in chain.destinations))
 

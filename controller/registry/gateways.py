@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from controller.kinds.gateway_api import Gateway, Listener
 from controller.registry.attachment import covers, served_listeners, specificity
-from controller.registry.certificates import Place, find_secrets
+from controller.registry.certificates import Place, ends_tls, find_secrets
 from controller.registry.http import (
     Destination,
     Redirect,
@@ -56,14 +56,20 @@ class RequestChain:
 
 @dataclass(frozen=True, slots=True)
 class StreamChain:
-    """Connections of a port whose bytes go on as they are: all, or those that name such a server.
+    """Connections of a port whose bytes go on: all, or those that name such a server.
 
-    Without destinations they end at once.
+    Without destinations they end at once. `secrets` are as above; None passes TLS through, if it is any.
     """
 
     host: str
     names_server: bool
     destinations: tuple[Destination, ...] = ()
+    secrets: tuple[Place, ...] | None = None
+
+    @property
+    def passes_through(self) -> bool:
+        """Whether TLS is left to the backends."""
+        return self.names_server and self.secrets is None
 
 
 Chain = RequestChain | StreamChain
@@ -98,13 +104,14 @@ def _build_chains(
         yield RequestChain("", ANY_HOST, _build_hosts(listeners, listeners, attached))
         return
     for listener in listeners:
+        secrets = find_secrets(snapshot, gateway, listener) if ends_tls(listener) else None
         if listener.protocol == "HTTPS":
-            secrets = find_secrets(snapshot, gateway, listener)
             hosts = _build_hosts(listeners, [listener], attached)
             misdirected = _build_misdirected(listeners, listener, hosts)
             yield RequestChain(listener.name, listener.hostname or ANY_HOST, (*hosts, *misdirected), secrets)
         else:
-            yield from _build_streams(listeners, listener, attached)
+            for host, destinations in _find_streams(listeners, listener, attached):
+                yield StreamChain(host, listener.protocol == "TLS", destinations, secrets)
 
 
 def _build_misdirected(
@@ -118,11 +125,10 @@ def _build_misdirected(
         yield VirtualHost("misdirected", domains, (Route("misdirected", RequestMatch(), Reply(421)),))
 
 
-def _build_streams(
+def _find_streams(
     listeners: Sequence[Listener], listener: Listener, attached: Sequence[Attached]
-) -> Iterator[StreamChain]:
+) -> Iterator[tuple[str, tuple[Destination, ...]]]:
     """Of several routes for one host the oldest counts; what no route is for ends at once."""
-    names_server = listener.protocol == "TLS"
     found: dict[str, tuple[Destination, ...]] = {}
     for each in sorted(attached, key=lambda each: each.age_key):
         for host in each.hosts.get(listener.name, ()):
@@ -130,7 +136,7 @@ def _build_streams(
                 found.setdefault(host, each.destinations)
     found.setdefault(listener.hostname or ANY_HOST, ())
     for host in sorted(found, key=specificity, reverse=True):
-        yield StreamChain(host, names_server, found[host])
+        yield host, found[host]
 
 
 def _build_hosts(

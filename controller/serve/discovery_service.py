@@ -153,7 +153,8 @@ class DiscoveryService:
         response = client.session.next_response(self._hub.version, time.monotonic())
         if response is None:
             return False
-        await authenticate_node(context, self._authenticate)  # it may have been withdrawn since
+        if await authenticate_node(context, self._authenticate) != client.node:  # it may have been withdrawn since
+            raise UnauthenticatedError("the token is another node's now: come again")
         await context.write(form.write(response))
         self._count(client, response)
         return True

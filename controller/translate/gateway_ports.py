@@ -10,7 +10,7 @@ from controller.registry.names import name_secret
 from controller.translate.envoy import build_address, pack
 from controller.translate.listeners import build_gateway_requests, build_tcp, translate_gateway_port
 from controller.translate.routes import NOWHERE
-from controller.translate.secrets import TLS_SOCKET, build_server_context
+from controller.translate.secrets import REQUESTS_ALPN, TLS_SOCKET, build_server_context
 
 _TLS = "tls"
 
@@ -44,17 +44,19 @@ def _translate_chain(name: str, chain: Chain, name_routes: NameRoutes) -> listen
         built.filter_chain_match.transport_protocol = _TLS
         if chain.host != ANY_HOST:
             built.filter_chain_match.server_names.append(chain.host)
-    if isinstance(chain, StreamChain):
-        built.filters.append(_build_stream(name, chain))
-    elif chain.secrets:
-        secrets = [name_secret(*place) for place in chain.secrets]
-        built.filters.append(build_gateway_requests(name, name_routes(chain)))
-        socket = built.transport_socket
-        socket.name = TLS_SOCKET
-        socket.typed_config.CopyFrom(pack(build_server_context(secrets)))
-    else:
+    if chain.secrets == ():
         # Without a certificate: left out, such clients would fall to a chain for more hosts, and be served there.
         built.filters.append(build_tcp(name, [(NOWHERE, 1)]))
+        return built
+    if isinstance(chain, StreamChain):
+        built.filters.append(_build_stream(name, chain))
+    else:
+        built.filters.append(build_gateway_requests(name, name_routes(chain)))
+    if chain.secrets:
+        alpn = REQUESTS_ALPN if isinstance(chain, RequestChain) else ()
+        context = build_server_context([name_secret(*place) for place in chain.secrets], alpn)
+        built.transport_socket.name = TLS_SOCKET
+        built.transport_socket.typed_config.CopyFrom(pack(context))
     return built
 
 

@@ -16,7 +16,7 @@ TLS_PARAMETERS = common_pb2.TlsParameters(
 TLS_SOCKET = "envoy.transport_sockets.tls"
 # No certificate has this digest: who would be verified by it is not believed.
 _NOBODYS_DIGEST = "00" * 32
-_REQUESTS_ALPN = ("h2", "http/1.1")
+REQUESTS_ALPN = ("h2", "http/1.1")
 
 
 def translate_secret(name: str, secret: Secret) -> secret_pb2.Secret:
@@ -27,7 +27,7 @@ def translate_secret(name: str, secret: Secret) -> secret_pb2.Secret:
     return secret_pb2.Secret(name=name, tls_certificate=pair)
 
 
-def build_server_context(secrets: Iterable[str]) -> tls_pb2.DownstreamTlsContext:
+def build_server_context(secrets: Iterable[str], alpn: Iterable[str]) -> tls_pb2.DownstreamTlsContext:
     """TLS that ends here, with the certificate of these that the client's server name asks for."""
     return tls_pb2.DownstreamTlsContext(
         common_tls_context={
@@ -35,7 +35,7 @@ def build_server_context(secrets: Iterable[str]) -> tls_pb2.DownstreamTlsContext
             "tls_certificate_sds_secret_configs": [
                 {"name": name, "sds_config": build_ads_source()} for name in secrets
             ],
-            "alpn_protocols": _REQUESTS_ALPN,
+            "alpn_protocols": alpn,
         }
     )
 

@@ -17,6 +17,7 @@ from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.envoy_proxy import Envoy, run_gateway
 from tests.support.free_ports import find_free_port
 from tests.support.mesh_certificates import Credentials, issue_server, make_authority
+from tests.support.secrets import gateway_pod_text, secret_text
 from tests.support.texts import pod_text, service_text, text_of
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
@@ -67,6 +68,7 @@ class World:
     root: Path
     tcp_port: int
     tls_port: int
+    ended_port: int
 
     def route(self, kind: str, name: str, listener: str, backends: str, hosts: str = "") -> None:
         names = f"hostnames: [{hosts}], " if hosts else ""
@@ -103,10 +105,11 @@ def world(tmp_path: Path) -> Iterator[World]:
         pairs = {name: issue_server(authority, f"{name}.test") for name in ("a", "b")}
         tls = stack.enter_context(greet("a", "127.0.1.1", pair=pairs["a"], folder=tmp_path))
         stack.enter_context(greet("b", "127.0.1.2", tls, pairs["b"], tmp_path))
-        ports = find_free_port(), find_free_port()
+        ports = find_free_port(), find_free_port(), find_free_port()
         listeners = (
             f"{{name: tcp, port: {ports[0]}, protocol: TCP}}, "
-            f"{{name: tls, port: {ports[1]}, protocol: TLS, tls: {{mode: Passthrough}}}}"
+            f"{{name: tls, port: {ports[1]}, protocol: TLS, tls: {{mode: Passthrough}}}}, "
+            f"{{name: ended, port: {ports[2]}, protocol: TLS, tls: {{certificateRefs: [{{name: e}}]}}}}"
         )
         controller = ControllerProcess(tmp_path)
         gateway = text_of(GATEWAY_API, "Gateway", "web", f"spec: {{gatewayClassName: ambit, listeners: [{listeners}]}}")
@@ -116,7 +119,8 @@ def world(tmp_path: Path) -> Iterator[World]:
             for name, version in (("a", "v1"), ("b", "v2"))
         ]
         pods = pod_text("v1", "127.0.1.1") + pod_text("v2", "127.0.1.2")
-        controller.write("mesh.yaml", "".join([gateway, pods, *services]))
+        ended = gateway_pod_text("web", "node-1") + secret_text("e", issue_server(authority, "e.test"))
+        controller.write("mesh.yaml", "".join([gateway, pods, ended, *services]))
         controller.start()
         stack.callback(controller.stop)
         envoy = stack.enter_context(run_gateway(controller, tmp_path, "web"))
@@ -174,3 +178,12 @@ def test_a_port_without_a_route_closes_connections(world: World) -> None:
     assert wait_for(lambda: world.greeting(world.tcp_port) == "v1", PATIENCE_SECONDS)
     world.controller.remove("t.yaml")
     assert wait_for(lambda: world.greeting(world.tcp_port) == "", PATIENCE_SECONDS)
+
+
+def test_tls_that_ends_at_the_gateway_goes_on_in_plaintext(world: World) -> None:
+    world.route("TLSRoute", "e", "ended", backend("v1"), "e.test")
+    assert wait_for(lambda: world.greeting(world.ended_port, "e.test") == "v1", PATIENCE_SECONDS)
+    assert world.greeting(world.ended_port, "f.test") == ""
+    world.controller.remove("e.yaml")
+    world.route("TCPRoute", "e", "ended", backend("v2"))
+    assert wait_for(lambda: world.greeting(world.ended_port, "e.test") == "v2", PATIENCE_SECONDS)
