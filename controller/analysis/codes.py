@@ -160,6 +160,10 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a Gateway with certificates that no proxy may have",
         "run a pod of it, or name the nodes of its proxies in the annotation ambit.dev/proxy-nodes",
     ),
+    "listener-takes-no-such-route": _warning(
+        "a listener that allows a kind of routes that its protocol has not",
+        "correct allowedRoutes.kinds, or the protocol",
+    ),
     "gateway-without-routes": _warning("a Gateway that no route names", "name it in a route's parentRefs"),
     "virtual-service-host-unknown": _error(
         "a VirtualService for a host that is no Service of its namespace",

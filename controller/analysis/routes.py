@@ -15,6 +15,7 @@ from controller.registry.attachment import (
     Reason,
     RequestRoute,
     check_listener,
+    find_foreign_kinds,
     find_gateway,
     find_parent_service,
     is_ours,
@@ -85,6 +86,10 @@ def check_gateways(given: Given) -> Iterator[Finding]:
             reason, message = check_listener(gateway, listener)
             if reason is not Reason.ACCEPTED:
                 yield Finding("listener-not-served", gateway.key, ("spec", "listeners", index), message)
+            elif kinds := find_foreign_kinds(listener):
+                path = ("spec", "listeners", index, "allowedRoutes", "kinds")
+                message = f"a listener of protocol {listener.protocol} takes no {', '.join(kinds)}"
+                yield Finding("listener-takes-no-such-route", gateway.key, path, message)
         if (gateway.namespace, gateway.name) not in named:
             yield Finding("gateway-without-routes", gateway.key, ("spec",), "no route names it: it serves nothing")
 

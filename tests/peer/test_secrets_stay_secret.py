@@ -139,6 +139,19 @@ def test_a_token_of_one_node_does_not_speak_for_another(controller: ControllerPr
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+def test_a_token_that_becomes_another_nodes_gets_nothing_more(controller: ControllerProcess, pair: Credentials) -> None:
+    with controller.connect() as channel:
+        stream = DeltaStream(channel, "token-1", "node-1", "demo/web")
+        stream.send(SECRET_TYPE, resource_names_subscribe=(NAME,))
+        assert stream.receive_and_acknowledge().resources
+        controller.write_tokens({"node-2": "token-1"})
+        controller.write("a.yaml", secret_text("a", issue_server(make_authority("test"), "a.test")))
+        with pytest.raises(grpc.RpcError) as refused:
+            stream.receive()
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        stream.close()
+
+
 def test_the_gateway_may_name_nodes_whose_proxies_are_no_pods(controller: ControllerProcess) -> None:
     text = controller.read("gateway.yaml")
     named = text.replace("namespace: demo}", 'namespace: demo, annotations: {ambit.dev/proxy-nodes: "node-2, node-3"}}')

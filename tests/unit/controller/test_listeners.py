@@ -231,6 +231,14 @@ def test_analysis_tells_of_certificates(text: str, codes: list[str]) -> None:
     assert [code for code in found if code != "service-selector-matches-nothing"] == codes
 
 
+def test_analysis_tells_of_kinds_that_a_listener_cannot_take() -> None:
+    text = gateway_text(
+        "{name: a, port: 9, protocol: TCP, allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: HTTPRoute}]}}"
+    )
+    found = [entry.code for entry in analyze_texts({"mesh.yaml": text}).entries]
+    assert sorted(found) == ["gateway-without-routes", "listener-takes-no-such-route"]
+
+
 def test_analysis_tells_of_connections_that_lead_nowhere() -> None:
     text = gateway_text("{name: a, port: 9, protocol: TCP}")
     text += text_of(
