@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from cryptography import x509
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from controller.kinds.certificates import parse_certificates
 from controller.kinds.meta import KubernetesObject, Model, ObjectMeta
 
 
 def _check_certificates(value: str | None) -> str | None:
+    if value is None:
+        return None
     try:
-        x509.load_pem_x509_certificates((value or "").encode()) if value is not None else ()
+        parse_certificates(value)
     except ValueError as error:
         raise PydanticCustomError("certificate_value", "holds no certificates in PEM") from error
     return value

@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import Annotated, ClassVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from controller.kinds.certificates import is_key_of, parse_certificates, parse_key
 from controller.kinds.meta import KubernetesObject, Model, ObjectMeta
 
 TLS_TYPE = "kubernetes.io/tls"
@@ -127,7 +126,7 @@ class Secret(KubernetesObject):
     @property
     def leaf(self) -> x509.Certificate:
         """The certificate itself. Only where there is a pair."""
-        return x509.load_pem_x509_certificates(self.certificate.encode())[0]
+        return parse_certificates(self.certificate)[0]
 
     def is_expired(self, now: datetime) -> bool:
         """Whether its certificate is no more valid; False where it has none."""
@@ -139,18 +138,17 @@ def _reveal(text: SecretStr | None) -> str:
 
 
 def _check_pair(certificate: str, key: str) -> None:
-    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     try:
-        public = x509.load_pem_x509_certificates(certificate.encode())[0].public_key().public_bytes(*form)
-    except (ValueError, UnsupportedAlgorithm) as error:
+        leaf = parse_certificates(certificate)[0]
+    except ValueError as error:
         raise PydanticCustomError("certificate_value", "tls.crt holds no certificates in PEM") from error
     try:
-        private = load_pem_private_key(key.encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        private = parse_key(key)
+    except ValueError as error:
         raise PydanticCustomError("certificate_value", "tls.key holds no key in PEM without a password") from error
     is_rsa = isinstance(private, rsa.RSAPrivateKey) and private.key_size >= _LEAST_RSA_BITS
     is_curve = isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(private.curve, _CURVES)
     if not is_rsa and not is_curve:
         raise PydanticCustomError("certificate_value", "the key is neither RSA of 2048 bits or more nor of a P curve")
-    if public != private.public_key().public_bytes(*form):
+    if not is_key_of(private, leaf):
         raise PydanticCustomError("certificate_value", "tls.key is not the key of the first certificate of tls.crt")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,9 @@ class World:
         except (ConnectionError, ssl.SSLError):
             return ""
 
+    def is_greeted_by(self, name: str) -> bool:
+        return self.greeting(self.tcp_port) == name
+
 
 def backend(name: str, weight: int = 1) -> str:
     return f"{{name: {name}, port: 80, weight: {weight}}}"
@@ -166,7 +170,7 @@ def test_no_connection_fails_while_a_route_moves_between_services(world: World) 
         for number in range(20):
             name = ("v2", "v1")[number % 2]
             world.route("TCPRoute", "t", "tcp", backend(name))
-            assert wait_for(lambda name=name: world.greeting(world.tcp_port) == name, PATIENCE_SECONDS)  # type: ignore[misc]
+            assert wait_for(partial(world.is_greeted_by, name), PATIENCE_SECONDS)
     finally:
         is_over.set()
         client.join()

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controller.kinds.secrets import Secret
 from controller.sources.documents import Parsed, parse_documents, parse_plain
@@ -15,6 +17,8 @@ from tests.support.secrets import secret_text
 
 AUTHORITY = make_authority("test")
 PAIR, OTHER = issue_server(AUTHORITY, "a.test"), issue_server(AUTHORITY, "b.test")
+
+PAIR_DER = base64.b64decode("".join(PAIR.certificate.splitlines()[1:-1]))
 
 
 def secret(**fields: object) -> Parsed:
@@ -140,3 +144,40 @@ def test_a_private_key_where_none_belongs_is_not_shown() -> None:
 def test_a_certificate_that_has_expired_is_taken_and_says_so(lifetime: timedelta, is_expired: bool) -> None:
     parsed = parse_documents(secret_text("a", issue_server(AUTHORITY, "a.test", lifetime=lifetime)), "f")
     assert read(parsed).is_expired(datetime.now(UTC)) is is_expired
+
+
+def spoil(text: str, changes: list[tuple[int, int]]) -> str:
+    """The same PEM with some of its bytes changed."""
+    head, *body, foot = text.splitlines()
+    content = bytearray(base64.b64decode("".join(body)))
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    return "\n".join((head, base64.b64encode(content).decode(), foot))
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), max_size=4)
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@settings(max_examples=500)
+@given(CHANGES, CHANGES)
+def test_no_certificate_and_no_key_makes_the_door_raise(
+    certificate: list[tuple[int, int]], key: list[tuple[int, int]]
+) -> None:
+    texts = {"tls.crt": spoil(PAIR.certificate, certificate), "tls.key": spoil(PAIR.key, key)}
+    for parsed in (secret(stringData=texts), parse_plain(config_map(texts["tls.crt"]), "f")):
+        assert bool(parsed.objects) != bool(parsed.problems)
+    for found in secret(stringData=texts).objects:
+        assert isinstance(found.value, Secret)
+        found.value.is_expired(datetime.now(UTC))
+
+
+def config_map(text: str) -> dict[str, object]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"ca.crt": text}}
+
+
+def test_a_certificate_of_an_unknown_version_is_refused() -> None:
+    place = PAIR_DER.index(bytes.fromhex("a003020102")) + 4
+    spoiled = spoil(PAIR.certificate, [(place, 69)])
+    [problem] = secret(stringData={"tls.crt": spoiled, "tls.key": PAIR.key}).problems
+    assert problem.message == "tls.crt holds no certificates in PEM"
