@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from controller.kinds.catalogue import CATALOGUE
 from controller.kinds.core import Service
 from controller.kinds.meta import ObjectKey
+from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy
 from controller.metrics import ControllerMetrics
 from controller.publication import build_changes
@@ -149,6 +151,8 @@ class Configuration:
         for key, value in changes.items():
             if isinstance(value, Service) and not value.spec.selector:
                 log.info("service selects no pods: it has no endpoints", extra={"object": key})
+            if isinstance(value, Secret) and value.is_expired(datetime.now(UTC)):
+                log.warning("certificate has expired: clients refuse it", extra={"object": key})
             if isinstance(value, AuthorizationPolicy) and value.is_dry_run:
                 log.info(
                     "policy is a dry run: proxies tell what it would do, and do not enforce it",

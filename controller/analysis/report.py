@@ -6,6 +6,7 @@ report = analyze_texts({"policies.yaml": text})
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from controller.analysis.certificates import check_backend_tls, check_certificates
 from controller.analysis.codes import CODES, REFUSALS, Severity
 from controller.analysis.enforcement import check_enforcement, check_shadowing
 from controller.analysis.findings import Finding
@@ -43,6 +44,8 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_what_gateways_know,
     check_routes,
     check_gateways,
+    check_certificates,
+    check_backend_tls,
     check_virtual_services,
     check_destination_rules,
     check_waypoints,

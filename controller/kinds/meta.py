@@ -110,8 +110,9 @@ class ObjectMeta(Model):
 class KubernetesObject(Model):
     """One object of any kind.
 
-    Subclasses say their group, the versions they accept and whether they have a namespace. They are called like their
-    kind, unless they say another.
+    Subclasses say their group, the versions they accept and whether they have a namespace; whether what they hold is
+    never shown, nor written down; whether a controller that may not read them goes on without; and which of them an API
+    server need not tell of (a field selector). They are called like their kind, unless they say another.
     """
 
     GROUP: ClassVar[str]
@@ -119,6 +120,9 @@ class KubernetesObject(Model):
     GROUP_KIND: ClassVar[GroupKind]
     VERSIONS: ClassVar[tuple[str, ...]]
     IS_NAMESPACED: ClassVar[bool] = True
+    HIDES_VALUES: ClassVar[bool] = False
+    IS_OPTIONAL: ClassVar[bool] = False
+    FIELD_SELECTOR: ClassVar[str] = ""
 
     api_version: str
     kind: str

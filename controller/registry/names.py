@@ -124,6 +124,21 @@ def name_ingress_port(ingress: Ingress, port: int) -> str:
     return f"ingress/{ingress}/{port}"
 
 
+def name_gateway_routes(namespace: str, name: str, port: int, listener: str) -> str:
+    """The resource name of the routes of a listener that has a port's connections for some hosts only."""
+    return f"{name_gateway_port(namespace, name, port)}/{listener}"
+
+
+def name_proxy(namespace: str, name: str, node: str) -> str:
+    """The name under which the proxies of a Gateway on a node find what only they may have."""
+    return f"proxy:{namespace}/{name}@{node}"
+
+
+def name_secret(namespace: str, name: str) -> str:
+    """The resource name of a certificate with its key."""
+    return f"secret/{namespace}/{name}"
+
+
 SIDECARS = "sidecars"
 """The name under which all that a sidecar needs is found."""
 

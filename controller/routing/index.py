@@ -6,14 +6,16 @@ It is kept from one change to the next, so that a change is followed without loo
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from controller.registry.http import Target
+from controller.registry.http import Destination, Target
 from controller.registry.http_routes import Ranked
 from controller.registry.names import name_gateway
 
 Place = tuple[str, str]
 """Namespace and name of an object whose kind is known."""
+ResourceName = tuple[str, str]
+"""Type URL and name of a resource."""
 RouteKey = tuple[str, str, str]
-"""Kind, namespace and name of an HTTPRoute, a GRPCRoute or a VirtualService."""
+"""Kind, namespace and name of a route of Gateway API, or of a VirtualService."""
 
 _Part = tuple[str, str]
 """The name of who reads a cluster, and for what: its own ports, or the services of a waypoint."""
@@ -23,13 +25,15 @@ _Part = tuple[str, str]
 class RouteState:
     """What is known of a route: what it hangs on, and what its routes point at.
 
-    Those of a VirtualService depend on the port, and are not kept. `gateways` are Gateway API's.
+    Those of a VirtualService depend on the port, and are not kept. `gateways` are Gateway API's; `destinations` are
+    where a route of connections leads.
     """
 
     routes: tuple[Ranked, ...]
     gateways: frozenset[Place]
     services: frozenset[Place]
     backends: frozenset[Place]
+    destinations: tuple[Destination, ...] = ()
     istio_gateways: frozenset[Place] = frozenset()
 
 
@@ -42,7 +46,7 @@ class RouteIndex:
         self._by_service: dict[Place, set[RouteKey]] = {}
         self._by_backend: dict[Place, set[RouteKey]] = {}
         self._by_istio_gateway: dict[Place, set[RouteKey]] = {}
-        self._reader_ports: dict[str, set[int]] = {}
+        self._reader_resources: dict[str, set[ResourceName]] = {}
         self._reader_targets: dict[_Part, set[Target]] = {}
         self._readers: dict[Target, set[_Part]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
@@ -93,15 +97,17 @@ class RouteIndex:
         yield self._by_backend, state.backends
         yield self._by_istio_gateway, state.istio_gateways
 
-    def put_reader(self, reader: str, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
-        """Take over which ports the proxies of a name have, and where they send requests.
+    def put_reader(
+        self, reader: str, resources: set[ResourceName], targets: set[Target]
+    ) -> tuple[set[ResourceName], set[Target]]:
+        """Take over which listeners and routes the proxies of a name have, and where they send requests.
 
-        Gives the ports that they have no more, and the targets that they have newly or no more.
+        Gives the resources that they have no more, and the targets that they have newly or no more.
         """
-        old_ports = self._reader_ports.pop(reader, set())
-        if ports:
-            self._reader_ports[reader] = ports
-        return old_ports - ports, self._put_targets((reader, "ports"), targets)
+        old = self._reader_resources.pop(reader, set())
+        if resources:
+            self._reader_resources[reader] = resources
+        return old - resources, self._put_targets((reader, "ports"), targets)
 
     def put_waypoint(self, place: Place, services: set[Place]) -> None:
         """Take over which Services a waypoint serves. One that was another's until now is this one's."""

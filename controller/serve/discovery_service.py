@@ -161,7 +161,8 @@ class DiscoveryService:
         response = client.session.next_response(self._hub.version, time.monotonic())
         if response is None:
             return False
-        await authenticate_node(context, self._authenticate)  # it may have been withdrawn since
+        if await authenticate_node(context, self._authenticate) != client.node:  # it may have been withdrawn since
+            raise UnauthenticatedError("the token is another node's now: come again")
         await context.write(form.write(response))
         self._count(client, response)
         return True
@@ -198,6 +199,12 @@ class DiscoveryService:
                 self._metrics.expired_nonces.add(type=kind)
             case RequestOutcome.ACK | RequestOutcome.CHANGED:
                 pass
+        if withheld := client.session.find_withheld(request):
+            gateway = client.session.node.gateway if client.session.node else ""
+            fields = {"node": client.node, "gateway": gateway, "names": withheld}
+            log.warning(
+                "xds client asks for certificates that are not there, or not for this Gateway here", extra=fields
+            )
 
     def _count(self, client: Client, response: DeltaResponse) -> None:
         kind = short_type(response.type_url)

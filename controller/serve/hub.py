@@ -99,7 +99,7 @@ class Hub:
     @contextmanager
     def connect(self, node: str, peer: str, now: float, tells_all: bool = False) -> Iterator[Client]:
         """A client's stay."""
-        client = Client(node, peer, Session(self.tables, self._limits, tells_all), now)
+        client = Client(node, peer, Session(self.tables, self._limits, tells_all, node), now)
         self._clients.add(client)
         self._metrics.clients.set(len(self._clients))
         try:

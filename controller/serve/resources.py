@@ -20,7 +20,8 @@ CLUSTER_TYPE = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
 ENDPOINT_TYPE = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER_TYPE = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE_TYPE = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
-ROUTING_TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+SECRET_TYPE = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
+ROUTING_TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE)
 """Envoy's own, which are served once somebody asks for one of them."""
 
 # What one table remembers of its changes: names, all together. A change of one pod is one or two.
@@ -43,7 +44,7 @@ class Resource:
 
     name: str
     version: str
-    wire: bytes
+    wire: bytes = field(repr=False)  # it may be a secret
     aliases: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
@@ -149,7 +150,7 @@ class ResourceTable:
     def framed(self) -> bytes:
         """All resources as a response carries them: put together once, however many clients come for everything."""
         if self._framed is None:
-            self._framed = frame_resources(resource.wire for resource in self._resources.values())
+            self._framed = frame_all(self._resources.values())
         return self._framed
 
     def find_names(self, key: str) -> Iterator[str]:
@@ -205,6 +206,11 @@ class ResourceTable:
                 names.discard(resource.name if resource else "")
                 if not names:
                     del self._names_by_key[key]
+
+
+def frame_all(resources: Iterable[Resource]) -> bytes:
+    """Resources as a response carries them."""
+    return frame_resources(resource.wire for resource in resources)
 
 
 def _sum_up_one(name: str, version: str) -> int:

@@ -25,6 +25,7 @@ CONTROL_PLANE = "ambit"
 """Who answers: clients that know it may sum up what they have (docs/decisions/0014)."""
 # Istio's word for the proxy of a gateway.
 _GATEWAY_ID_PREFIX = "router~"
+_SECRET = ".Secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,9 @@ def _parse_summary(text: str) -> int:
 
 
 def _parse_error(message: "discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest") -> str | None:
+    """What Envoy says of a message that it refuses may be the whole message: of a secret it is not looked at."""
+    if message.HasField("error_detail") and message.type_url.endswith(_SECRET):
+        return "refused; the proxy's own log says why"
     return (message.error_detail.message or "no reason given") if message.HasField("error_detail") else None
 
 

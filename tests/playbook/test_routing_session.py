@@ -181,6 +181,18 @@ def test_a_route_waits_for_its_cluster_and_that_ones_endpoints_and_the_old_clust
     ]
 
 
+def test_a_listener_that_sends_connections_on_waits_for_their_cluster_too(dialogue: Dialogue) -> None:
+    start(dialogue)
+    dialogue.publish(CLUSTER_TYPE, resource("new", MINE))
+    dialogue.publish(ENDPOINT_TYPE, resource("new"))
+    dialogue.publish(LISTENER_TYPE, resource("port", MINE, "2"))
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["new"], [])
+    assert dialogue.hear() is None, "nobody has asked for its endpoints yet"
+    dialogue.ask(ENDPOINT_TYPE, "new")
+    assert dialogue.hear_and_acknowledge() == (ENDPOINT_TYPE, ["new"], [])
+    assert dialogue.hear_and_acknowledge() == (LISTENER_TYPE, ["port"], [])
+
+
 def test_the_endpoints_of_a_cluster_that_changed_are_told_again(dialogue: Dialogue) -> None:
     start(dialogue)
     dialogue.publish(CLUSTER_TYPE, resource("old", MINE, "2"))

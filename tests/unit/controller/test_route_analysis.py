@@ -91,9 +91,7 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
         pytest.param(gateway(), ["gateway-without-routes"], id="gateway"),
         pytest.param(gateway(owner="theirs"), [], id="gateway-of-others"),
         pytest.param(
-            gateway("{name: a, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: HTTPS}")
-            + service()
-            + route(),
+            gateway("{name: a, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: UDP}") + service() + route(),
             ["listener-not-served"],
             id="listener",
         ),

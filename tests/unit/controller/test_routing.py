@@ -1,8 +1,10 @@
 """The L7 resources of a snapshot, and that following changes gives what building everything gives."""
 
+import json
 from collections.abc import Iterable, Mapping
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +16,9 @@ from controller.routing.publication import Routing
 from controller.serve.resources import ROUTING_TYPES, Resource, ResourceChanges, ResourceTable
 from controller.snapshot import Snapshot
 from tests.support import objects
+from tests.support.mesh_certificates import Credentials, issue_server, make_authority
 from tests.support.objects import Steps, end_of, parse
+from tests.support.secrets import secret_text
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 ISTIO = "networking.istio.io/v1"
@@ -85,10 +89,10 @@ def destination_rule(name: str, host: str, rest: str, where: str = "demo") -> Ku
     return made(ISTIO, "DestinationRule", name, where, f"host: {host}, {rest}")
 
 
-def grant(where: str, source: str) -> KubernetesObject:
+def grant(where: str, source: str, kind: str = "HTTPRoute", to: str = "Service") -> KubernetesObject:
     spec = (
-        f"from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: {source}}}], "
-        "to: [{group: '', kind: Service}]"
+        f"from: [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: {source}}}], "
+        f"to: [{{group: '', kind: {to}}}]"
     )
     return made("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "g", where, spec)
 
@@ -116,7 +120,88 @@ LABELLED = (
     "{name: labelled, port: 81, protocol: HTTP, "
     "allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {routes: allowed}}}}}"
 )
+PAIRS = [issue_server(make_authority("test"), "a.test") for _ in range(2)]
+
+
+def ended(*references: str, host: str = "a.test") -> str:
+    """A listener that ends TLS with these certificates."""
+    tls = f"tls: {{certificateRefs: [{', '.join(references)}]}}"
+    return f"{{name: {host[0]}, port: 443, protocol: HTTPS, hostname: {host}, {tls}, {FROM_ALL}}}"
+
+
+def gateway_pod(node: str) -> KubernetesObject:
+    return objects.pod("p", labels="gateway.networking.k8s.io/gateway-name: web", node=node)
+
+
+def secret(where: str, pair: Credentials) -> KubernetesObject:
+    return parse(secret_text("c", pair, where))
+
+
+FROM_ALL = "allowedRoutes: {namespaces: {from: All}}"
+STREAMS = (
+    f"{{name: through, port: 443, protocol: TLS, hostname: '*.test', tls: {{mode: Passthrough}}, {FROM_ALL}}}, "
+    f"{{name: tcp, port: 53, protocol: TCP, {FROM_ALL}}}"
+)
+CERTIFICATES: list[KubernetesObject] = [
+    gateway("web", f"{ALL}, {ended('{name: c}')}"),
+    gateway("web", f"{ended('{name: c, namespace: other}')}, {ended('{name: c}', host='b.test')}, {STREAMS}"),
+    gateway("other", ended("{name: c, namespace: demo}"), "other"),
+    parse(
+        f"{{apiVersion: {GATEWAY_API}, kind: Gateway, metadata: {{name: web, namespace: demo, annotations: "
+        "{ambit.dev/proxy-nodes: 'node-8, node-9'}}, spec: {gatewayClassName: ambit, "
+        f"listeners: [{ended('{name: c}')}]}}}}"
+    ),
+    *(secret(where, pair) for where in ("demo", "other") for pair in PAIRS),
+    parse("{apiVersion: v1, kind: Secret, metadata: {name: c, namespace: demo}, type: other}"),
+    *(grant(where, source, "Gateway", "Secret") for where, source in (("demo", "other"), ("other", "demo"))),
+    gateway_pod("node-1"),
+    gateway_pod("node-2"),
+]
+CONNECTIONS: list[KubernetesObject] = [
+    gateway("web", STREAMS),
+    objects.service("s"),
+    objects.service("s", "other"),
+    *(
+        route(name, "{name: web, namespace: demo}", backends, where, kind)
+        for name, where in (("a", "demo"), ("b", "other"))
+        for kind in ("TLSRoute", "TCPRoute")
+        for backends in ("{name: s, port: 80}", "{name: s, port: 80}, {name: s, namespace: other, port: 80, weight: 2}")
+    ),
+    route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute"),
+]
+AUTHORITY = json.dumps(make_authority("test").certificate.public_bytes(Encoding.PEM).decode())
+
+
+def policy(name: str, service: str, rest: str = "") -> KubernetesObject:
+    target = f"targetRefs: [{{group: '', kind: Service, name: {service}{rest}}}]"
+    validation = f"caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}], hostname: {name}.test"
+    return made(GATEWAY_API, "BackendTLSPolicy", name, "demo", f"{target}, validation: {{{validation}}}")
+
+
+BACKENDS: list[KubernetesObject] = [
+    gateway("web", f"{ALL}, {STREAMS}"),
+    route("a", "{name: web}", "{name: s, port: 80}, {name: t, port: 80}"),
+    route("a", "{name: web}", "{name: s, port: 80}", kind="TCPRoute"),
+    *(
+        policy(name, service, rest)
+        for name in ("x", "y")
+        for service in ("s", "t")
+        for rest in ("", ", sectionName: h")
+    ),
+    objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: web}, ports: [{name: h, port: 80}]"),
+    objects.service("s"),
+    objects.service("t"),
+    objects.pod("p"),
+    destination_rule("d", "s", "subsets: [{name: one, labels: {version: one}}]"),
+    parse(
+        f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: ca, namespace: demo}}, data: {{ca.crt: {AUTHORITY}}}}}"
+    ),
+    parse("{apiVersion: v1, kind: ConfigMap, metadata: {name: ca, namespace: demo}}"),
+]
 VALUES: list[KubernetesObject] = [
+    *BACKENDS,
+    *CERTIFICATES,
+    *CONNECTIONS,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
     gateway("other", ALL, "other"),
@@ -229,12 +314,15 @@ VALUES: list[KubernetesObject] = [
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
     ),
 ]
-_change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
 
 
-@settings(max_examples=200)
-@given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
-def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
+def steps_of(values: list[KubernetesObject], least: int = 1) -> st.SearchStrategy[Steps]:
+    """Changes, each to one of these objects or to none."""
+    change = st.sampled_from(values).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
+    return st.lists(st.lists(change, min_size=1, max_size=4), min_size=least, max_size=12)
+
+
+def follow_and_compare(steps: Steps) -> None:
     following = World()
     for ingress in INGRESSES:
         following.open(ingress)
@@ -249,6 +337,18 @@ def test_following_changes_gives_what_building_everything_gives(steps: Steps) ->
     for ingress in INGRESSES:
         following.close(ingress)
     assert following.show() == without
+
+
+@settings(max_examples=200)
+@given(steps_of(VALUES))
+def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
+    follow_and_compare(steps)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS]).flatmap(lambda values: steps_of(values, least=8)))
+def test_following_changes_of_a_few_objects_gives_the_same(steps: Steps) -> None:
+    follow_and_compare(steps)
 
 
 def start(*values: KubernetesObject) -> World:
@@ -411,3 +511,54 @@ def test_keys_change_the_listeners_of_those_who_take_them() -> None:
     assert world.put(build_key_set(KEYS_URL, "some")) == {"Listener": {"gateway/demo/web/80"}}
     assert not world.put(build_key_set("https://other.test/keys", "others"))
     assert not world.put(build_key_set(KEYS_URL, "some", "a problem"))
+
+
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+def readers_of(world: World, name: str) -> tuple[str, ...]:
+    found = world.tables[SECRET].find(name)
+    return found.keys if found else ()
+
+
+def test_a_secret_is_there_for_proxies_on_the_nodes_of_its_gateways_pods() -> None:
+    world = start(gateway("web", ended("{name: c}")), secret("demo", PAIRS[0]))
+    assert readers_of(world, "secret/demo/c") == ()
+    assert world.put(gateway_pod("node-1")) == {"Secret": {"secret/demo/c"}}
+    assert readers_of(world, "secret/demo/c") == ("proxy:demo/web@node-1",)
+    world.put(gateway_pod("node-2"))
+    assert readers_of(world, "secret/demo/c") == ("proxy:demo/web@node-2",)
+    world.put(gateway("web", ended("{name: none}")))
+    assert readers_of(world, "secret/demo/c") == ()
+
+
+def test_a_secret_that_no_gateway_names_is_nowhere() -> None:
+    world = start(gateway("web"), gateway_pod("node-1"), secret("demo", PAIRS[0]), secret("other", PAIRS[1]))
+    assert not list(world.tables[SECRET].names())
+    world.put(gateway("web", ended("{name: c, namespace: other}")))
+    assert not list(world.tables[SECRET].names()), "without a grant"
+    world.put(grant("other", "demo", "Gateway", "Secret"))
+    assert readers_of(world, "secret/other/c") == ("proxy:demo/web@node-1",)
+
+
+def test_a_certificate_that_is_replaced_changes_only_itself() -> None:
+    world = start(gateway("web", ended("{name: c}")), gateway_pod("node-1"), secret("demo", PAIRS[0]))
+    assert world.put(secret("demo", PAIRS[1])) == {"Secret": {"secret/demo/c"}}
+
+
+def test_a_route_of_connections_leaves_services_as_they_are() -> None:
+    world = start(objects.service("s"), objects.service("t"))
+    assert world.put(route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute")) == {}
+
+
+def test_a_backend_over_tls_is_a_cluster_of_its_own_for_gateways_only() -> None:
+    world = start(gateway(), route("a", "{name: web}", "{name: s, port: 80}"), objects.service("s"))
+    plain = "outbound|80||s.demo.svc.cluster.local"
+    changed = world.put(policy("x", "s"))
+    assert changed == {
+        "Cluster": {plain, f"{plain}|tls"},
+        "ClusterLoadAssignment": {f"{plain}|tls"},
+        "RouteConfiguration": {"gateway/demo/web/80"},
+    }
+    assert keys_of(world, plain) == ()
+    assert keys_of(world, f"{plain}|tls") == ("gateway:demo/web",)

@@ -70,7 +70,7 @@ def test_a_gateway_counts_the_routes_of_each_listener() -> None:
     gateway = made(
         "Gateway",
         "gatewayClassName: ambit, listeners: [{name: a, port: 80, protocol: HTTP}, "
-        "{name: b, port: 81, protocol: HTTP}, {name: tls, port: 443, protocol: HTTPS}]",
+        "{name: b, port: 81, protocol: HTTP}, {name: udp, port: 443, protocol: UDP}]",
     )
     route = made("HTTPRoute", "parentRefs: [{name: web, sectionName: a}]")
     found = statuses(build_snapshot(gateway, route))["Gateway demo/web"].status
