@@ -50,7 +50,8 @@ impl Shared {
         tls: Arc<TlsRules>,
         on_demand: bool,
     ) -> Arc<Self> {
-        let writer = MeshWriter::new(mesh);
+        // A connection's worker that is woken on this processor would wait for the end of our time slice, 3 ms.
+        let writer = MeshWriter::new(mesh).pausing(std::thread::yield_now);
         Arc::new(Self {
             certificates: Arc::new(certificates),
             metrics: Arc::new(Metrics::new(Arc::clone(&tls.counters))),

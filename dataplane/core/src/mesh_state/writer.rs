@@ -79,10 +79,14 @@ impl Applied {
     }
 }
 
+/// After so many resources the writer pauses: some 0.1 ms of work.
+const BREATH: usize = 32;
+
 /// Owns the newest version of the mesh.
 #[derive(Debug)]
 pub struct MeshWriter {
     state: MeshState,
+    pause: fn(),
     interner: Interner,
     address_versions: Versions,
     authorization_versions: Versions,
@@ -94,6 +98,7 @@ impl MeshWriter {
     /// An empty mesh.
     pub fn new(settings: MeshSettings) -> Self {
         Self {
+            pause: || {},
             state: MeshState {
                 settings,
                 ..MeshState::default()
@@ -103,6 +108,12 @@ impl MeshWriter {
             authorization_versions: Versions::default(),
             local_identities: BTreeMap::new(),
         }
+    }
+
+    /// The same, but that it calls `pause` every now and then while it applies a large response, so that whoever else waits
+    /// for this processor can have it.
+    pub fn pausing(self, pause: fn()) -> Self {
+        Self { pause, ..self }
     }
 
     /// The newest version.
@@ -129,7 +140,10 @@ impl MeshWriter {
     pub fn apply_addresses(&mut self, resources: &[Resource<'_>], removed: &[String]) -> Applied {
         let mut applied = Applied::default();
         let mut touched = Touched::new();
-        for resource in resources {
+        for (number, resource) in resources.iter().enumerate() {
+            if number % BREATH == BREATH - 1 {
+                (self.pause)();
+            }
             let result = self.apply_address(resource, &mut touched);
             applied.count(resource.name, result);
         }
