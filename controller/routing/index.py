@@ -97,9 +97,10 @@ class RouteIndex:
         return old_ports - ports, self._put_reader(("gateway", place), targets)
 
     def put_waypoint(self, place: Place, services: set[Place]) -> None:
-        """Take over which Services a waypoint serves."""
+        """Take over which Services a waypoint serves. One that was another's until now is this one's."""
         for service in self._bound.pop(place, set()):
-            del self._waypoints[service]
+            if self._waypoints.get(service) == place:
+                del self._waypoints[service]
         if services:
             self._bound[place] = services
             self._waypoints.update(dict.fromkeys(services, place))
