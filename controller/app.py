@@ -23,6 +23,7 @@ import grpc.aio
 from aiohttp import web
 
 from controller.admin import AdminPages
+from controller.admin_access import read_admin_token
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
 from controller.authority.node_tokens import NodeTokens
 from controller.authority.plugged_in import Files, load_signer, read_files, watch_signer
@@ -31,6 +32,7 @@ from controller.authority.signing_service import Signing, SigningService
 from controller.authority.token_reviews import TokenReviews
 from controller.callers import Authenticate, authenticate_by_any, authenticate_local
 from controller.configuration import Configuration
+from controller.inspection.pages import DebugPages
 from controller.kinds.core import Namespace
 from controller.metrics import ControllerMetrics
 from controller.root_distribution import RootDistribution
@@ -85,7 +87,10 @@ async def run(settings: Settings) -> None:
     metrics = ControllerMetrics()
     hub = Hub(metrics, settings.limits)
     configuration = Configuration(hub, settings.mesh, metrics, HeldFile(settings.state_dir / HELD_FILE))
-    pages = AdminPages(configuration, hub, metrics, settings.mesh)
+    debug = DebugPages(configuration, hub, settings.mesh, settings.describe())
+    pages = AdminPages(configuration, hub, metrics, settings.mesh, debug)
+    if settings.admin_token_file is not None:
+        read_admin_token(settings.admin_token_file)
     with lock_state(settings.state_dir):
         authority, files = _open_authority(settings)
         metrics.root_expiry.set(authority.expiry.timestamp())
@@ -105,7 +110,8 @@ async def run(settings: Settings) -> None:
             if settings.authority_dir is not None:
                 following = _follow_authority(settings.authority_dir, files, authority, metrics)
                 followers.append(tasks.create_task(following, name="follow the authority"))
-            await stack.enter_async_context(_serve_web(pages.build_app(), settings.admin, "listening for admin"))
+            web_pages = pages.build_app(settings.admin_token_file)
+            await stack.enter_async_context(_serve_web(web_pages, settings.admin, "listening for admin"))
             if source.cluster is not None:
                 validation = ValidationService(lambda: configuration.snapshot, settings.mesh).build_app()
                 context = ServingCertificate(authority, _list_names(settings)).build_context()

@@ -43,7 +43,8 @@ class Settings:
     serving_names     DNS names and addresses of the serving certificate, besides those of `listen` and localhost
     local_listen      plaintext gRPC for this machine only: discovery without credentials. None listens nowhere
     webhook_listen    HTTPS: the admission webhook; with Kubernetes only
-    admin             plaintext HTTP, for this machine only
+    admin             plaintext HTTP; its debug pages are for this machine only where there is no token
+    admin_token_file  file with the token that the debug pages demand. Must be there when others reach `admin`
     mesh              what is the same for the whole mesh
     limits            of the dialogue with one client
     drain_seconds     how long calls in flight may take to end after SIGTERM; certificates take milliseconds
@@ -61,15 +62,29 @@ class Settings:
     local_listen: ListenAddress | None
     webhook_listen: ListenAddress
     admin: ListenAddress
+    admin_token_file: Path | None
     mesh: MeshSettings
     limits: SessionLimits = field(default_factory=SessionLimits)
     drain_seconds: float = 2.0
     log_level: str = "info"
 
+    def describe(self) -> dict[str, object]:
+        """What a dump says of them: nothing secret, and no paths."""
+        return {
+            "source": "files" if self.config_dir else "kubernetes",
+            "has_own_root": self.authority_dir is None,
+            "listen": [str(each) for each in self.listen],
+            "serving_names": list(self.serving_names),
+            "local_listen": str(self.local_listen or ""),
+            "ack_timeout_seconds": self.limits.ack_timeout_seconds,
+            "policy_wait_seconds": self.limits.policy_wait_seconds,
+        }
+
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment`, the process's own by default. Raises InvalidSettingError."""
     given = os.environ if environment is None else environment
+    admin = _parse_listen("AMBIT_ADMIN_LISTEN", given.get("AMBIT_ADMIN_LISTEN") or "127.0.0.1:15014")
     directory, kubeconfig = given.get("AMBIT_CONFIG_DIR", ""), given.get("AMBIT_KUBECONFIG", "")
     if bool(directory) == bool(kubeconfig):
         found = "both are" if directory else "neither is"
@@ -89,7 +104,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         serving_names=tuple(_split(given.get("AMBIT_SERVING_NAMES", ""))),
         local_listen=_parse_local("AMBIT_LOCAL_LISTEN", given.get("AMBIT_LOCAL_LISTEN", "")),
         webhook_listen=_parse_listen("AMBIT_WEBHOOK_LISTEN", given.get("AMBIT_WEBHOOK_LISTEN") or "0.0.0.0:15017"),
-        admin=_parse_listen("AMBIT_ADMIN_LISTEN", given.get("AMBIT_ADMIN_LISTEN") or "127.0.0.1:15014"),
+        admin=admin,
+        admin_token_file=_find_admin_token(given, admin),
         mesh=MeshSettings(
             cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,
             trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),
@@ -108,6 +124,16 @@ def _require(given: Mapping[str, str], name: str) -> str:
 
 def _find_node_tokens(given: Mapping[str, str], is_needed: bool) -> Path | None:
     text = _require(given, "AMBIT_NODE_TOKENS") if is_needed else given.get("AMBIT_NODE_TOKENS")
+    return Path(text) if text else None
+
+
+def _find_admin_token(given: Mapping[str, str], admin: ListenAddress) -> Path | None:
+    text = given.get("AMBIT_ADMIN_TOKEN_FILE")
+    if not text and not _is_loopback(admin.host):
+        raise InvalidSettingError(
+            f"AMBIT_ADMIN_LISTEN: other machines reach {admin}, and its debug pages show the mesh: set "
+            "AMBIT_ADMIN_TOKEN_FILE to a file with a token that they demand, or listen on 127.0.0.1"
+        )
     return Path(text) if text else None
 
 

@@ -69,5 +69,11 @@ class Snapshot:
         tables = self._tables.values()
         return sorted(value.key for table in tables for names in table.values() for value in names.values())
 
+    def values(self) -> list[KubernetesObject]:
+        """All objects, sorted by their keys."""
+        tables = self._tables.values()
+        found = (value for table in tables for names in table.values() for value in names.values())
+        return sorted(found, key=lambda value: value.key)
+
     def count(self, model: type[KubernetesObject]) -> int:
         return sum(map(len, self._tables.get(model.GROUP_KIND, {}).values()))
