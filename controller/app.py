@@ -72,6 +72,9 @@ GRPC_OPTIONS = [
     # Two controllers on one port would each see half of the agents.
     ("grpc.so_reuseport", 0),
 ]
+# How long a connection that has reached its age goes on beside the one that takes its place, as a share of that age and
+# at most: Istio's (facts of the control plane, section 7).
+GRACE_SHARE, MAX_GRACE_SECONDS = 0.1, 10.0
 # In the state directory: see controller.sources.held.
 HELD_FILE = "held-objects.json"
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -120,7 +123,7 @@ async def run(settings: Settings) -> None:
             server = _build_server(settings, hub, configuration, authority, source.authenticate, metrics)
             await stack.enter_async_context(_serve_grpc(server, hub, settings))
             if settings.local_listen is not None:
-                local = _build_local_server(settings.local_listen, hub, metrics)
+                local = _build_local_server(settings, settings.local_listen, hub, metrics)
                 await stack.enter_async_context(_serve_grpc(local, hub, settings))
             # What was read stays: the collector need not look through a large mesh again and again, a second each time.
             gc.collect()
@@ -242,7 +245,7 @@ def _build_server(
     metrics: ControllerMetrics,
 ) -> grpc.aio.Server:
     signing = Signing(authority, lambda: configuration.snapshot, read_clock, authenticate, settings.mesh.trust_domain)
-    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server = grpc.aio.server(options=_build_options(settings))
     handlers = [
         DiscoveryService(hub, authenticate, metrics).build_handler(),
         SigningService(signing, metrics).build_handler(),
@@ -262,9 +265,20 @@ def _list_names(settings: Settings) -> list[str]:
     return [*_LOCAL_NAMES, *own_names, *settings.serving_names]
 
 
-def _build_local_server(address: ListenAddress, hub: Hub, metrics: ControllerMetrics) -> grpc.aio.Server:
+def _build_options(settings: Settings) -> list[tuple[str, int]]:
+    """gRPC's options: with an age, a connection's client is told to make a new one (GOAWAY) after 0.9 to 1.1 of it."""
+    if not settings.max_age_seconds:
+        return GRPC_OPTIONS
+    grace = min(settings.max_age_seconds * GRACE_SHARE, MAX_GRACE_SECONDS)
+    ages = {"grpc.max_connection_age_ms": settings.max_age_seconds, "grpc.max_connection_age_grace_ms": grace}
+    return [*GRPC_OPTIONS, *((name, max(1, round(seconds * 1000))) for name, seconds in ages.items())]
+
+
+def _build_local_server(
+    settings: Settings, address: ListenAddress, hub: Hub, metrics: ControllerMetrics
+) -> grpc.aio.Server:
     """Discovery without credentials, for clients that can show none: gRPC's own, on this machine."""
-    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server = grpc.aio.server(options=_build_options(settings))
     server.add_generic_rpc_handlers([DiscoveryService(hub, authenticate_local, metrics).build_handler()])
     _listen(server.add_insecure_port, address, "listening for clients of this machine")
     return server

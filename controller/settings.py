@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from pydantic_core import PydanticCustomError
+
+from controller.kinds.durations import parse_duration
 from controller.registry.names import DEFAULT_CLUSTER_ID, DEFAULT_ROOT_NAMESPACE, MeshSettings
 from controller.serve.session import SessionLimits
 from mesh.identity import DEFAULT_TRUST_DOMAIN, SpiffeIdentity
@@ -47,6 +50,8 @@ class Settings:
     admin_token_file  file with the token that the debug pages demand. Must be there when others reach `admin`
     mesh              what is the same for the whole mesh
     limits            of the dialogue with one client
+    max_age_seconds   after about this long a client is told to connect anew, so that clients spread over controllers;
+                      0 never. Istio's half an hour (facts of the control plane, section 7)
     drain_seconds     how long calls in flight may take to end after SIGTERM; certificates take milliseconds
     log_level         debug, info, warning or error
     """
@@ -65,6 +70,7 @@ class Settings:
     admin_token_file: Path | None
     mesh: MeshSettings
     limits: SessionLimits = field(default_factory=SessionLimits)
+    max_age_seconds: float = 1800.0
     drain_seconds: float = 2.0
     log_level: str = "info"
 
@@ -78,6 +84,7 @@ class Settings:
             "local_listen": str(self.local_listen or ""),
             "ack_timeout_seconds": self.limits.ack_timeout_seconds,
             "policy_wait_seconds": self.limits.policy_wait_seconds,
+            "max_age_seconds": self.max_age_seconds,
         }
 
 
@@ -111,6 +118,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),
             root_namespace=given.get("AMBIT_ROOT_NAMESPACE") or DEFAULT_ROOT_NAMESPACE,
         ),
+        max_age_seconds=_parse_duration("AMBIT_CONNECTION_MAX_AGE", given.get("AMBIT_CONNECTION_MAX_AGE") or "30m"),
         log_level=_parse_log_level(given.get("AMBIT_LOG_LEVEL") or "info"),
     )
 
@@ -146,6 +154,14 @@ def _parse_listen(name: str, text: str) -> ListenAddress:
     if not (separator and host and port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
         raise InvalidSettingError(f"{name}: {text!r} is not ADDRESS:PORT")
     return ListenAddress(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _parse_duration(name: str, text: str) -> float:
+    """Seconds."""
+    try:
+        return parse_duration(text) / 1000
+    except PydanticCustomError as error:
+        raise InvalidSettingError(f"{name}: {text!r} {error.message()}") from error
 
 
 def _parse_local(name: str, text: str) -> ListenAddress | None:
