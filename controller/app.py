@@ -33,7 +33,6 @@ from controller.authority.token_reviews import TokenReviews
 from controller.callers import Authenticate, authenticate_by_any, authenticate_local
 from controller.configuration import Configuration
 from controller.inspection.pages import DebugPages
-from controller.kinds.core import Namespace
 from controller.metrics import ControllerMetrics
 from controller.root_distribution import RootDistribution
 from controller.serve.discovery_service import DiscoveryService
@@ -43,6 +42,7 @@ from controller.settings import ListenAddress, Settings
 from controller.sources.directory import FileText
 from controller.sources.files import watch_files
 from controller.sources.held import HeldFile
+from controller.sources.selection import NamespaceSelection
 from controller.status.cluster import ClusterLease, ClusterStatuses
 from controller.status.documents import build_statuses, show_time
 from controller.status.leadership import Leadership
@@ -89,7 +89,9 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     metrics = ControllerMetrics()
     hub = Hub(metrics, settings.limits)
-    configuration = Configuration(hub, settings.mesh, metrics, HeldFile(settings.state_dir / HELD_FILE))
+    selection = NamespaceSelection(settings.discovery_selectors, settings.mesh.root_namespace)
+    held = HeldFile(settings.state_dir / HELD_FILE)
+    configuration = Configuration(hub, settings.mesh, metrics, held, selection)
     debug = DebugPages(configuration, hub, settings.mesh, settings.describe())
     pages = AdminPages(configuration, hub, metrics, settings.mesh, debug)
     if settings.admin_token_file is not None:
@@ -154,7 +156,7 @@ def _build_leadership(
     roots = RootDistribution(
         cluster.apply,
         cluster.FAILURES,
-        read_namespaces=lambda: configuration.snapshot.objects(Namespace),
+        read_namespaces=lambda: configuration.namespaces,
         read_bundle=lambda: authority.root_pem,
     )
     statuses = StatusWriter(

@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+import yaml
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import parse_duration
+from controller.kinds.gateway_api import LabelSelector
 from controller.registry.names import DEFAULT_CLUSTER_ID, DEFAULT_ROOT_NAMESPACE, MeshSettings
 from controller.serve.session import SessionLimits
 from mesh.identity import DEFAULT_TRUST_DOMAIN, SpiffeIdentity
 from mesh.kit.errors import InvalidInputError
+
+_SELECTORS = TypeAdapter(list[LabelSelector])
 
 
 class InvalidSettingError(InvalidInputError):
@@ -48,6 +53,7 @@ class Settings:
     webhook_listen    HTTPS: the admission webhook; with Kubernetes only
     admin             plaintext HTTP; its debug pages are for this machine only where there is no token
     admin_token_file  file with the token that the debug pages demand. Must be there when others reach `admin`
+    discovery_selectors  of the labels of namespaces: whose objects count, by any of them. None: all
     mesh              what is the same for the whole mesh
     limits            of the dialogue with one client
     max_age_seconds   after about this long a client is told to connect anew, so that clients spread over controllers;
@@ -69,6 +75,7 @@ class Settings:
     admin: ListenAddress
     admin_token_file: Path | None
     mesh: MeshSettings
+    discovery_selectors: tuple[LabelSelector, ...] = ()
     limits: SessionLimits = field(default_factory=SessionLimits)
     max_age_seconds: float = 1800.0
     drain_seconds: float = 2.0
@@ -82,6 +89,9 @@ class Settings:
             "listen": [str(each) for each in self.listen],
             "serving_names": list(self.serving_names),
             "local_listen": str(self.local_listen or ""),
+            "discovery_selectors": [
+                each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in self.discovery_selectors
+            ],
             "ack_timeout_seconds": self.limits.ack_timeout_seconds,
             "policy_wait_seconds": self.limits.policy_wait_seconds,
             "max_age_seconds": self.max_age_seconds,
@@ -118,6 +128,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),
             root_namespace=given.get("AMBIT_ROOT_NAMESPACE") or DEFAULT_ROOT_NAMESPACE,
         ),
+        discovery_selectors=_parse_selectors("AMBIT_DISCOVERY_SELECTORS", given.get("AMBIT_DISCOVERY_SELECTORS", "")),
         max_age_seconds=_parse_duration("AMBIT_CONNECTION_MAX_AGE", given.get("AMBIT_CONNECTION_MAX_AGE") or "30m"),
         log_level=_parse_log_level(given.get("AMBIT_LOG_LEVEL") or "info"),
     )
@@ -162,6 +173,23 @@ def _parse_duration(name: str, text: str) -> float:
         return parse_duration(text) / 1000
     except PydanticCustomError as error:
         raise InvalidSettingError(f"{name}: {text!r} {error.message()}") from error
+
+
+def _parse_selectors(name: str, text: str) -> tuple[LabelSelector, ...]:
+    """A list of selectors in YAML, and so JSON, as Istio's discoverySelectors are."""
+    try:
+        selectors = _SELECTORS.validate_python(yaml.safe_load(text) or [])
+    except yaml.YAMLError as error:
+        raise InvalidSettingError(f"{name}: is no YAML: {error}") from error
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, found["loc"])) or "it"
+        raise InvalidSettingError(f"{name}: must be a list of label selectors: {place}: {found['msg']}") from error
+    for each in (part for selector in selectors for part in selector.match_expressions or ()):
+        if bool(each.values) != (each.operator in ("In", "NotIn")):
+            needs = "needs values" if each.operator in ("In", "NotIn") else "takes no values"
+            raise InvalidSettingError(f"{name}: {each.operator} of {each.key!r} {needs}")
+    return tuple(selectors)
 
 
 def _parse_local(name: str, text: str) -> ListenAddress | None:

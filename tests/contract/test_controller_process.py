@@ -316,3 +316,22 @@ def test_a_connection_ends_at_its_age_and_who_comes_back_with_versions_gets_noth
             assert 0.5 < time.monotonic() - started < 5
         assert len(peers) == 3, "each stream came over a connection of its own"
     assert not [line for line in controller.log if "Traceback" in line or "ERROR" in line]
+
+
+def test_only_namespaces_that_selectors_mean_are_served(controller: ControllerProcess) -> None:
+    namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {mesh: LABEL}}}"
+    assert controller.stop() == 0
+    controller.write("namespace.yaml", namespace.replace("LABEL", "out"))
+    controller.start(AMBIT_DISCOVERY_SELECTORS="[{matchLabels: {mesh: in}}]")
+    with closing(controller.connect()) as channel, closing(subscribe(channel)) as stream:
+        stream.receive_and_acknowledge()
+        assert addresses_of(stream.receive_and_acknowledge()) == {}
+        csr = build_csr(ec.generate_private_key(ec.SECP256R1()), IDENTITY)
+        with pytest.raises(grpc.RpcError) as refusal:
+            create_certificate(channel, "token-1", csr, IDENTITY)
+        assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        controller.write("namespace.yaml", namespace.replace("LABEL", "in"))
+        assert set(addresses_of(stream.receive_and_acknowledge())) == {POD_NAME, SERVICE_NAME}
+        assert create_certificate(channel, "token-1", csr, IDENTITY).cert_chain
+        controller.remove("namespace.yaml")
+        assert set(stream.receive_and_acknowledge().removed_resources) == {POD_NAME, SERVICE_NAME}

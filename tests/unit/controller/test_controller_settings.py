@@ -34,6 +34,17 @@ def test_lists_and_ipv6_addresses_are_read() -> None:
         pytest.param("AMBIT_ADMIN_LISTEN", "0.0.0.0:15014", id="open-debug-pages"),
         pytest.param("AMBIT_ADMIN_LISTEN", "localhost:15014", id="a-name-may-lead-anywhere"),
         pytest.param("AMBIT_CONNECTION_MAX_AGE", "long", id="age"),
+        pytest.param("AMBIT_DISCOVERY_SELECTORS", "mesh: in", id="selectors-no-list"),
+        pytest.param("AMBIT_DISCOVERY_SELECTORS", "[{matchLabel: {mesh: in}}]", id="selectors-field"),
+        pytest.param("AMBIT_DISCOVERY_SELECTORS", "[{", id="selectors-no-yaml"),
+        pytest.param(
+            "AMBIT_DISCOVERY_SELECTORS", "[{matchExpressions: [{key: a, operator: In}]}]", id="selectors-no-values"
+        ),
+        pytest.param(
+            "AMBIT_DISCOVERY_SELECTORS",
+            "[{matchExpressions: [{key: a, operator: Exists, values: [b]}]}]",
+            id="selectors-needless-values",
+        ),
         pytest.param("AMBIT_LOG_LEVEL", "loud", id="level"),
     ],
 )
@@ -72,3 +83,12 @@ def test_what_a_dump_says_of_settings_has_no_paths() -> None:
     described = read_settings(given).describe()
     assert "hidden" not in str(described)
     assert (described["source"], described["has_own_root"]) == ("kubernetes", False)
+
+
+def test_selectors_are_read_in_istios_form() -> None:
+    text = "[{matchLabels: {mesh: in}}, {matchExpressions: [{key: team, operator: NotIn, values: [other]}]}]"
+    [first, second] = read_settings({**NEEDED, "AMBIT_DISCOVERY_SELECTORS": text}).discovery_selectors
+    assert first.matches({"mesh": "in"})
+    assert not first.matches({})
+    assert second.matches({})
+    assert not second.matches({"team": "other"})
