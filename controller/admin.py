@@ -5,8 +5,10 @@ No secrets, and nothing to change. The debug pages are for this machine, or for 
 """
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
@@ -14,7 +16,6 @@ from controller.admin_access import demand_token
 from controller.configuration import Configuration
 from controller.inspection.clients import list_clients
 from controller.inspection.dump import describe_problem
-from controller.inspection.pages import DebugPages
 from controller.metrics import ControllerMetrics
 from controller.registry.names import MeshSettings
 from controller.serve.hub import Hub
@@ -25,32 +26,32 @@ from mesh.kit import metrics as exposition
 MAX_LISTED_OBJECTS = 10_000
 
 
+class Pages(Protocol):
+    """Pages that somebody else has."""
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Serve them."""
+
+
 class AdminPages:
     """The pages. `is_ready` becomes true once agents can connect and get everything there is."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        hub: Hub,
-        metrics: ControllerMetrics,
-        mesh: MeshSettings,
-        debug: DebugPages,
-    ) -> None:
+    def __init__(self, configuration: Configuration, hub: Hub, metrics: ControllerMetrics, mesh: MeshSettings) -> None:
         self._configuration = configuration
         self._mesh = mesh
         self._hub = hub
         self._metrics = metrics
-        self._debug = debug
         self.is_ready = False
 
-    def build_app(self, token_file: Path | None) -> web.Application:
-        """The web application. With a `token_file` its token is demanded for the debug pages."""
+    def build_app(self, token_file: Path | None, others: Iterable[Pages]) -> web.Application:
+        """The web application, with other pages. With a `token_file` its token is demanded for the debug pages."""
         app = web.Application(middlewares=[demand_token(token_file)] if token_file else [])
         app.router.add_get("/healthz/ready", self._serve_ready)
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/debug/state", self._serve_state)
         app.router.add_get("/debug/conditions", self._serve_conditions)
-        self._debug.add_routes(app.router)
+        for each in others:
+            each.add_routes(app.router)
         return app
 
     async def _serve_ready(self, _: web.Request) -> web.Response:
