@@ -121,7 +121,7 @@ class CertificateAuthority:
     @property
     def chain_expiry(self) -> datetime:
         """When what signs ends, or something above it below a root, if that is earlier."""
-        return min(self.expiry, *map(_find_end, self._signer.intermediates))
+        return min([self.expiry, *map(_find_end, self._signer.intermediates)])
 
     def sign_workload(
         self, key: CertificatePublicKeyTypes, identity: SpiffeIdentity, lifetime: timedelta, now: datetime

@@ -4,7 +4,7 @@ from aiohttp import web
 
 from controller.authority.certificate_authority import CertificateAuthority
 from controller.authority.revocation import REVOCATION_FILE, Revocations
-from controller.authority.trust_bundle import BundleSequence, build_bundle
+from controller.authority.trust_bundle import BundleSequence, UnsupportedRootError, build_bundle
 
 
 class AuthorityPages:
@@ -22,7 +22,10 @@ class AuthorityPages:
 
     async def _serve_bundle(self, _: web.Request) -> web.Response:
         bundle = self._authority.root_pem
-        return web.json_response(build_bundle(bundle, self._sequence.number(bundle)))
+        try:
+            return web.json_response(build_bundle(bundle, self._sequence.number(bundle)))
+        except UnsupportedRootError as error:
+            raise web.HTTPNotImplemented(text=f"{error}\n") from error
 
     async def _serve_revocations(self, _: web.Request) -> web.Response:
         lists = self._revocations.lists

@@ -1,8 +1,9 @@
 """Revocation lists: which certificates the authority has taken back, in a file beside it (RFC 5280, section 5).
 
-The file is `ca-crl.pem` (Istio's name: facts of the control plane, section 8), in PEM or DER. A list counts when what
-signs here, or what stands above it, has signed it. The controller hands the file out and enforces nothing itself:
-ztunnels do, and nothing but them has certificates of the mesh.
+The file is `ca-crl.pem` (Istio's name: facts of the control plane, section 8), in PEM or DER. A list that bears the
+name of what signs here, or of what stands above it, must be signed by it. One of somebody else is handed out with a
+warning: it may be of the intermediate that signed here before, and whoever gets it judges it again. The controller
+enforces nothing itself: ztunnels do, and nothing but them has certificates of the mesh.
 
 Nothing fails open: a file that cannot be used ends the start; one that becomes unusable or vanishes leaves what was
 read before, which goes on being handed out.
@@ -73,12 +74,16 @@ def parse_revocations(path: Path, content: bytes, signer: Signer) -> RevocationL
         lists = [x509.load_pem_x509_crl(each) for each in blocks] or [x509.load_der_x509_crl(content)]
     except (ValueError, TypeError) as error:
         raise InvalidRevocationError(f"{path} holds no revocation lists in PEM or DER: replace it") from error
-    issuers = list_issuers(signer)
     for each in lists:
-        if not any(is_signed(each, issuer) for issuer in issuers):
+        named = [issuer for issuer in list_issuers(signer) if issuer.subject == each.issuer]
+        if named and not any(is_signed(each, issuer) for issuer in named):
             raise InvalidRevocationError(
-                f"{path} has a list of {each.issuer.rfc4514_string()!r}, who is neither what signs here nor above it, "
-                "or did not sign it: take it out"
+                f"{path} has a list of {each.issuer.rfc4514_string()!r} that is not signed by it: take it out"
+            )
+        if not named:
+            log.warning(
+                "revocation list of an issuer that is not known here: it counts only where its issuer is known",
+                extra={"path": path, "issuer": each.issuer.rfc4514_string()},
             )
     return RevocationLists(lists)
 
@@ -108,7 +113,7 @@ class Revocations:
     def __init__(self, path: Path, read_signer: Callable[[], Signer]) -> None:
         self._path = path
         self._read_signer = read_signer
-        self._content: bytes | None = None
+        self._taken: _Signature | None = None
         self._trouble = ""
         self.lists: RevocationLists | None = None
         self.observers: list[Callable[[], None]] = []
@@ -116,12 +121,12 @@ class Revocations:
 
     def load(self) -> None:
         """Read the file for the first time. Raises InvalidRevocationError."""
-        self._content = _read(self._path)
-        if self._content is not None:
-            self.lists = parse_revocations(self._path, self._content, self._read_signer())
+        seen = self._stat()
+        self.lists = read_revocations(self._path, self._read_signer())
+        self._taken = seen
 
     async def watch(self, look_seconds: float = LOOK_SECONDS) -> None:
-        """Read the file again whenever it changes, for ever. What cannot be used is told, once."""
+        """Read the file again whenever it changes, for ever. What cannot be used is told once, and looked at again."""
         while True:
             await asyncio.sleep(look_seconds)
             try:
@@ -133,17 +138,26 @@ class Revocations:
                     log.error("revocation lists cannot be used; the last ones stay", extra={"error": error})
 
     def _look(self) -> None:
-        content = _read(self._path)
-        if content == self._content:
+        seen = self._stat()
+        if seen == self._taken:
             return
-        if content is None:
+        lists = read_revocations(self._path, self._read_signer())
+        if lists is None:
             raise InvalidRevocationError(f"{self._path} is not there any more: put it back, or restart to forget it")
-        self.lists = parse_revocations(self._path, content, self._read_signer())
-        self._content = content
-        fields = {"path": self._path, "revoked": self.lists.revoked_count}
-        log.info("revocation lists read", extra=fields)
+        self.lists, self._taken = lists, seen
+        log.info("revocation lists read", extra={"path": self._path, "revoked": lists.revoked_count})
         for observe in self.observers:
             observe()
+
+    def _stat(self) -> "_Signature | None":
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+_Signature = tuple[int, int, int]
 
 
 def _read(path: Path) -> bytes | None:

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mesh.kit.errors import FatalError
+from mesh.kit.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 Key = dict[str, str | list[str]]
 
 
-class UnsupportedRootError(FatalError):
+class UnsupportedRootError(InvalidInputError):
     """A root has a key that no JSON Web Key is defined for here."""
 
     reason = "unsupported_root"
