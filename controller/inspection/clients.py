@@ -73,7 +73,8 @@ class HoldingState(StrEnum):
 
     `acknowledged`: it has this version. `unanswered`: it was sent this version, and has not answered. `refused`: it
     refused a response with this version in it. `waiting`: it is to be told of this version; it may have an earlier one.
-    `ending`: it may have it, and is to be told that it is no more.
+    `ending`: it may have it, and is to be told that it is no more. Of a response of which not all names are kept, all
+    resources count as told by it.
     """
 
     ACKNOWLEDGED = "acknowledged"
@@ -121,7 +122,7 @@ def _find_state(state: TypeState, name: str, resource: Resource | None) -> Holdi
         return HoldingState.ENDING
     if state.subscription.is_waiting(name):
         return HoldingState.WAITING
-    if name in state.refused:
+    is_told = name in state.told.names or state.told.count > len(state.told.names)
+    if name in state.refused or (is_told and state.last_error and not state.in_flight):
         return HoldingState.REFUSED
-    is_told = name in state.told.names or (state.told.count > len(state.told.names))
     return HoldingState.UNANSWERED if state.in_flight and is_told else HoldingState.ACKNOWLEDGED
