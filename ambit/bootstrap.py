@@ -1,6 +1,7 @@
 """What an Envoy needs to know before it can ask the controller for the rest: who it is, where and how to ask."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,12 @@ class InvalidAddressError(InvalidInputError):
     """What should be the controller's address is none."""
 
     reason = "invalid_address"
+
+
+class InvalidLabelError(InvalidInputError):
+    """What should be a label of a proxy is none."""
+
+    reason = "invalid_label"
 
 
 class UnusableTokenError(InvalidInputError):
@@ -50,6 +57,17 @@ class GatewayProxy:
 
 
 @dataclass(frozen=True, slots=True)
+class IngressProxy:
+    """One Envoy of an ingress gateway, on a node. Its labels are what the selectors of Istio's Gateways pick it by."""
+
+    namespace: str
+    name: str
+    node: str
+    labels: Mapping[str, str]
+    admin_port: int = ports.ENVOY_ADMIN_PORT
+
+
+@dataclass(frozen=True, slots=True)
 class SidecarProxy:
     """An Envoy beside an application, in its pod."""
 
@@ -64,16 +82,28 @@ def build_gateway_bootstrap(proxy: GatewayProxy, access: ControllerAccess) -> st
 
     Raises UnusableTokenError, because Envoy sends the file as it is, and InvalidAddressError.
     """
+    labels = {GATEWAY_LABEL: proxy.gateway}
+    ingress = IngressProxy(proxy.namespace, proxy.name, proxy.node, labels, proxy.admin_port)
+    return _build_router_bootstrap(ingress, proxy.gateway, access)
+
+
+def build_ingress_bootstrap(proxy: IngressProxy, access: ControllerAccess) -> str:
+    """The same for an ingress gateway. Raises as above, and InvalidLabelError."""
+    for key, value in proxy.labels.items():
+        if not (key and value):
+            raise InvalidLabelError(f"{key}={value} is no label: write KEY=VALUE, as in istio=ingressgateway")
+        if key == GATEWAY_LABEL:
+            raise InvalidLabelError(f"{key} says whose proxy of Gateway API it is: `ambit bootstrap gateway {value}`")
+    return _build_router_bootstrap(proxy, proxy.name, access)
+
+
+def _build_router_bootstrap(proxy: IngressProxy, cluster: str, access: ControllerAccess) -> str:
     _parse_address(access.address)
     _check_token(access.token)
     node: Document = {
         "id": f"router~{proxy.node}~{proxy.name}.{proxy.namespace}~{proxy.namespace}.svc.cluster.local",
-        "cluster": f"{proxy.gateway}.{proxy.namespace}",
-        "metadata": {
-            "NAMESPACE": proxy.namespace,
-            "NODE_NAME": proxy.node,
-            "LABELS": {GATEWAY_LABEL: proxy.gateway},
-        },
+        "cluster": f"{cluster}.{proxy.namespace}",
+        "metadata": {"NAMESPACE": proxy.namespace, "NODE_NAME": proxy.node, "LABELS": dict(proxy.labels)},
     }
     return _write(_build_bootstrap(node, proxy.admin_port, _build_service(access)))
 

@@ -52,6 +52,7 @@ from controller.settings import ListenAddress, Settings
 from controller.sources.directory import FileText
 from controller.sources.files import watch_files
 from controller.sources.held import HeldFile
+from controller.sources.key_sets import KeySetFetcher, KeySetFile, find_urls, follow_keys
 from controller.sources.selection import NamespaceSelection
 from controller.status.cluster import ClusterLease, ClusterStatuses
 from controller.status.documents import build_statuses, show_time
@@ -89,6 +90,8 @@ GRACE_SHARE, MAX_GRACE_SECONDS = 0.1, 10.0
 HELD_FILE = "held-objects.json"
 # In the state directory: see controller.authority.trust_bundle.
 SEQUENCE_FILE = "trust-bundle-sequence.json"
+# In the state directory: see controller.sources.key_sets.
+KEY_SETS_FILE = "key-sets.json"
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _WILDCARD_HOSTS = ("0.0.0.0", "::")
 
@@ -119,6 +122,8 @@ async def run(settings: Settings) -> None:
             if not await _wait_for(loaded, follower, stop):
                 follower.cancel()
                 return
+            fetcher = _build_fetcher(configuration, settings)
+            followers.append(tasks.create_task(follow_keys(fetcher, time.monotonic), name="fetch keys"))
             if source.cluster is not None:
                 leadership = _build_leadership(source.cluster, configuration, authority, revocations, settings)
                 leading = leadership.run(time.monotonic, read_clock)
@@ -185,6 +190,19 @@ def _open_revocations(settings: Settings, authority: CertificateAuthority, metri
     authority.observers.append(note)
     revocations.observers.append(note)
     return revocations
+
+
+def _build_fetcher(configuration: Configuration, settings: Settings) -> KeySetFetcher:
+    """What fetches keys of tokens; those that were had before serve from the start."""
+    fetcher = KeySetFetcher(
+        read_urls=lambda: find_urls(configuration.snapshot),
+        publish=configuration.apply_found,
+        file=KeySetFile(settings.state_dir / KEY_SETS_FILE),
+        hosts=settings.jwks_hosts,
+    )
+    configuration.observers.append(fetcher.note_changes)
+    fetcher.load()
+    return fetcher
 
 
 def _build_leadership(

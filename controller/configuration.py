@@ -3,15 +3,18 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from controller.kinds.catalogue import CATALOGUE
 from controller.kinds.core import Namespace, Service
 from controller.kinds.meta import ObjectKey
+from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy
 from controller.metrics import ControllerMetrics
 from controller.publication import build_changes
 from controller.registry.names import MeshSettings
+from controller.registry.proxies import Ingress
 from controller.serve.hub import Hub
 from controller.snapshot import Changes, Snapshot
 from controller.sources.directory import Directory, DirectoryChange, FileText
@@ -44,6 +47,7 @@ class Configuration:
         self._selection = selection or NamespaceSelection((), settings.root_namespace)
         self._routing: Routing | None = None
         hub.publish_routing = self._start_routing
+        hub.open_ingress, hub.close_ingress = self._open_ingress, self._close_ingress
         self.snapshot = Snapshot()
         self.observers: list[Callable[[Iterable[ObjectKey]], None]] = []
         """Told of every object that has changed once it serves, or that was or is no more refused."""
@@ -101,6 +105,12 @@ class Configuration:
         for observe in self.observers:
             observe(touched)
 
+    def apply_found(self, changes: Changes) -> None:
+        """Take objects that come from no file: what was found out about others."""
+        self._publish(changes)
+        for observe in self.observers:
+            observe(changes)
+
     def _write_held(self) -> None:
         try:
             self._held.write(self._directory.held)
@@ -125,6 +135,16 @@ class Configuration:
         sent = self._hub.publish(self._routing.build(self.snapshot), self.snapshot.version)
         fields = {"resources": sent, "seconds": round(time.monotonic() - started, 4)}
         log.info("routes are served from now on", extra=fields)
+
+    def _open_ingress(self, ingress: Ingress) -> None:
+        if self._routing is not None:
+            self._hub.publish(self._routing.open(self.snapshot, ingress), self.snapshot.version)
+            log.info("ingress gateway is served", extra={"ingress": str(ingress)})
+
+    def _close_ingress(self, ingress: Ingress) -> None:
+        if self._routing is not None:
+            self._hub.publish(self._routing.close(self.snapshot, ingress), self.snapshot.version)
+            log.info("ingress gateway has no proxies any more", extra={"ingress": str(ingress)})
 
     def _concerns(self, problem: Problem) -> bool:
         return problem.key is None or self._selection.counts(problem.key.namespace)
@@ -155,9 +175,11 @@ class Configuration:
         for key, value in changes.items():
             if isinstance(value, Service) and not value.spec.selector:
                 log.info("service selects no pods: it has no endpoints", extra={"object": key})
+            if isinstance(value, Secret) and value.is_expired(datetime.now(UTC)):
+                log.warning("certificate has expired: clients refuse it", extra={"object": key})
             if isinstance(value, AuthorizationPolicy) and value.is_dry_run:
                 log.info(
-                    "policy is a dry run: ztunnels tell what it would do, and do not enforce it",
+                    "policy is a dry run: proxies tell what it would do, and do not enforce it",
                     extra={"object": key},
                 )
 

@@ -54,6 +54,7 @@ class Settings:
     admin             plaintext HTTP; its debug pages are for this machine only where there is no token
     admin_token_file  file with the token that the debug pages demand. Must be there when others reach `admin`
     discovery_selectors  of the labels of namespaces: whose objects count, by any of them. None: all
+    jwks_hosts        hosts (`HOST` or `HOST:PORT`) that keys of RequestAuthentications may be fetched from
     mesh              what is the same for the whole mesh
     limits            of the dialogue with one client
     max_age_seconds   after about this long a client is told to connect anew, so that clients spread over controllers;
@@ -74,6 +75,7 @@ class Settings:
     webhook_listen: ListenAddress
     admin: ListenAddress
     admin_token_file: Path | None
+    jwks_hosts: frozenset[str]
     mesh: MeshSettings
     discovery_selectors: tuple[LabelSelector, ...] = ()
     limits: SessionLimits = field(default_factory=SessionLimits)
@@ -123,6 +125,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         webhook_listen=_parse_listen("AMBIT_WEBHOOK_LISTEN", given.get("AMBIT_WEBHOOK_LISTEN") or "0.0.0.0:15017"),
         admin=admin,
         admin_token_file=_find_admin_token(given, admin),
+        jwks_hosts=frozenset(each.lower() for each in _split(given.get("AMBIT_JWKS_HOSTS", ""))),
         mesh=MeshSettings(
             cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,
             trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),

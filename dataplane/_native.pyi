@@ -102,13 +102,16 @@ class DiscoveryResponse:
     removed: int
     rejections: list[tuple[str, str]]
     """Resource name and reason, for each resource that was not taken."""
+    knows_summaries: bool
+    """Whether the controller understands a summary of what is here."""
 
 @final
 class DiscoveryStream:
     """One delta-ADS stream."""
 
     def receive(self) -> DiscoveryResponse:
-        """Wait for the next response and apply it. Raises TransientError when the stream ends or `close` is called."""
+        """Wait for the next response and apply it. Raises TransientError when the stream ends or `close` is called,
+        and of these UnknownSummaryError when the controller does not know the summary."""
 
     def acknowledge(self, type_url: str, nonce: str, error: str | None) -> None:
         """Answer a response: ACK, or NACK with `error`. Raises TransientError when the stream has ended."""
@@ -201,9 +204,9 @@ class Ztunnel:
         """Start the threads and servers. Takes the sockets over that are `inherited` from a predecessor: those on the
         servers' ports are used instead of new ones. Raises InvalidInputError when a port cannot be listened on."""
 
-    def open_discovery(self, type_urls: Sequence[str]) -> DiscoveryStream:
+    def open_discovery(self, type_urls: Sequence[str], by_summary: bool) -> DiscoveryStream:
         """Connect to the controller and subscribe to all resources of `type_urls`, in this order, naming the versions
-        that are here already. Raises TransientError when it cannot be reached or refuses."""
+        that are here already, or their summary. Raises TransientError when it cannot be reached or refuses."""
 
     def next_certificate_event(
         self, timeout_seconds: float

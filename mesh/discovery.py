@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mesh.kit.backoff import Backoff
-from mesh.kit.errors import TransientError
+from mesh.kit.errors import TransientError, UnknownSummaryError
 
 ADDRESS = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION = "type.googleapis.com/istio.security.Authorization"
 
 
 class Response(Protocol):
-    """One response, already applied: counts of resources taken and removed, and (name, reason) of those rejected."""
+    """One response, already applied: counts of resources taken and removed, and (name, reason) of those rejected.
+
+    `knows_summaries` says that whoever sent it understands the sum of what a client has.
+    """
 
     @property
     def type_url(self) -> str: ...
@@ -28,6 +31,8 @@ class Response(Protocol):
     def removed(self) -> int: ...
     @property
     def rejections(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def knows_summaries(self) -> bool: ...
 
 
 class Stream(Protocol):
@@ -61,32 +66,39 @@ def decide_error(response: Response) -> str | None:
 
 
 class DiscoveryClient:
-    """Keeps a stream to the controller open until told to stop."""
+    """Keeps a stream to the controller open until told to stop.
+
+    Who comes back says what it has: by a list of all versions, megabytes in a large mesh, or by a summary where the
+    controller understands that (docs/decisions/0014). One that does not know the summary gets the list.
+    """
 
     def __init__(
         self,
-        open_stream: Callable[[Sequence[str]], Stream],
+        open_stream: Callable[[Sequence[str], bool], Stream],
         type_urls: Sequence[str],
         events: Events,
         wait: Callable[[float], bool],
         backoff: Backoff,
     ) -> None:
-        """`wait(seconds)` sleeps and returns True when the process is ending."""
+        """`open_stream(types, by_summary)`; `wait(seconds)` sleeps and returns True when the process is ending."""
         self._open_stream = open_stream
         self._type_urls = type_urls
         self._events = events
         self._wait = wait
         self._backoff = backoff
         self._unsynchronised = set(type_urls)
+        self._by_summary = False
 
     def run(self) -> None:
         """Serve until `wait` says that the process is ending. Errors of a stream end that stream only."""
         while True:
             try:
-                stream = self._open_stream(self._type_urls)
+                stream = self._open_stream(self._type_urls, self._by_summary)
                 self._events.connected()
                 self._serve(stream)
             except TransientError as error:
+                if isinstance(error, UnknownSummaryError):
+                    self._by_summary = False
                 delay = self._backoff.next_delay()
                 self._events.disconnected(error, delay)
                 if self._wait(delay):
@@ -95,6 +107,7 @@ class DiscoveryClient:
     def _serve(self, stream: Stream) -> None:
         while True:
             response = stream.receive()
+            self._by_summary = response.knows_summaries
             error = decide_error(response)
             stream.acknowledge(response.type_url, response.nonce, error)
             self._events.received(response)

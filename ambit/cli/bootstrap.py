@@ -1,4 +1,4 @@
-"""`ambit bootstrap gateway|sidecar|grpc`."""
+"""`ambit bootstrap gateway|ingress|sidecar|grpc`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +38,30 @@ def gateway(
     proxy = GatewayProxy(namespace, name, node, admin_port=admin_port)
     access = ControllerAccess(controller, root_certificate.absolute(), token.absolute())
     print(build_gateway_bootstrap(proxy, access), end="")
+
+
+@app.command()
+def ingress(
+    name: Annotated[str, typer.Argument(help="What the ingress gateway is called.")],
+    labels: Annotated[
+        list[str],
+        typer.Option(
+            "-l", "--label", metavar="KEY=VALUE", help="What selectors of Istio's Gateways pick it by; again for more."
+        ),
+    ],
+    node: Node,
+    controller: Controller,
+    root_certificate: RootCertificate,
+    token: Token,
+    namespace: Namespace = "istio-system",
+    admin_port: AdminPort = ports.ENVOY_ADMIN_PORT,
+) -> None:
+    """Print the file for the `envoy -c` of an ingress gateway, which carries out Istio's Gateways."""
+    from ambit.bootstrap import ControllerAccess, IngressProxy, build_ingress_bootstrap
+
+    pairs = dict(label.partition("=")[::2] for label in labels)
+    access = ControllerAccess(controller, root_certificate.absolute(), token.absolute())
+    print(build_ingress_bootstrap(IngressProxy(namespace, name, node, pairs, admin_port), access), end="")
 
 
 @app.command()

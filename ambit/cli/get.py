@@ -40,9 +40,10 @@ def _list_rows(document: Mapping[str, object]) -> Iterator[Row]:
     yield from _list_conditions(name, "", status)
     for listener in status.get("listeners", ()):
         yield from _list_conditions(name, f"listener {listener['name']}", listener)
-    for parent in status.get("parents", ()):
-        reference = cast(Mapping[str, str], parent["parentRef"])
-        yield from _list_conditions(name, f"at {reference['kind']} {reference['name']}", parent)
+    for field, named in (("parents", "parentRef"), ("ancestors", "ancestorRef")):
+        for parent in status.get(field, ()):
+            reference = cast(Mapping[str, str], parent[named])
+            yield from _list_conditions(name, f"at {reference['kind']} {reference['name']}", parent)
 
 
 def _list_conditions(name: str, part: str, document: Mapping[str, object]) -> Iterator[Row]:

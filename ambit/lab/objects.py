@@ -36,6 +36,7 @@ class ObjectStore:
         path = self._path(key)
         # Dot-files are not read by the controller.
         draft = path.with_name(f".{path.name}")
+        draft.touch(mode=0o600)  # it may be a Secret
         draft.write_text(json.dumps(document, indent=1))
         os.replace(draft, path)
 

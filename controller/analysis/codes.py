@@ -47,6 +47,10 @@ REFUSALS: Mapping[str, Code] = {
     "wrong-type": _error("a value of another type", "write a value of the type that the message names"),
     "invalid-value": _error("a value that is not allowed", "write a value that the message allows"),
     "bytes-value": _error("bytes that are no base64", "encode them, or write the body as a string"),
+    "certificate-value": _error(
+        "a Secret whose certificate or key cannot be used",
+        "do as the message says; both are PEM, the key without password",
+    ),
     "duration-type": _error("a duration that is no text", "write it with its unit, as in 250ms"),
     "duration-value": _error("text that is no duration", "write numbers with h, m, s or ms, as in 1m30s"),
     "header-name": _error("a name that no header may have", "use letters, digits and '-'"),
@@ -68,6 +72,7 @@ REFUSALS: Mapping[str, Code] = {
     ),
     "url-value": _error("text that is no URL of http or https", "write it with its scheme and host"),
     "retry-condition": _error("an unknown condition for retries", "write Envoy's conditions or statuses, with commas"),
+    "server-twice": _error("two servers of an Istio Gateway whose ports have one name", "rename one of the ports"),
     "subset-twice": _error("two subsets of a DestinationRule with one name", "rename one of them"),
     "unsupported": _error("something that is not enforced or not supported", "take it out, or do as the message says"),
     "duplicate-object": _error("an object that is given twice", "remove one of the two, or rename it"),
@@ -169,10 +174,43 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "attach it to a Gateway, or label the Service istio.io/use-waypoint",
     ),
     "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
-    "gateway-without-routes": _warning("a Gateway that no route names", "name it in a route's parentRefs"),
+    "authority-missing": _error(
+        "a BackendTLSPolicy whose authority is not there", "give the ConfigMap, with certificates in PEM as ca.crt"
+    ),
+    "backend-tls-target-unknown": _error(
+        "a BackendTLSPolicy for no Service, or none of its ports",
+        "correct spec.targetRefs; sectionName is a port's name",
+    ),
+    "certificate-missing": _error(
+        "a listener whose certificate is not there or may not be named: no client is served",
+        "give a valid Secret, or the ReferenceGrant",
+    ),
+    "certificate-expired": _warning("a certificate that is no more valid", "renew it: clients refuse it"),
+    "certificate-without-proxy": _warning(
+        "a Gateway with certificates that no proxy may have",
+        "run a pod of it, or name the nodes of its proxies in the annotation ambit.dev/proxy-nodes",
+    ),
+    "listener-takes-no-such-route": _warning(
+        "a listener that allows a kind of routes that its protocol has not",
+        "correct allowedRoutes.kinds, or the protocol",
+    ),
+    "gateway-without-routes": _warning(
+        "a Gateway that no route names", "name it in a route's parentRefs; Istio's in a VirtualService's gateways"
+    ),
     "virtual-service-host-unknown": _error(
         "a VirtualService for a host that is no Service of its namespace",
         "correct the host, or move the VirtualService",
+    ),
+    "virtual-service-gateway-unknown": _error(
+        "a VirtualService bound to an Istio Gateway that is not there",
+        "correct the name; of another namespace it is NAMESPACE/NAME",
+    ),
+    "virtual-service-host-not-at-gateway": _error(
+        "a VirtualService none of whose hosts its Gateway has for it", "add the host to a server, or correct it"
+    ),
+    "virtual-service-host-twice": _warning(
+        "a VirtualService whose route for all requests an older one hides at a Gateway",
+        "write the rules in one of the two",
     ),
     "virtual-service-shadowed": _warning(
         "a VirtualService beside an HTTPRoute of the same Service", "write the rules in one of the two"

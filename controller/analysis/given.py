@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 
 from controller.kinds.core import Namespace, Pod, Service, ServiceAccount
@@ -30,6 +31,7 @@ class Given:
     snapshot: Snapshot
     settings: MeshSettings = field(default_factory=MeshSettings)
     doubtful_namespaces: frozenset[str] | None = frozenset()
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @cached_property
     def policies(self) -> Sequence[Policy]:

@@ -6,10 +6,12 @@ report = analyze_texts({"policies.yaml": text})
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from controller.analysis.certificates import check_backend_tls, check_certificates
 from controller.analysis.codes import CODES, REFUSALS, Severity
 from controller.analysis.enforcement import check_enforcement, check_shadowing
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
+from controller.analysis.ingress import check_bindings, check_istio_gateways
 from controller.analysis.ports import check_policy_ports, check_target_ports
 from controller.analysis.principals import check_principals
 from controller.analysis.routes import (
@@ -42,9 +44,13 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_what_gateways_know,
     check_routes,
     check_gateways,
+    check_certificates,
+    check_backend_tls,
     check_virtual_services,
     check_destination_rules,
     check_waypoints,
+    check_bindings,
+    check_istio_gateways,
 )
 
 # Kinds that are not read here and make pods: what selects those pods cannot be judged.

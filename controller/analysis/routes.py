@@ -13,7 +13,9 @@ from controller.registry.attachment import (
     ROUTE_KINDS,
     GatewayRoute,
     Reason,
+    RequestRoute,
     check_listener,
+    find_foreign_kinds,
     find_gateway,
     find_parent_service,
     is_ours,
@@ -25,19 +27,23 @@ from controller.registry.destinations import find_rules
 from controller.registry.names import find_service_name
 from controller.registry.policies import matches
 from controller.registry.services import is_served
-from controller.registry.virtual_services import list_destinations
+from controller.registry.virtual_services import find_gateways, is_for_mesh, list_destinations
 from controller.registry.waypoints import Waypoints
 
 
 def check_routes(given: Given) -> Iterator[Finding]:
-    """HTTPRoutes that attach to nothing, or point at nothing."""
+    """Routes that attach to nothing, or point at nothing."""
     for route in _list_routes(given):
         for index, reference in enumerate(route.spec.parent_refs or ()):
             yield from _check_parent(given, route, index, reference)
         if not route.spec.parent_refs:
             yield Finding("route-not-attached", route.key, ("spec",), "names no parentRefs: it is for nobody")
         for path, found in find_unresolved(given.snapshot, given.settings, route):
-            yield Finding("route-backend-missing", route.key, path, f"{found.message}; such requests get 500")
+            yield Finding("route-backend-missing", route.key, path, f"{found.message}; {_describe_end(route)}")
+
+
+def _describe_end(route: GatewayRoute) -> str:
+    return "such requests get 500" if isinstance(route, RequestRoute) else "such connections are closed"
 
 
 def _list_routes(given: Given) -> Iterator[GatewayRoute]:
@@ -90,14 +96,18 @@ def check_gateways(given: Given) -> Iterator[Finding]:
             reason, message = check_listener(gateway, listener)
             if reason is not Reason.ACCEPTED:
                 yield Finding("listener-not-served", gateway.key, ("spec", "listeners", index), message)
+            elif kinds := find_foreign_kinds(listener):
+                path = ("spec", "listeners", index, "allowedRoutes", "kinds")
+                message = f"a listener of protocol {listener.protocol} takes no {', '.join(kinds)}"
+                yield Finding("listener-takes-no-such-route", gateway.key, path, message)
         if (gateway.namespace, gateway.name) not in named and any(served_listeners(gateway)):
-            yield Finding("gateway-without-routes", gateway.key, ("spec",), "no route names it: every request gets 404")
+            yield Finding("gateway-without-routes", gateway.key, ("spec",), "no route names it: it serves nothing")
 
 
 def check_virtual_services(given: Given) -> Iterator[Finding]:
     """VirtualServices for nobody, shadowed by an HTTPRoute, or with destinations that are not there."""
     for service in given.snapshot.objects(VirtualService):
-        for index, host in enumerate(service.spec.hosts):
+        for index, host in enumerate(service.spec.hosts if is_for_mesh(service) else ()):
             yield from _check_host(given, service, index, host)
         for path, destination in list_destinations(service):
             yield from _check_destination(given, service, path, destination)
@@ -107,7 +117,8 @@ def _check_host(given: Given, service: VirtualService, index: int, host: str) ->
     path = ("spec", "hosts", index)
     place = find_service_name(host, service.namespace, given.settings)
     if place is None or not _has_service(given, place):
-        yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(given, host))
+        if not find_gateways(service):  # else it may be a host for those
+            yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(given, host))
     elif place[0] != service.namespace:
         message = f"only VirtualServices of namespace {place[0]} itself count for its Services"
         yield Finding("virtual-service-host-unknown", service.key, path, message)

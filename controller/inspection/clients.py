@@ -16,14 +16,21 @@ def list_clients(hub: Hub, now: float) -> list[dict[str, object]]:
 
 
 def find_clients(hub: Hub, name: str) -> list[Client]:
-    """The clients that a person may mean by `name`: a node's id, a node, a Gateway as `namespace/name`, or a peer."""
+    """The clients that a person may mean by `name`.
+
+    That is a node's id, a node, a Gateway (`namespace/name`), an ingress gateway (`namespace/label=value`), or a peer.
+    """
     return [client for client in hub.clients if name in _list_names(client)]
 
 
 def _list_names(client: Client) -> tuple[str, ...]:
     node = client.session.node
-    names = (client.peer, client.node, node.id if node else "", node.gateway if node else "")
+    names = (client.peer, client.node, node.id if node else "", node.gateway if node else "", _show_ingress(client))
     return tuple(name for name in names if name)
+
+
+def _show_ingress(client: Client) -> str:
+    return str(client.session.node.ingress or "") if client.session.node else ""
 
 
 def describe_client(client: Client, now: float) -> dict[str, object]:
@@ -36,6 +43,7 @@ def describe_client(client: Client, now: float) -> dict[str, object]:
         "node": client.node,
         "id": node.id if node else "",
         "gateway": node.gateway if node else "",
+        "ingress": _show_ingress(client),
         "peer": client.peer,
         "connected_at": client.connected_at,
         "form": "state" if client.session.tells_all else "delta",

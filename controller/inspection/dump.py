@@ -1,7 +1,7 @@
 """All that decides what a controller serves, at one moment, as one file: for whoever looks into it elsewhere.
 
     {"format": 1, "version": "0.1.0", "written_at": ..., "settings": {...}, "mesh": {...}, "clients": [...],
-     "problems": [...], "objects": [{"is_held": false, "object": {...}}, ...], "has_routes": true,
+     "problems": [...], "objects": [{"is_held": false, "object": {...}}, ...], "has_routes": true, "ingresses": [...],
      "resources": {TYPE-URL: {NAME: VERSION}}}
 
 Objects are those that serve; one whose present form is invalid is there in the earlier form that serves (`is_held`),
@@ -25,6 +25,7 @@ from controller.kinds.catalogue import CATALOGUE, build_catalogue
 from controller.kinds.key_set import KeySet
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.registry.names import MeshSettings
+from controller.registry.proxies import Ingress
 from controller.serve.hub import Hub
 from controller.sources.problems import Problem
 from mesh.kit.errors import InvalidInputError
@@ -32,6 +33,7 @@ from mesh.kit.errors import InvalidInputError
 FORMAT = 1
 _KINDS = {**CATALOGUE, **build_catalogue(KeySet)}
 _MESH = TypeAdapter(MeshSettings)
+_INGRESSES = TypeAdapter(list[Ingress])
 
 Versions = Mapping[str, Mapping[str, str]]
 """Versions of resources, by type URL and name."""
@@ -47,7 +49,8 @@ class InvalidDumpError(InvalidInputError):
 class Dump:
     """What is written. `settings` are for reading only; what is built depends on `mesh`.
 
-    `has_routes` says whether Envoy's resources were served, which they are once a client has asked for one.
+    `has_routes` says whether Envoy's resources were served, which they are once a client has asked for one;
+    `ingresses` are the ingress gateways of which proxies were there, without which nothing is built for them.
     """
 
     version: str
@@ -58,6 +61,7 @@ class Dump:
     held: frozenset[ObjectKey]
     problems: Sequence[Mapping[str, object]]
     has_routes: bool
+    ingresses: Sequence[Ingress]
     resources: Versions
     clients: Sequence[Mapping[str, object]]
 
@@ -84,6 +88,7 @@ def capture(
         held=frozenset(value.key for value in objects if configuration.is_held(value.key)),
         problems=[describe_problem(each) for each in configuration.problems],
         has_routes=hub.publish_routing is None,
+        ingresses=hub.ingresses,
         resources={type_url: dict(table.versions()) for type_url, table in hub.tables.items()},
         clients=list_clients(hub, moment.monotonic),
     )
@@ -113,6 +118,7 @@ def encode_dump(dump: Dump) -> Iterator[str]:
         "settings": dump.settings,
         "mesh": _MESH.dump_python(dump.mesh, mode="json"),
         "has_routes": dump.has_routes,
+        "ingresses": _INGRESSES.dump_python(list(dump.ingresses), mode="json"),
         "clients": dump.clients,
         "problems": dump.problems,
     }
@@ -146,6 +152,7 @@ def parse_dump(text: str) -> Dump:
             held=frozenset(value.key for value, is_held in found if is_held),
             problems=document["problems"],
             has_routes=bool(document["has_routes"]),
+            ingresses=_INGRESSES.validate_python(document["ingresses"]),
             resources={
                 str(type_url): {str(name): str(found) for name, found in versions.items()}
                 for type_url, versions in document["resources"].items()

@@ -23,20 +23,32 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SECRET = ("v1", "Secret")
 _ENCODED, _PLAIN = "data", "stringData"
 _CERTIFICATE, _KEY = "tls.crt", "tls.key"
+_READ_TYPES = ("kubernetes.io/tls", "Opaque")
 _LIFETIME = timedelta(days=1)
 
 
 def hide_object(document: PlainObject) -> PlainObject:
     """The same object without what is secret."""
+    if is_secret(document):
+        return _hide_secret(document)
     hidden = dict(document)
     metadata = hidden.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(annotations := metadata.get("annotations"), Mapping):
         kept = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
         hidden["metadata"] = {**metadata, "annotations": kept}
-    if is_secret(document):
-        for name in (_ENCODED, _PLAIN):
-            if isinstance(values := hidden.get(name), Mapping):
-                hidden[name] = dict.fromkeys(values, HIDDEN)
+    return hidden
+
+
+def _hide_secret(document: PlainObject) -> PlainObject:
+    """What is left of a Secret. Its type and labels are any text, and may be what should have stood in its data."""
+    metadata = document.get("metadata")
+    names = {name: metadata.get(name) for name in ("name", "namespace")} if isinstance(metadata, Mapping) else {}
+    hidden = {"apiVersion": document.get("apiVersion"), "kind": document.get("kind"), "metadata": names}
+    for name in (_ENCODED, _PLAIN):
+        if isinstance(values := document.get(name), Mapping):
+            hidden[name] = {each: HIDDEN for each in (_CERTIFICATE, _KEY) if each in values}
+    if "type" in document:
+        hidden["type"] = document["type"] if document["type"] in _READ_TYPES else HIDDEN
     return hidden
 
 
@@ -48,7 +60,8 @@ def fill_object(document: PlainObject) -> PlainObject:
     filled = dict(document)
     for name in (_ENCODED, _PLAIN):
         if isinstance(values := document.get(name), Mapping):
-            texts = {each: {_CERTIFICATE: certificate, _KEY: key}.get(each, HIDDEN) for each in values}
+            pair = {_CERTIFICATE: certificate, _KEY: key}
+            texts = {each: pair.get(each, HIDDEN) for each in values}
             filled[name] = {each: _encode(text) for each, text in texts.items()} if name == _ENCODED else texts
     return filled
 

@@ -32,10 +32,19 @@ def rebuild(dump: Dump) -> Rebuilt:
     """All resources of a dump's objects."""
     changes = {value.key: value for value in dump.objects}
     snapshot = Snapshot().apply(changes)
-    publication = dict(build_changes(Snapshot(), snapshot, changes, dump.mesh))
+    publications = [build_changes(Snapshot(), snapshot, changes, dump.mesh)]
     if dump.has_routes:
-        publication |= Routing(dump.mesh).build(snapshot)
-    return {type_url: found.updated for type_url, found in publication.items()}
+        routing = Routing(dump.mesh)
+        publications.append(routing.build(snapshot))
+        publications += [routing.open(snapshot, ingress) for ingress in dump.ingresses]
+    rebuilt: dict[str, dict[str, Resource]] = {}
+    for publication in publications:
+        for type_url, found in publication.items():
+            resources = rebuilt.setdefault(type_url, {})
+            resources.update(found.updated)
+            for name in found.removed:
+                resources.pop(name, None)
+    return rebuilt
 
 
 def list_versions(rebuilt: Rebuilt) -> Versions:

@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping
 
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
+from controller.kinds.config_maps import ConfigMap
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
 from controller.kinds.gateway_api import Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
+from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.request_authentication import RequestAuthentication
+from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.kinds.stream_routes import TCPRoute, TLSRoute
 from controller.kinds.virtual_service import VirtualService
 
 Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
@@ -29,21 +34,27 @@ def build_catalogue(*models: type[KubernetesObject]) -> dict[tuple[str, str], ty
 
 CATALOGUE: Catalogue = build_catalogue(
     AuthorizationPolicy,
+    BackendTLSPolicy,
+    ConfigMap,
     DestinationRule,
     EndpointSlice,
     GRPCRoute,
     Gateway,
     GatewayClass,
     HTTPRoute,
+    IstioGateway,
     Namespace,
     Node,
     PeerAuthentication,
     Pod,
     ReferenceGrant,
     RequestAuthentication,
+    Secret,
     Service,
     ServiceAccount,
     ServiceEntry,
+    TCPRoute,
+    TLSRoute,
     VirtualService,
     WorkloadEntry,
 )

@@ -8,9 +8,9 @@ from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
 from controller.kinds.meta import StrictModel
-from controller.kinds.networking import ExportScope, NetworkingObject
+from controller.kinds.networking import NetworkingObject
 from controller.kinds.refusals import Unsupported
-from controller.kinds.traffic import PortSelector, ServiceHost
+from controller.kinds.traffic import PortSelector, RuleScope, ServiceHost
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -186,7 +186,7 @@ class DestinationRuleSpec(StrictModel):
     host: ServiceHost
     traffic_policy: TrafficPolicy | None = None
     subsets: Sequence[Subset] | None = None
-    export_to: Sequence[ExportScope] | None = None
+    export_to: Sequence[RuleScope] | None = None
     workload_selector: Unsupported = None
 
     @model_validator(mode="after")

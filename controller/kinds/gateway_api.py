@@ -166,9 +166,12 @@ class ListenerTls(StrictModel):
     """How a listener ends TLS."""
 
     mode: Literal["Terminate", "Passthrough"] = "Terminate"
-    certificate_refs: Sequence[SecretReference] | None = None
-    options: dict[str, str] | None = None
+    certificate_refs: Annotated[Sequence[SecretReference] | None, Field(max_length=64)] = None
+    options: Unsupported = None
     frontend_validation: Unsupported = None
+
+
+_WITHOUT = {"HTTP": ("tls",), "TCP": ("tls", "hostname"), "UDP": ("tls", "hostname")}
 
 
 class Listener(StrictModel):
@@ -180,6 +183,21 @@ class Listener(StrictModel):
     hostname: RouteHost | None = None
     tls: ListenerTls | None = None
     allowed_routes: AllowedRoutes = AllowedRoutes()
+
+    @model_validator(mode="after")
+    def _check_protocol(self) -> "Listener":
+        """Gateway API's own rules for it."""
+        given: dict[str, object] = {"tls": self.tls, "hostname": self.hostname}
+        for field in _WITHOUT.get(self.protocol, ()):
+            if given[field] is not None:
+                values = {"protocol": self.protocol, "field": field}
+                raise PydanticCustomError("combination", "a listener of protocol {protocol} has no {field}", values)
+        return self
+
+    @property
+    def passes_through(self) -> bool:
+        """Whether TLS is left to the backends."""
+        return self.tls is not None and self.tls.mode == "Passthrough"
 
 
 class GatewayAddress(StrictModel):

@@ -77,3 +77,8 @@ class GRPCRoute(GatewayApiObject):
     def rules(self) -> Sequence[GrpcRule]:
         """Its rules; one that sends everything nowhere where it has none."""
         return self.spec.rules if self.spec.rules is not None else (GrpcRule(),)
+
+    @property
+    def hostnames(self) -> Sequence[str]:
+        """The hosts that it is for; any where it has none."""
+        return self.spec.hostnames or ()

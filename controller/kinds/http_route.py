@@ -321,3 +321,8 @@ class HTTPRoute(GatewayApiObject):
     def rules(self) -> Sequence[HttpRule]:
         """Its rules; one that sends everything nowhere where it has none (Gateway API's default)."""
         return self.spec.rules if self.spec.rules is not None else (HttpRule(),)
+
+    @property
+    def hostnames(self) -> Sequence[str]:
+        """The hosts that it is for; any where it has none."""
+        return self.spec.hostnames or ()

@@ -39,7 +39,8 @@ class ObjectKey:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
-def _check_subdomain(value: str) -> str:
+def check_subdomain(value: str) -> str:
+    """A name of an object. For use by validators."""
     if len(value) > MAX_NAME_CHARACTERS or not _SUBDOMAIN.fullmatch(value):
         raise PydanticCustomError(
             "invalid_name",
@@ -49,7 +50,8 @@ def _check_subdomain(value: str) -> str:
     return value
 
 
-def _check_label(value: str) -> str:
+def check_label(value: str) -> str:
+    """A name of a namespace. For use by validators."""
     if len(value) > MAX_LABEL_CHARACTERS or not _LABEL.fullmatch(value):
         raise PydanticCustomError(
             "invalid_name",
@@ -59,8 +61,8 @@ def _check_label(value: str) -> str:
     return value
 
 
-SubdomainName = Annotated[str, AfterValidator(_check_subdomain)]
-LabelName = Annotated[str, AfterValidator(_check_label)]
+SubdomainName = Annotated[str, AfterValidator(check_subdomain)]
+LabelName = Annotated[str, AfterValidator(check_label)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -108,8 +110,9 @@ class ObjectMeta(Model):
 class KubernetesObject(Model):
     """One object of any kind.
 
-    Subclasses say their group, the versions they accept and whether they have a namespace. They are called like their
-    kind, unless they say another.
+    Subclasses say their group, the versions they accept and whether they have a namespace; whether what they hold is
+    never shown, nor written down; whether a controller that may not read them goes on without; and which of them an API
+    server need not tell of (a field selector). They are called like their kind, unless they say another.
     """
 
     GROUP: ClassVar[str]
@@ -117,6 +120,9 @@ class KubernetesObject(Model):
     GROUP_KIND: ClassVar[GroupKind]
     VERSIONS: ClassVar[tuple[str, ...]]
     IS_NAMESPACED: ClassVar[bool] = True
+    HIDES_VALUES: ClassVar[bool] = False
+    IS_OPTIONAL: ClassVar[bool] = False
+    FIELD_SELECTOR: ClassVar[str] = ""
 
     api_version: str
     kind: str

@@ -30,7 +30,7 @@ def check_keys(text: str) -> str:
         raise PydanticCustomError("jwks_value", "is longer than {most} characters", {"most": MAX_KEYS_CHARACTERS})
     try:
         document: object = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PydanticCustomError("jwks_value", "is no JSON") from error
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or not keys or not all(isinstance(each, dict) and "kty" in each for each in keys):

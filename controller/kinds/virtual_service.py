@@ -12,11 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
-from controller.kinds.meta import PortNumber, StrictModel
-from controller.kinds.networking import ExportScope, NetworkingObject
+from controller.kinds.meta import PortNumber, StrictModel, check_label, check_subdomain
+from controller.kinds.networking import NetworkingObject
 from controller.kinds.patterns import Regex
 from controller.kinds.refusals import Unsupported
-from controller.kinds.traffic import Percent, PortSelector, RuleHost, ServiceHost
+from controller.kinds.traffic import Percent, PortSelector, RuleHost, RuleScope, ServiceHost
 
 MESH = "mesh"
 """The gateway that stands for all clients within the mesh."""
@@ -50,8 +50,12 @@ _RETRY_CONDITIONS = (
 
 
 def _check_gateway(value: str) -> str:
-    if value != MESH:
-        raise PydanticCustomError("unsupported", "Istio's Gateways are not read; write 'mesh', or a Gateway API route")
+    namespace, slash, name = value.rpartition("/")
+    if slash and namespace != ".":
+        check_label(namespace)
+    if not slash and "." in name:
+        raise PydanticCustomError("invalid_name", "may be the name of a Gateway, or NAMESPACE/NAME: write the latter")
+    check_subdomain(name)
     return value
 
 
@@ -62,6 +66,10 @@ def _check_retry_on(value: str) -> str:
                 "retry_condition", "{each} is none of Envoy's conditions, and no status", {"each": each}
             )
     return value
+
+
+GatewayName = Annotated[str, AfterValidator(_check_gateway)]
+"""`mesh`, the name of a Gateway of the same namespace, or NAMESPACE/NAME."""
 
 
 def split_conditions(text: str) -> list[str]:
@@ -96,7 +104,7 @@ class RequestMatch(StrictModel):
     query_params: Mapping[str, StringMatch] | None = None
     port: PortNumber | None = None
     ignore_uri_case: bool | None = None
-    gateways: Sequence[Annotated[str, AfterValidator(_check_gateway)]] | None = None
+    gateways: Sequence[GatewayName] | None = None
     source_labels: Unsupported = None
     source_namespace: Unsupported = None
     stat_prefix: str | None = None
@@ -289,11 +297,11 @@ class VirtualServiceSpec(StrictModel):
     """For which hosts, which routes, in order."""
 
     hosts: Annotated[Sequence[RuleHost], Field(min_length=1)]
-    gateways: Sequence[Annotated[str, AfterValidator(_check_gateway)]] | None = None
+    gateways: Sequence[GatewayName] | None = None
     http: Sequence[HttpRoute] | None = None
     tls: Unsupported = None
     tcp: Unsupported = None
-    export_to: Sequence[ExportScope] | None = None
+    export_to: Sequence[RuleScope] | None = None
 
 
 class VirtualService(NetworkingObject):

@@ -24,15 +24,34 @@ from controller.kinds.gateway_api import (
 )
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute, RouteRule
+from controller.kinds.stream_routes import StreamRule, TCPRoute, TLSRoute
 from controller.registry.http import Target
 from controller.registry.names import MeshSettings, name_host
 from controller.registry.services import is_served
 from controller.snapshot import Snapshot
 from mesh import ports
 
-GatewayRoute = HTTPRoute | GRPCRoute
+RequestRoute = HTTPRoute | GRPCRoute
 """What attaches to Gateways and Services."""
-ROUTE_KINDS: tuple[type[HTTPRoute] | type[GRPCRoute], ...] = (HTTPRoute, GRPCRoute)
+StreamRoute = TLSRoute | TCPRoute
+"""What attaches to Gateways only, where bytes go on as they are."""
+GatewayRoute = RequestRoute | StreamRoute
+ROUTE_KINDS: tuple[type[HTTPRoute] | type[GRPCRoute] | type[TLSRoute] | type[TCPRoute], ...] = (
+    HTTPRoute,
+    GRPCRoute,
+    TLSRoute,
+    TCPRoute,
+)
+_REQUESTS = (HTTPRoute.KIND, GRPCRoute.KIND)
+_KINDS = {
+    "HTTP": _REQUESTS,
+    "HTTPS": _REQUESTS,
+    "TLS": (TLSRoute.KIND,),
+    "TCP": (TCPRoute.KIND,),
+}
+"""Which routes the listeners of a protocol take; other protocols are not carried out."""
+_BY_SERVER_NAME = {"HTTPS", "TLS"}
+"""Protocols that share a port: what tells their listeners apart is the name of the server (SNI)."""
 
 
 class Reason(Enum):
@@ -43,10 +62,14 @@ class Reason(Enum):
     NO_MATCHING_HOSTNAME = "NoMatchingListenerHostname"
     NOT_ALLOWED = "NotAllowedByListeners"
     UNSUPPORTED_PROTOCOL = "UnsupportedProtocol"
+    PROTOCOL_CONFLICT = "ProtocolConflict"
     UNSUPPORTED_VALUE = "UnsupportedValue"
     HOSTNAME_CONFLICT = "HostnameConflict"
     RESOLVED = "ResolvedRefs"
     INVALID_KIND = "InvalidKind"
+    INVALID_ROUTE_KINDS = "InvalidRouteKinds"
+    INVALID_CERTIFICATE = "InvalidCertificateRef"
+    INVALID_AUTHORITY = "InvalidCACertificateRef"
     BACKEND_NOT_FOUND = "BackendNotFound"
     NOT_PERMITTED = "RefNotPermitted"
 
@@ -100,17 +123,54 @@ def check_listener(gateway: Gateway, listener: Listener) -> tuple[Reason, str]:
     """Whether a listener can serve beside the others of its Gateway; of two in conflict the first does."""
     if listener.protocol == HBONE and listener.port == ports.HBONE_PORT:
         return Reason.ACCEPTED, ""
-    if listener.protocol != "HTTP":
-        return (
-            Reason.UNSUPPORTED_PROTOCOL,
-            f"protocol {listener.protocol} is not carried out; HTTP is, and HBONE on 15008",
-        )
-    for other in gateway.spec.listeners:
-        if other.name == listener.name:
-            break
-        if other.port == listener.port and other.protocol == "HTTP" and other.hostname == listener.hostname:
+    served: list[Listener] = []
+    for each in gateway.spec.listeners:
+        if each.port != listener.port:
+            continue
+        verdict = _check_support(each) or _check_beside(each, served)
+        if each.name == listener.name:
+            return verdict
+        if verdict[0] is Reason.ACCEPTED:
+            served.append(each)
+    return Reason.ACCEPTED, ""
+
+
+def _check_beside(listener: Listener, served: Sequence[Listener]) -> tuple[Reason, str]:
+    for other in served:
+        if not (other.protocol == listener.protocol or {other.protocol, listener.protocol} <= _BY_SERVER_NAME):
+            return Reason.PROTOCOL_CONFLICT, f"listener {other.name} has the same port for {other.protocol}"
+        if other.hostname == listener.hostname:
             return Reason.HOSTNAME_CONFLICT, f"listener {other.name} has the same port and hostname"
     return Reason.ACCEPTED, ""
+
+
+def _check_support(listener: Listener) -> tuple[Reason, str] | None:
+    """Why nothing of the kind is carried out; None where it is."""
+    if listener.protocol not in _KINDS:
+        known = ", ".join(sorted(_KINDS))
+        return Reason.UNSUPPORTED_PROTOCOL, f"protocol {listener.protocol} is not carried out; {known} are"
+    if listener.protocol == "HTTPS" and listener.passes_through:
+        return Reason.UNSUPPORTED_VALUE, "requests cannot be seen where TLS passes through: write protocol TLS"
+    return None
+
+
+def list_kinds(listener: Listener) -> tuple[str, ...]:
+    """The kinds of routes that may attach to a listener."""
+    return tuple(kind for kind in _find_kinds(listener) if _is_allowed_kind(listener, kind))
+
+
+def _find_kinds(listener: Listener) -> tuple[str, ...]:
+    """Those of its protocol; where TLS ends, what is inside is TCP."""
+    kinds = _KINDS.get(listener.protocol, ())
+    is_ended = listener.protocol == "TLS" and not listener.passes_through
+    return (*kinds, TCPRoute.KIND) if is_ended else kinds
+
+
+def find_foreign_kinds(listener: Listener) -> tuple[str, ...]:
+    """The kinds that a listener wants to allow, and cannot have."""
+    known = _find_kinds(listener)
+    given = listener.allowed_routes.kinds or ()
+    return tuple(each.kind for each in given if each.group != GROUP or each.kind not in known)
 
 
 def served_listeners(gateway: Gateway) -> Iterator[Listener]:
@@ -128,7 +188,7 @@ def attach(snapshot: Snapshot, route: GatewayRoute, reference: ParentReference, 
     if not allowed:
         message = f"allowedRoutes of no listener admit a {route.KIND} of namespace {route.namespace}"
         return Attachment(Reason.NOT_ALLOWED, message, {})
-    hosts = {each.name: _intersect_all(each.hostname, tuple(route.spec.hostnames or ())) for each in allowed}
+    hosts = {each.name: _intersect_all(each.hostname, tuple(route.hostnames)) for each in allowed}
     if not any(hosts.values()):
         return Attachment(Reason.NO_MATCHING_HOSTNAME, "no hostname is one of a listener's", {})
     return Attachment(Reason.ACCEPTED, "", {name: each for name, each in hosts.items() if each})
@@ -136,11 +196,11 @@ def attach(snapshot: Snapshot, route: GatewayRoute, reference: ParentReference, 
 
 def list_backends(route: GatewayRoute) -> Iterator[tuple[tuple[str | int, ...], BackendReference]]:
     """All that a route points at, each with its field."""
-    rules: Sequence[RouteRule] = route.rules
+    rules: Sequence[RouteRule | StreamRule] = route.rules
     for number, rule in enumerate(rules):
         for index, backend in enumerate(rule.backend_refs or ()):
             yield ("spec", "rules", number, "backendRefs", index), backend
-        for index, each in enumerate(rule.filters or ()):
+        for index, each in enumerate((rule.filters if isinstance(rule, RouteRule) else None) or ()):
             if each.request_mirror:
                 path = ("spec", "rules", number, "filters", index, "requestMirror", "backendRef")
                 yield path, each.request_mirror.backend_ref
@@ -152,7 +212,7 @@ def resolve(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute, ref
     if (reference.group or "core", reference.kind) != ("core", "Service"):
         return Resolution(Reason.INVALID_KIND, f"backend {reference.name} is a {reference.kind}, and no Service")
     place = reference.namespace or namespace
-    if place != namespace and not _is_granted(snapshot, (kind, namespace), place, reference):
+    if place != namespace and not is_granted(snapshot, (GROUP, kind, namespace), place, ("Service", reference.name)):
         message = f"no ReferenceGrant of namespace {place} lets a {kind} of {namespace} name Service {reference.name}"
         return Resolution(Reason.NOT_PERMITTED, message)
     service = snapshot.find(Service, place, reference.name)
@@ -196,7 +256,7 @@ def _is_meant(reference: ParentReference, listener: Listener) -> bool:
 
 def _allows(snapshot: Snapshot, gateway: Gateway, listener: Listener, route: GatewayRoute) -> bool:
     allowed, kind, namespace = listener.allowed_routes, route.KIND, route.namespace
-    if allowed.kinds and not any((each.group, each.kind) == (GROUP, kind) for each in allowed.kinds):
+    if kind not in list_kinds(listener):
         return False
     return admits(snapshot, allowed.namespaces, gateway.namespace, namespace)
 
@@ -216,12 +276,21 @@ def admits(snapshot: Snapshot, allowed: RouteNamespaces, own: str, namespace: st
             return False
 
 
-def _is_granted(snapshot: Snapshot, source: tuple[str, str], place: str, reference: BackendReference) -> bool:
+def _is_allowed_kind(listener: Listener, kind: str) -> bool:
+    kinds = listener.allowed_routes.kinds
+    return not kinds or any((each.group, each.kind) == (GROUP, kind) for each in kinds)
+
+
+def is_granted(snapshot: Snapshot, source: tuple[str, str, str], place: str, target: tuple[str, str]) -> bool:
+    """Whether a ReferenceGrant of namespace `place` lets `source` (group, kind, namespace) name a core object.
+
+    `target` is the object's kind and name.
+    """
+    kind, name = target
     for grant in snapshot.objects_in(ReferenceGrant, place):
-        is_from = any((each.group, each.kind, each.namespace) == (GROUP, *source) for each in grant.spec.from_)
+        is_from = any((each.group, each.kind, each.namespace) == source for each in grant.spec.from_)
         is_to = any(
-            each.group in ("", "core") and each.kind == "Service" and each.name in (None, "", reference.name)
-            for each in grant.spec.to
+            each.group in ("", "core") and each.kind == kind and each.name in (None, "", name) for each in grant.spec.to
         )
         if is_from and is_to:
             return True

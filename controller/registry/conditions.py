@@ -9,15 +9,18 @@ from controller.registry.attachment import (
     Attachment,
     GatewayRoute,
     Reason,
+    RequestRoute,
     Resolution,
     attach,
     check_listener,
+    find_foreign_kinds,
     find_gateway,
     find_parent_service,
     is_ours,
     list_backends,
     resolve,
 )
+from controller.registry.certificates import ends_tls, find_secrets, judge_certificates
 from controller.registry.names import MeshSettings
 from controller.registry.services import is_served
 from controller.snapshot import Snapshot
@@ -86,6 +89,9 @@ def _attach_to_service(
     service = snapshot.find(Service, *place)
     if service is None or not is_served(service):
         return None
+    if not isinstance(route, RequestRoute):
+        message = f"a {type(route).__name__} counts at Gateways only, and not for Services"
+        return Attachment(Reason.UNSUPPORTED_VALUE, message, {})
     if place[0] != route.namespace:
         message = f"only routes of namespace {place[0]} itself count for its Services"
         return Attachment(Reason.UNSUPPORTED_VALUE, message, {})
@@ -128,20 +134,28 @@ def _judge_listener(
     snapshot: Snapshot, gateway: Gateway, listener: Listener, routes: Sequence[GatewayRoute]
 ) -> ListenerConditions:
     reason, message = check_listener(gateway, listener)
-    is_accepted = reason is not Reason.UNSUPPORTED_PROTOCOL
-    is_served = reason is Reason.ACCEPTED
+    resolved = judge_references(snapshot, gateway, listener)
+    is_accepted = reason not in (Reason.UNSUPPORTED_PROTOCOL, Reason.UNSUPPORTED_VALUE)
+    is_conflicted = reason in (Reason.HOSTNAME_CONFLICT, Reason.PROTOCOL_CONFLICT)
+    can_end_tls = not ends_tls(listener) or bool(find_secrets(snapshot, gateway, listener))
+    is_served = reason is Reason.ACCEPTED and can_end_tls
+    why = message or ("" if is_served else resolved[1])
     conditions = (
         Condition("Accepted", is_accepted, Reason.ACCEPTED.value if is_accepted else reason.value, message),
-        Condition("Programmed", is_served, "Programmed" if is_served else "Invalid", message),
-        Condition("ResolvedRefs", True, Reason.RESOLVED.value),
-        Condition("Conflicted", reason is Reason.HOSTNAME_CONFLICT, _name_conflict(reason), message),
+        Condition("Programmed", is_served, "Programmed" if is_served else "Invalid", why),
+        Condition("ResolvedRefs", resolved[0] is Reason.RESOLVED, resolved[0].value, resolved[1]),
+        Condition("Conflicted", is_conflicted, reason.value if is_conflicted else "NoConflicts", message),
     )
     attached = sum(_is_attached(snapshot, gateway, listener, route) for route in routes)
     return ListenerConditions(listener.name, attached, conditions)
 
 
-def _name_conflict(reason: Reason) -> str:
-    return reason.value if reason is Reason.HOSTNAME_CONFLICT else "NoConflicts"
+def judge_references(snapshot: Snapshot, gateway: Gateway, listener: Listener) -> tuple[Reason, str]:
+    """Whether all is there that a listener names: kinds of routes, and certificates."""
+    if kinds := find_foreign_kinds(listener):
+        message = f"a listener of protocol {listener.protocol} takes no {', '.join(kinds)}"
+        return Reason.INVALID_ROUTE_KINDS, message
+    return judge_certificates(snapshot, gateway, listener)
 
 
 def _is_attached(snapshot: Snapshot, gateway: Gateway, listener: Listener, route: GatewayRoute) -> bool:

@@ -1,6 +1,7 @@
 """DestinationRules as the mesh sees them: the subsets of a service, and the policy of each of its clusters.
 
-The rules of a service's own namespace count, else those of the root namespace. Of several for one host the oldest
+The rules of a service's own namespace count, else those of the root namespace, as far as their `exportTo` lets the
+service's namespace see them: that stands for its clients. Of several for one host the oldest
 policy counts, and all their subsets do (Istio's merging). Times are in milliseconds; None is no bound of its own.
 """
 
@@ -10,6 +11,7 @@ from enum import Enum
 
 from controller.kinds import destination_rule as kinds
 from controller.kinds.destination_rule import DestinationRule
+from controller.kinds.traffic import is_exported
 from controller.registry.names import MeshSettings, find_service_name
 from controller.snapshot import Snapshot
 
@@ -113,6 +115,7 @@ def find_rules(snapshot: Snapshot, settings: MeshSettings, namespace: str, name:
             rule
             for rule in snapshot.objects_in(DestinationRule, place)
             if find_service_name(rule.spec.host, place, settings) == (namespace, name)
+            and is_exported(rule.spec.export_to, place, namespace)
         ]
         if found:
             return _merge(sorted(found, key=lambda rule: rule.age_key))

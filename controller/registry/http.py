@@ -78,17 +78,21 @@ NO_CHANGES = HeaderChanges()
 
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
-    """A port of a service, by its host name; of those that serve it all, or a named subset."""
+    """A port of a service, by its host name; of those that serve it all, or a named subset.
+
+    One that is secured is spoken to over TLS, as a BackendTLSPolicy says.
+    """
 
     namespace: str
     host: str
     port: int
     subset: str = ""
+    is_secured: bool = False
 
     @property
     def cluster(self) -> str:
-        """The name of its cluster, which is Istio's."""
-        return f"outbound|{self.port}|{self.subset}|{self.host}"
+        """The name of its cluster, which is Istio's; one over TLS is another."""
+        return f"outbound|{self.port}|{self.subset}|{self.host}" + ("|tls" if self.is_secured else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +228,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
-    """The routes, in order, of requests for one of these hosts."""
+    """The routes, in order, of requests for one of these hosts; where TLS is required, others are sent to https."""
 
     name: str
     domains: tuple[str, ...]
     routes: tuple[Route, ...]
+    requires_tls: bool = False
 
 
 def escape_regex(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from controller.kinds.core import IpAddress
+from controller.registry.proxies import Ingress
 from mesh.identity import DEFAULT_TRUST_DOMAIN
 
 DEFAULT_CLUSTER_ID = "Kubernetes"
@@ -111,6 +112,31 @@ def name_waypoint(namespace: str, name: str) -> str:
 def name_direct(namespace: str, name: str) -> str:
     """The resource name of a waypoint's way to wherever a connection was addressed to."""
     return f"waypoint/{namespace}/{name}/direct"
+
+
+def name_ingress(ingress: Ingress) -> str:
+    """The name under which all that the proxies of an ingress gateway need is found."""
+    return f"ingress:{ingress}"
+
+
+def name_ingress_port(ingress: Ingress, port: int) -> str:
+    """The resource name of an ingress gateway's port, and of its routes."""
+    return f"ingress/{ingress}/{port}"
+
+
+def name_gateway_routes(namespace: str, name: str, port: int, listener: str) -> str:
+    """The resource name of the routes of a listener that has a port's connections for some hosts only."""
+    return f"{name_gateway_port(namespace, name, port)}/{listener}"
+
+
+def name_proxy(namespace: str, name: str, node: str) -> str:
+    """The name under which the proxies of a Gateway on a node find what only they may have."""
+    return f"proxy:{namespace}/{name}@{node}"
+
+
+def name_secret(namespace: str, name: str) -> str:
+    """The resource name of a certificate with its key."""
+    return f"secret/{namespace}/{name}"
 
 
 SIDECARS = "sidecars"

@@ -1,47 +1,63 @@
-"""What has become of policies that are attached to targets, as conditions (facts of the control plane, section 5)."""
+"""What has become of BackendTLSPolicies, as Gateway API's conditions at the Gateways that they matter to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from controller.kinds.key_set import KeySet, name_key_set
-from controller.kinds.request_authentication import RequestAuthentication
-from controller.registry.conditions import Condition
-from controller.registry.names import MeshSettings
-from controller.registry.request_policies import BindingReason, Policy, find_bindings
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
+from controller.registry.attachment import GatewayRoute, Reason, find_gateway, list_backends
+from controller.registry.backend_tls import find_policies, list_targets, resolve_authority
+from controller.registry.conditions import Condition, judge_parent
 from controller.snapshot import Snapshot
 
-BOUND = "WaypointAccepted"
-"""Istio's word for every target that an Envoy serves, be it a waypoint or a gateway."""
-KEYS_FETCHED = "KeysFetched"
+
+@dataclass(frozen=True, slots=True)
+class AncestorConditions:
+    """What has become of a policy at one of the Gateways that it matters to, by namespace and name."""
+
+    gateway: tuple[str, str]
+    conditions: tuple[Condition, ...]
 
 
-def judge_targeted(snapshot: Snapshot, settings: MeshSettings, policy: Policy, refusal: str) -> Iterator[Condition]:
-    """Of a policy with targets; `refusal` says why its present form is not the one that serves, if it is not."""
-    yield _judge_bindings(snapshot, settings, policy, refusal)
-    if isinstance(policy, RequestAuthentication) and policy.key_urls:
-        yield _judge_keys(snapshot, policy)
+def judge_backend_tls(
+    snapshot: Snapshot, policy: BackendTLSPolicy, routes: Sequence[GatewayRoute]
+) -> Iterator[AncestorConditions]:
+    """At each Gateway of ours whose routes lead to a Service that the policy is for."""
+    conditions = (_judge_targets(snapshot, policy), _judge_authorities(snapshot, policy))
+    named = {(policy.namespace, target.name) for _, target in list_targets(policy)}
+    gateways: set[tuple[str, str]] = set()
+    for route in routes:
+        backends = (reference for _, reference in list_backends(route))
+        if any((each.namespace or route.namespace, each.name) in named for each in backends):
+            gateways.update(_find_gateways(snapshot, route))
+    for gateway in sorted(gateways):
+        yield AncestorConditions(gateway, conditions)
 
 
-def _judge_bindings(snapshot: Snapshot, settings: MeshSettings, policy: Policy, refusal: str) -> Condition:
-    if refusal:
-        return Condition(BOUND, False, BindingReason.INVALID.value, refusal)
-    bindings = list(find_bindings(snapshot, settings, policy))
-    accepted = sum(each.reason is BindingReason.ACCEPTED for each in bindings)
-    message = "; ".join(each.message for each in bindings)
-    if not accepted:
-        return Condition(BOUND, False, bindings[0].reason.value, message)
-    reason = BindingReason.ACCEPTED if accepted == len(bindings) else BindingReason.PARTIALLY_INVALID
-    return Condition(BOUND, True, reason.value, message)
+def _find_gateways(snapshot: Snapshot, route: GatewayRoute) -> Iterator[tuple[str, str]]:
+    for reference in route.spec.parent_refs or ():
+        place = find_gateway(reference, route.namespace)
+        found = judge_parent(snapshot, route, reference) if place else None
+        if place and found and found.is_accepted:
+            yield place
 
 
-def _judge_keys(snapshot: Snapshot, policy: RequestAuthentication) -> Condition:
-    """Whether the keys of all its URLs were had, and are new."""
-    for url in policy.key_urls:
-        keys = snapshot.find(KeySet, "", name_key_set(url))
-        if keys is None or not keys.jwks:
-            problem = keys.problem if keys else "not yet"
-            message = f"{url}: {problem}; tokens that need its keys are refused"
-            return Condition(KEYS_FETCHED, False, "KeysNotFetched", message)
-        if keys.problem:
-            message = f"{url}: {keys.problem}; the keys that were had last are used"
-            return Condition(KEYS_FETCHED, True, "KeysAreOld", message)
-    return Condition(KEYS_FETCHED, True, KEYS_FETCHED)
+def _judge_targets(snapshot: Snapshot, policy: BackendTLSPolicy) -> Condition:
+    """Whether it counts: not where another goes before it, nor without a valid authority."""
+    for _, target in list_targets(policy):
+        first = find_policies(snapshot, policy.namespace, target.name, target.section_name or "")[0]
+        if first.name != policy.name:
+            return Condition(
+                "Accepted", False, "Conflicted", f"BackendTLSPolicy {first.name} is for the same, and older"
+            )
+    found = [resolve_authority(snapshot, policy, each) for each in policy.spec.validation.ca_certificate_refs]
+    if not any(each[0] is Reason.RESOLVED for each in found):
+        return Condition("Accepted", False, "NoValidCACertificate", f"{found[0][1]}: requests to its Services fail")
+    return Condition("Accepted", True, Reason.ACCEPTED.value)
+
+
+def _judge_authorities(snapshot: Snapshot, policy: BackendTLSPolicy) -> Condition:
+    for reference in policy.spec.validation.ca_certificate_refs:
+        reason, message, _ = resolve_authority(snapshot, policy, reference)
+        if reason is not Reason.RESOLVED:
+            return Condition("ResolvedRefs", False, reason.value, message)
+    return Condition("ResolvedRefs", True, Reason.RESOLVED.value)

@@ -38,6 +38,9 @@ class RequestPolicies:
     keys: Mapping[str, str] = field(default_factory=dict)
 
 
+NO_POLICIES = RequestPolicies()
+
+
 class BindingReason(Enum):
     """Why a policy is enforced at a target, or at some of several, or is not. Istio's words."""
 

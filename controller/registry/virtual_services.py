@@ -1,15 +1,16 @@
 """VirtualServices as the mesh sees them: the routes of one service's port, in their author's order.
 
-A VirtualService counts for the Services of its own namespace (as at Istio's waypoints; those of other namespaces would
-be rules of clients). Several for one host follow each other, the oldest first.
+In the mesh a VirtualService counts for the Services of its own namespace (as at Istio's waypoints; those of other
+namespaces would be rules of clients). Several for one host follow each other, the oldest first. What it is at the
+Gateways that it is bound to, `ingress` says.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from controller.kinds import virtual_service as kinds
-from controller.kinds.traffic import Percent
-from controller.kinds.virtual_service import GRPC_STATUSES, VirtualService
+from controller.kinds.traffic import Percent, is_exported
+from controller.kinds.virtual_service import GRPC_STATUSES, MESH, VirtualService
 from controller.registry import http
 from controller.registry.http import Forward, NamedMatch, PathForm, RequestMatch, TextForm, TextMatch
 
@@ -33,13 +34,37 @@ def list_destinations(service: VirtualService) -> Iterator[tuple[tuple[str | int
             yield (*place, "mirror"), rule.mirror
 
 
-def build_routes(service: VirtualService, port: int, find_target: FindTarget) -> Iterator[http.Route]:
-    """The routes of a port, match by match."""
+def find_gateways(service: VirtualService) -> frozenset[tuple[str, str]]:
+    """The Gateways that it is bound to, by namespace and name."""
+    return _find_places(service.spec.gateways or (), service.namespace)
+
+
+def is_for_mesh(service: VirtualService) -> bool:
+    """Whether it counts for clients within the mesh, for which it is a rule of its own namespace's Services."""
+    is_seen = is_exported(service.spec.export_to, service.namespace, service.namespace)
+    return is_seen and MESH in (service.spec.gateways or (MESH,))
+
+
+def build_routes(
+    service: VirtualService, port: int, find_target: FindTarget, gateway: tuple[str, str] | None = None
+) -> Iterator[http.Route]:
+    """The routes of a port of a Gateway, or where none is given of the mesh, match by match."""
     for number, rule in enumerate(service.spec.http or ()):
         name = f"{service.namespace}/{service.name}/{rule.name or number}"
         for match in rule.match or (kinds.RequestMatch(),):
-            if match.port in (None, port):
+            if match.port in (None, port) and _is_meant(match, service.namespace, gateway):
                 yield _build_route(name, rule, match, find_target)
+
+
+def _is_meant(match: kinds.RequestMatch, namespace: str, gateway: tuple[str, str] | None) -> bool:
+    if not match.gateways:
+        return True
+    return MESH in match.gateways if gateway is None else gateway in _find_places(match.gateways, namespace)
+
+
+def _find_places(gateways: Sequence[str], namespace: str) -> frozenset[tuple[str, str]]:
+    split = (each.rpartition("/") for each in gateways if each != MESH)
+    return frozenset((namespace if place in ("", ".") else place, name) for place, _, name in split)
 
 
 def _build_route(name: str, rule: kinds.HttpRoute, match: kinds.RequestMatch, find_target: FindTarget) -> http.Route:

@@ -6,30 +6,35 @@ It is kept from one change to the next, so that a change is followed without loo
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from controller.registry.http import Target
+from controller.registry.http import Destination, Target
 from controller.registry.http_routes import Ranked
 from controller.registry.names import name_gateway
 
 Place = tuple[str, str]
 """Namespace and name of an object whose kind is known."""
+ResourceName = tuple[str, str]
+"""Type URL and name of a resource."""
 RouteKey = tuple[str, str, str]
-"""Kind, namespace and name of an HTTPRoute, a GRPCRoute or a VirtualService."""
+"""Kind, namespace and name of a route of Gateway API, or of a VirtualService."""
 
-_Reader = tuple[str, Place]
-"""A Gateway, as what it is a proxy of: its own ports (gateway), or Services (waypoint)."""
+_Part = tuple[str, str]
+"""The name of who reads a cluster, and for what: its own ports, or the services of a waypoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
     """What is known of a route: what it hangs on, and what its routes point at.
 
-    Those of a VirtualService depend on the port, and are not kept.
+    Those of a VirtualService depend on the port, and are not kept. `gateways` are Gateway API's; `destinations` are
+    where a route of connections leads.
     """
 
     routes: tuple[Ranked, ...]
     gateways: frozenset[Place]
     services: frozenset[Place]
     backends: frozenset[Place]
+    destinations: tuple[Destination, ...] = ()
+    istio_gateways: frozenset[Place] = frozenset()
 
 
 class RouteIndex:
@@ -40,9 +45,10 @@ class RouteIndex:
         self._by_gateway: dict[Place, set[RouteKey]] = {}
         self._by_service: dict[Place, set[RouteKey]] = {}
         self._by_backend: dict[Place, set[RouteKey]] = {}
-        self._gateway_ports: dict[Place, set[int]] = {}
-        self._reader_targets: dict[_Reader, set[Target]] = {}
-        self._readers: dict[Target, set[_Reader]] = {}
+        self._by_istio_gateway: dict[Place, set[RouteKey]] = {}
+        self._reader_resources: dict[str, set[ResourceName]] = {}
+        self._reader_targets: dict[_Part, set[Target]] = {}
+        self._readers: dict[Target, set[_Part]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
         self._reach: dict[Place, set[Target]] = {}
         self._bound: dict[Place, set[Place]] = {}
@@ -60,6 +66,10 @@ class RouteIndex:
     def routes_of_gateway(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
         """The routes that name a Gateway."""
         return ((key, self._routes[key]) for key in sorted(self._by_gateway.get(place, ())))
+
+    def routes_of_istio_gateway(self, place: Place) -> Iterator[RouteKey]:
+        """The VirtualServices that are bound to an Istio Gateway."""
+        yield from sorted(self._by_istio_gateway.get(place, ()))
 
     def routes_of_service(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
         """The routes that name a Service as what they are for."""
@@ -85,16 +95,19 @@ class RouteIndex:
         yield self._by_gateway, state.gateways
         yield self._by_service, state.services
         yield self._by_backend, state.backends
+        yield self._by_istio_gateway, state.istio_gateways
 
-    def put_gateway(self, place: Place, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
-        """Take over which ports a Gateway has and where it sends requests.
+    def put_reader(
+        self, reader: str, resources: set[ResourceName], targets: set[Target]
+    ) -> tuple[set[ResourceName], set[Target]]:
+        """Take over which listeners and routes the proxies of a name have, and where they send requests.
 
-        Gives the ports that it has no more, and the targets that it has newly or no more.
+        Gives the resources that they have no more, and the targets that they have newly or no more.
         """
-        old_ports = self._gateway_ports.pop(place, set())
-        if ports:
-            self._gateway_ports[place] = ports
-        return old_ports - ports, self._put_reader(("gateway", place), targets)
+        old = self._reader_resources.pop(reader, set())
+        if resources:
+            self._reader_resources[reader] = resources
+        return old - resources, self._put_targets((reader, "ports"), targets)
 
     def put_waypoint(self, place: Place, services: set[Place]) -> None:
         """Take over which Services a waypoint serves. One that was another's until now is this one's."""
@@ -115,9 +128,9 @@ class RouteIndex:
         Gives the targets that it has newly or no more.
         """
         reach = (self._reach.get(service, set()) for service in self._bound.get(place, ()))
-        return self._put_reader(("waypoint", place), set().union(*reach))
+        return self._put_targets((name_gateway(*place), "services"), set().union(*reach))
 
-    def _put_reader(self, reader: _Reader, targets: set[Target]) -> set[Target]:
+    def _put_targets(self, reader: _Part, targets: set[Target]) -> set[Target]:
         before = self._reader_targets.pop(reader, set())
         if targets:
             self._reader_targets[reader] = targets
@@ -130,9 +143,8 @@ class RouteIndex:
         return before ^ targets
 
     def readers_of(self, target: Target) -> tuple[str, ...]:
-        """The names under which the Gateways find a target's cluster that send to it."""
-        places = {place for _, place in self._readers.get(target, ())}
-        return tuple(name_gateway(*place) for place in sorted(places))
+        """The names under which the proxies of gateways find a target's cluster that send to it."""
+        return tuple(sorted({reader for reader, _ in self._readers.get(target, ())}))
 
     def put_reach(self, place: Place, targets: set[Target]) -> None:
         """Take over where the routes of a Service lead that is reached through a waypoint."""

@@ -1,50 +1,75 @@
 """From a change of objects to the L7 resources that it changes: what is touched is built again, nothing else.
 
     object that changed                  what depends on it
-    Gateway                              its ports, their routes, and which clusters its proxies have; if it is a
-                                         waypoint, the Services that ask for it
+    Gateway                              its ports, their routes, which clusters and secrets its proxies have; if it is
+                                         a waypoint, the Services that ask for it
+    Istio's Gateway                      the same, of the ingress gateways that it selects, now and before
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
-    HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
+    *Route, VirtualService               the Gateways and Services that it attaches to, now and before
     AuthorizationPolicy,                 the Gateways that it is attached to, now and before
     RequestAuthentication
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
+    BackendTLSPolicy, ConfigMap          the clusters and endpoints of its Services, and the routes that point at them
+    Secret                               itself, and the Gateways that name it
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
-    ReferenceGrant                       the routes that point into its namespace from elsewhere
-    Service                              its clusters, endpoints and routes, routes that point at it, its waypoint
+    ReferenceGrant                       the routes and Gateways that point into its namespace from elsewhere
+    Service                              its clusters, endpoints and routes, routes that point at it, its waypoint, and
+                                         where the ingress gateways listen that it stands before
     ServiceEntry                         the waypoints of hosts
-    Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
+    Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before;
+                                         the secrets of the Gateway whose proxy a pod is
     Node                                 the endpoints of the Services that its pods serve
+
+Which ingress gateways there are, no object says: one is opened for its first proxy, and closed after its last.
 
 Unlike the resources of the L4 mesh these depend on each other over several steps, so that what depends on what is kept
 from one change to the next. `tests/unit/controller/test_routing.py` holds it against building everything anew.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from google.protobuf.message import Message
 
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
+from controller.kinds.config_maps import ConfigMap
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
-from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
+from controller.kinds.gateway_api import GATEWAY_LABEL, BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
+from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.key_set import KeySet, name_key_set
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.request_authentication import RequestAuthentication
+from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy
+from controller.kinds.stream_routes import TCPRoute, TLSRoute
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import grpc_routes, policies, request_policies, services, virtual_services
-from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
+from controller.registry import grpc_routes, ingress, policies, request_policies, services, virtual_services
+from controller.registry.attachment import (
+    ROUTE_KINDS,
+    GatewayRoute,
+    RequestRoute,
+    StreamRoute,
+    attach,
+    find_gateway,
+    find_parent_service,
+    is_ours,
+    resolve,
+    served_listeners,
+)
+from controller.registry.backend_tls import BackendTls, find_backend_tls, list_targets, secure_chains
+from controller.registry.certificates import find_nodes, find_secrets, list_references
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
-from controller.registry.gateways import Attached, build_ports
+from controller.registry.gateways import ANY_HOST, Attached, Chain, RequestChain, build_ports, find_chain_targets
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
-from controller.registry.http_routes import Ranked, build_routes, sort_routes
+from controller.registry.http_routes import FindTarget, Ranked, build_routes, sort_routes
 from controller.registry.members import Members
 from controller.registry.names import (
     SIDECARS,
@@ -53,19 +78,30 @@ from controller.registry.names import (
     name_direct,
     name_gateway,
     name_gateway_port,
+    name_gateway_routes,
+    name_ingress,
+    name_ingress_port,
+    name_proxy,
+    name_secret,
     name_service_port,
     name_service_routes,
     name_sidecar_port,
     name_waypoint,
 )
+from controller.registry.proxies import Ingress
+from controller.registry.request_policies import NO_POLICIES, RequestPolicies
 from controller.registry.waypoints import Waypoints
-from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
+from controller.routing.index import Place, ResourceName, RouteIndex, RouteKey, RouteState
+from controller.routing.secrets import SecretIndex
 from controller.serve.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
     LISTENER_TYPE,
     ROUTE_TYPE,
+    ROUTING_TYPES,
+    SECRET_TYPE,
     ChangeGatherer,
+    Resource,
     ResourceChanges,
     build_resource,
 )
@@ -77,16 +113,13 @@ from controller.translate.clusters import (
     translate_cluster,
     translate_endpoints,
 )
-from controller.translate.listeners import (
-    translate_api_listener,
-    translate_gateway_port,
-    translate_outbound,
-    translate_service_port,
-)
-from controller.translate.policy_filters import build_policy_filters
+from controller.translate.gateway_ports import translate_chains
+from controller.translate.listeners import translate_api_listener, translate_outbound, translate_service_port
 from controller.translate.routes import Dialect, translate_hosts
+from controller.translate.secrets import translate_secret
 from controller.translate.waypoints import Others, WaypointPort, build_direct, translate_waypoint
 
+_KINDS = {kind.KIND: kind for kind in ROUTE_KINDS}
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
 
@@ -97,10 +130,13 @@ class _Dirty:
 
     routes: set[RouteKey] = field(default_factory=set)
     gateways: set[Place] = field(default_factory=set)
+    istio_gateways: set[Place] = field(default_factory=set)
+    ingresses: set[Ingress] = field(default_factory=set)
     services: set[Place] = field(default_factory=set)
     endpoints: set[Place] = field(default_factory=set)
     clusters: set[Target] = field(default_factory=set)
     waypoints: set[Place] = field(default_factory=set)
+    secrets: set[Place] = field(default_factory=set)
 
 
 class Routing:
@@ -109,6 +145,8 @@ class Routing:
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
         self._index = RouteIndex()
+        self._ingresses: set[Ingress] = set()
+        self._secrets = SecretIndex()
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
@@ -121,21 +159,40 @@ class Routing:
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
         """The resources that the change of the objects `keys` from `old` to `new` may have changed, by type URL."""
-        return _Update(self._index, old, new, self._settings).run(list(keys))
+        return self._begin(old, new).run(list(keys))
+
+    def open(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
+        """What the first proxy of an ingress gateway adds."""
+        self._ingresses.add(ingress)
+        return self._begin(snapshot, snapshot).run_for(ingress)
+
+    def close(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
+        """What goes with the last proxy of an ingress gateway."""
+        self._ingresses.discard(ingress)
+        return self._begin(snapshot, snapshot).run_for(ingress)
+
+    def _begin(self, old: Snapshot, new: Snapshot) -> "_Update":
+        return _Update((self._index, self._secrets), self._ingresses, old, new, self._settings)
 
 
 class _Update:
     """One change."""
 
-    def __init__(self, index: RouteIndex, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
-        self._index = index
+    def __init__(
+        self,
+        indexes: tuple[RouteIndex, SecretIndex],
+        ingresses: Iterable[Ingress],
+        old: Snapshot,
+        new: Snapshot,
+        settings: MeshSettings,
+    ) -> None:
+        self._index, self._secrets = indexes
+        self._ingresses = frozenset(ingresses)
         self._old = old
         self._new = new
         self._settings = settings
         self._members = Members(new, settings, EntryHosts(new, settings))
-        self._changes = {
-            type_url: ChangeGatherer() for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
-        }
+        self._changes = {type_url: ChangeGatherer() for type_url in ROUTING_TYPES}
         self._dirty = _Dirty()
         self._waypoints = Waypoints(new, settings)
         self._rules: dict[Place, Rules] = {}
@@ -149,17 +206,31 @@ class _Update:
             for state in filter(None, (before, after)):
                 self._dirty.gateways |= state.gateways
                 self._dirty.services |= state.services
+                self._dirty.istio_gateways |= state.istio_gateways
+        self._dirty.ingresses.update(self._find_selected())
+        return self._build()
+
+    def run_for(self, opened: Ingress) -> Mapping[str, ResourceChanges]:
+        """The resources of an ingress gateway that was opened or closed."""
+        self._dirty.ingresses.add(opened)
+        return self._build()
+
+    def _build(self) -> Mapping[str, ResourceChanges]:
         for place in sorted(self._dirty.services):
             self._build_service(place)
         for place in sorted(self._dirty.gateways):
             self._build_gateway(place)
             self._build_waypoint(place)
+        for each in sorted(self._dirty.ingresses):
+            self._build_ingress(each)
         for place in sorted(self._dirty.waypoints):
             self._dirty.clusters |= self._index.settle_waypoint(place)
         for place in sorted(self._dirty.services | self._dirty.endpoints):
             self._build_endpoints(place)
         for target in sorted(self._dirty.clusters):
             self._build_cluster(target)
+        for place in sorted(self._dirty.secrets):
+            self._build_secret(place)
         return {type_url: changes.finish() for type_url, changes in self._changes.items()}
 
     def _note(self, key: ObjectKey) -> None:
@@ -167,12 +238,20 @@ class _Update:
         match key.group_kind:
             case Gateway.GROUP_KIND:
                 self._note_gateways([place])
+            case IstioGateway.GROUP_KIND:
+                self._dirty.istio_gateways.add(place)
             case GatewayClass.GROUP_KIND | Namespace.GROUP_KIND:
                 self._note_gateways([(each.namespace, each.name) for each in self._new.objects(Gateway)])
                 if key.group_kind == Namespace.GROUP_KIND:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
-            case HTTPRoute.GROUP_KIND | GRPCRoute.GROUP_KIND | VirtualService.GROUP_KIND:
+            case (
+                HTTPRoute.GROUP_KIND
+                | GRPCRoute.GROUP_KIND
+                | TLSRoute.GROUP_KIND
+                | TCPRoute.GROUP_KIND
+                | VirtualService.GROUP_KIND
+            ):
                 self._dirty.routes.add((key.kind, *place))
             case AuthorizationPolicy.GROUP_KIND:
                 for snapshot in (self._old, self._new):
@@ -186,15 +265,28 @@ class _Update:
                         self._note_policy(authentication)
             case ReferenceGrant.GROUP_KIND:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
+                self._dirty.gateways.update(self._secrets.gateways_into(key.namespace))
+            case Secret.GROUP_KIND:
+                self._dirty.secrets.add(place)
+                self._dirty.gateways.update(self._secrets.gateways_naming(place))
             case DestinationRule.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
                         self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
+            case BackendTLSPolicy.GROUP_KIND:
+                for snapshot in (self._old, self._new):
+                    if (policy := snapshot.find(BackendTLSPolicy, *place)) is not None:
+                        self._note_backend_tls(policy)
+            case ConfigMap.GROUP_KIND:
+                for policy in self._new.objects_in(BackendTLSPolicy, key.namespace):
+                    if any(each.name == key.name for each in policy.spec.validation.ca_certificate_refs):
+                        self._note_backend_tls(policy)
             case Service.GROUP_KIND:
                 self._note_service(place)
                 for snapshot in (self._old, self._new):
                     if (service := snapshot.find(Service, *place)) is not None:
                         self._note_wanted(snapshot, key.namespace, service.labels)
+                self._dirty.ingresses.update(self._find_behind(place))
                 self._note_hosts()
             case ServiceEntry.GROUP_KIND:
                 self._note_hosts()
@@ -206,6 +298,8 @@ class _Update:
                 for snapshot in (self._old, self._new):
                     if (pod := snapshot.find(Pod, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, key.name, pod.labels))
+                        if GATEWAY_LABEL in pod.labels:
+                            self._dirty.gateways.add((key.namespace, pod.labels[GATEWAY_LABEL]))
             case WorkloadEntry.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
@@ -233,6 +327,10 @@ class _Update:
         if (wanted := Waypoints(snapshot, self._settings).find_wanted(namespace, labels)) is not None:
             self._dirty.gateways.add(wanted)
 
+    def _note_backend_tls(self, policy: BackendTLSPolicy) -> None:
+        for _, target in list_targets(policy):
+            self._note_service((policy.namespace, target.name))
+
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
             self._dirty.services.add(place)
@@ -243,6 +341,21 @@ class _Update:
         self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
         for service in request_policies.find_services(self._new, policy) if policy else ():
             self._note_wanted(self._new, service.namespace, service.labels)
+
+    def _find_selected(self) -> Iterator[Ingress]:
+        """The ingress gateways that Gateways which are touched select, or did."""
+        for place in self._dirty.istio_gateways:
+            for snapshot in (self._old, self._new):
+                if (gateway := snapshot.find(IstioGateway, *place)) is not None:
+                    yield from (each for each in self._ingresses if ingress.selects(gateway, each))
+
+    def _find_behind(self, place: Place) -> Iterator[Ingress]:
+        """The ingress gateways that a Service stands before, or did."""
+        for snapshot in (self._old, self._new):
+            if (service := snapshot.find(Service, *place)) is not None:
+                for each in self._ingresses:
+                    if each.namespace == place[0] and services.selects(service, dict(each.labels)):
+                        yield each
 
     def _read_route(self, key: RouteKey) -> RouteState | None:
         if key[0] == VirtualService.KIND:
@@ -256,19 +369,23 @@ class _Update:
             backends.add((reference.namespace or namespace, reference.name))
             return resolve(self._new, self._settings, route, reference).target
 
+        is_request = isinstance(route, RequestRoute)
+        routes: tuple[Ranked, ...] = ()
+        destinations: tuple[Destination, ...] = ()
         if isinstance(route, GRPCRoute):
             routes = tuple(grpc_routes.build_routes(route, find_target))
-        else:
+        elif isinstance(route, HTTPRoute):
             routes = tuple(build_routes(route, find_target))
+        else:
+            destinations = _build_destinations(route, find_target)
         parents = route.spec.parent_refs or ()
         gateways = filter(None, (find_gateway(each, route.namespace) for each in parents))
-        parent_services = filter(None, (find_parent_service(each, route.namespace) for each in parents))
-        return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends))
+        parent_services = filter(None, (find_parent_service(each, route.namespace) for each in parents if is_request))
+        return RouteState(routes, frozenset(gateways), frozenset(parent_services), frozenset(backends), destinations)
 
     def _find_route(self, key: RouteKey) -> GatewayRoute | None:
-        if key[0] == GRPCRoute.KIND:
-            return self._new.find(GRPCRoute, *key[1:])
-        return self._new.find(HTTPRoute, *key[1:])
+        kind = _KINDS[key[0]]
+        return self._new.find(kind, *key[1:])
 
     def _read_virtual_service(self, place: Place) -> RouteState | None:
         service = self._new.find(VirtualService, *place)
@@ -278,31 +395,112 @@ class _Update:
         hosts = (find_service_name(host, namespace, self._settings) for host in service.spec.hosts)
         destinations = (each for _, each in virtual_services.list_destinations(service))
         named = (find_service_name(each.host, namespace, self._settings) for each in destinations)
-        own = frozenset(each for each in hosts if each and each[0] == namespace)
-        return RouteState((), frozenset(), own, frozenset(each for each in named if each))
+        own = (each for each in hosts if each and each[0] == namespace and virtual_services.is_for_mesh(service))
+        gateways = virtual_services.find_gateways(service)
+        backends = frozenset(each for each in named if each)
+        return RouteState((), frozenset(), frozenset(own), backends, istio_gateways=gateways)
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
-        ports: dict[int, tuple[VirtualHost, ...]] = {}
+        ports: dict[int, tuple[Chain, ...]] = {}
+        held = NO_POLICIES
         if gateway is not None and is_ours(self._new, gateway):
-            ports = build_ports(gateway, self._find_attached(gateway))
-        targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
-        gone, changed = self._index.put_gateway(place, set(ports), targets)
+            built = build_ports(self._new, gateway, self._find_attached(gateway))
+            ports = {port: self._secure(chains) for port, chains in built.items()}
+            held = self._find_policies(gateway)
+            self._note_secrets(place, gateway)
+        else:
+            self._dirty.secrets |= self._secrets.put_gateway(place, (), (), ())
+
+        def name(port: int, listener: str) -> str:
+            return name_gateway_routes(*place, port, listener) if listener else name_gateway_port(*place, port)
+
+        self._put_ports(name_gateway(*place), ports, name, held)
+
+    def _build_ingress(self, reader: Ingress) -> None:
+        ports: dict[int, tuple[Chain, ...]] = {}
+        if reader in self._ingresses:
+            built = ingress.build_ports(self._new, self._settings, reader, self._find_bound, self._build_bound_routes)
+            ports = {port: (RequestChain("", ANY_HOST, hosts),) for port, hosts in built.items()}
+        self._put_ports(name_ingress(reader), ports, lambda port, _: name_ingress_port(reader, port))
+
+    def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
+        for _, *place in self._index.routes_of_istio_gateway(gateway):
+            if (service := self._new.find(VirtualService, *place)) is not None:
+                yield service
+
+    def _build_bound_routes(self, service: VirtualService, port: int, gateway: Place) -> Iterator[Route]:
+        return virtual_services.build_routes(service, port, self._build_finder(service.namespace, port), gateway)
+
+    def _put_ports(
+        self,
+        reader: str,
+        ports: Mapping[int, tuple[Chain, ...]],
+        name: Callable[[int, str], str],
+        held: RequestPolicies = NO_POLICIES,
+    ) -> None:
+        """Take over the ports of all proxies that find theirs under the name `reader`.
+
+        `name` gives the resource name of a port, or of the routes of one of its listeners.
+        """
+        made = {
+            each: resource
+            for port, chains in ports.items()
+            for each, resource in self._build_port(reader, port, chains, name, held)
+        }
+        targets = {target for chains in ports.values() for target in find_chain_targets(chains)}
+        gone, changed = self._index.put_reader(reader, set(made), targets)
         self._dirty.clusters |= changed
-        scope = (name_gateway(*place),)
-        for port in gone:
-            for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-                self._changes[type_url].put(name_gateway_port(*place, port), None)
-        filters: list[Message] = []
-        if gateway is not None and ports:
-            filters += build_policy_filters(request_policies.find_policies(self._new, self._settings, gateway))
-        for port, hosts in ports.items():
-            name = name_gateway_port(*place, port)
-            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port, filters), keys=scope)
-            self._changes[LISTENER_TYPE].put(name, listener)
-            self._changes[ROUTE_TYPE].put(
-                name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))
-            )
+        for type_url, each in gone:
+            self._changes[type_url].put(each, None)
+        for (type_url, each), resource in made.items():
+            self._changes[type_url].put(each, resource)
+
+    def _build_port(
+        self,
+        reader: str,
+        port: int,
+        chains: Sequence[Chain],
+        name: Callable[[int, str], str],
+        held: RequestPolicies,
+    ) -> Iterator[tuple[ResourceName, Resource]]:
+        """The listener of a port, and the routes that it names."""
+        own = name(port, "")
+        message = translate_chains(own, port, chains, lambda chain: name(port, chain.listener), held)
+        yield (LISTENER_TYPE, own), build_resource(LISTENER_TYPE, own, message, keys=(reader,))
+        for chain in chains:
+            if isinstance(chain, RequestChain) and chain.secrets != ():
+                routes = name(port, chain.listener)
+                table = self._translate(routes, chain.hosts, Dialect.ENVOY)
+                yield (ROUTE_TYPE, routes), build_resource(ROUTE_TYPE, routes, table)
+
+    def _secure(self, chains: Sequence[Chain]) -> tuple[Chain, ...]:
+        """Speak TLS to what has a policy for it."""
+        return secure_chains(chains, {each for each in find_chain_targets(chains) if self._find_tls(each)})
+
+    def _find_tls(self, target: Target) -> BackendTls | None:
+        place = find_service_name(target.host, target.namespace, self._settings)
+        if place is None or next(self._new.objects_in(BackendTLSPolicy, place[0]), None) is None:
+            return None
+        service = self._members.find_service(*place)
+        port = next((each for each in service.ports if each.number == target.port), None) if service else None
+        return find_backend_tls(self._new, *place, port.name) if port else None
+
+    def _note_secrets(self, place: Place, gateway: Gateway) -> None:
+        """Take over what a Gateway needs to end TLS, and who may have it."""
+        mentioned = {secret for each in gateway.spec.listeners for _, secret in list_references(gateway, each)}
+        used = {secret for each in served_listeners(gateway) for secret in find_secrets(self._new, gateway, each)}
+        readers = [name_proxy(*place, node) for node in find_nodes(self._new, gateway)] if used else []
+        self._dirty.secrets |= self._secrets.put_gateway(place, mentioned, used, readers)
+
+    def _build_secret(self, place: Place) -> None:
+        secret, readers = self._new.find(Secret, *place), self._secrets.readers_of(place)
+        name = name_secret(*place)
+        if secret is None or not readers:
+            self._changes[SECRET_TYPE].put(name, None)
+            return
+        resource = build_resource(SECRET_TYPE, name, translate_secret(name, secret), keys=readers)
+        self._changes[SECRET_TYPE].put(name, resource)
 
     def _build_waypoint(self, place: Place) -> None:
         gateway = self._waypoints.find_gateway(place)
@@ -348,7 +546,7 @@ class _Update:
             name = f"{target.host}:{target.port}"
             yield WaypointPort(name, ranges, port.number, port.protocol, cluster, policies, routes)
 
-    def _find_policies(self, gateway: Gateway, service: Service | None = None) -> request_policies.RequestPolicies:
+    def _find_policies(self, gateway: Gateway, service: Service | None = None) -> RequestPolicies:
         return request_policies.find_policies(self._new, self._settings, gateway, service)
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
@@ -358,7 +556,8 @@ class _Update:
             for reference in (route.spec.parent_refs or ()) if route else ():
                 if route and find_gateway(reference, route.namespace) == (gateway.namespace, gateway.name):
                     hosts.update(attach(self._new, route, reference, gateway).listeners)
-            yield Attached(hosts, state.routes)
+            age = route.age_key if route else ()
+            yield Attached(hosts, state.routes, age, state.destinations)
 
     def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> Message:
         table: Message = translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
@@ -371,13 +570,13 @@ class _Update:
         self._dirty.clusters |= gone | targets
         for target in gone:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
-            if not target.subset:
+            if not target.subset and not target.is_secured:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
                 self._changes[LISTENER_TYPE].put(name_sidecar_port(target.host, target.port), None)
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
         reach: set[Target] = set()
         for target in targets:
-            if service and not target.subset:
+            if service and not target.subset and not target.is_secured:
                 self._build_sidecar_port(service, target)
                 name, routes = (
                     name_service_port(target.host, target.port),
@@ -407,8 +606,11 @@ class _Update:
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
         for port in service.ports:
+            is_secured = find_backend_tls(self._new, *place, port.name) is not None
             for subset in ("", *self._find_rules(place).subsets):
                 yield Target(place[0], service.hostname, port.number, subset)
+                if is_secured:
+                    yield Target(place[0], service.hostname, port.number, subset, is_secured=True)
 
     def _find_rules(self, place: Place) -> Rules:
         if place not in self._rules:
@@ -422,7 +624,8 @@ class _Update:
     def _find_routes(self, place: Place, target: Target) -> tuple[Route, ...]:
         """The routes of a Service's port: HTTPRoutes that attach to it, else VirtualServices, else its endpoints.
 
-        The two are not merged: what each would do with a request that the other means, nobody wrote.
+        The two are not merged: what each would do with a request that the other means, nobody wrote. VirtualServices
+        all of whose matches are for other ports or for Gateways count as none (Istio's rule).
         """
         if (attached := self._find_attached_routes(place, target)) is not None:
             return sort_routes(attached)
@@ -433,13 +636,14 @@ class _Update:
             and (owner := self._new.find(VirtualService, *found)) is not None
             and owner.spec.http
         ]
-        if not owners:
-            return (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
-        return tuple(
+        routes = tuple(
             route
             for owner in sorted(owners, key=lambda each: each.age_key)
-            for route in virtual_services.build_routes(owner, target.port, self._build_finder(owner.namespace, target))
+            for route in virtual_services.build_routes(
+                owner, target.port, self._build_finder(owner.namespace, target.port)
+            )
         )
+        return routes or (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
 
     def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
         """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""
@@ -453,16 +657,16 @@ class _Update:
                     break
         return attached
 
-    def _build_finder(self, namespace: str, of: Target) -> virtual_services.FindTarget:
-        """Where the destinations of a VirtualService of `namespace` lead, for the port `of`."""
+    def _build_finder(self, namespace: str, port: int) -> virtual_services.FindTarget:
+        """Where the destinations of a VirtualService of `namespace` lead, for requests that came to `port`."""
 
         def find_target(destination: VirtualDestination) -> Target | None:
             place = find_service_name(destination.host, namespace, self._settings)
             service = self._members.find_service(*place) if place else None
             if place is None or service is None or self._find_rules(place).labels_of(destination.subset or "") is None:
                 return None
-            ports = [port.number for port in service.ports]
-            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else of.port
+            ports = [each.number for each in service.ports]
+            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else port
             return Target(place[0], service.hostname, wanted, destination.subset or "") if wanted in ports else None
 
         return find_target
@@ -494,10 +698,14 @@ class _Update:
         if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
             self._changes[CLUSTER_TYPE].put(target.cluster, None)
             return
-        message = translate_cluster(target, port.protocol, self._find_policy(target))
-        cluster = build_resource(
-            CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
-        )
+        tls = self._find_tls(target) if target.is_secured else None
+        if target.is_secured and tls is None:
+            self._changes[CLUSTER_TYPE].put(target.cluster, None)
+            return
+        message = translate_cluster(target, port.protocol, self._find_policy(target), tls)
+        readers = self._index.readers_of(target)
+        keys = readers if target.is_secured else (SIDECARS, *readers)
+        cluster = build_resource(CLUSTER_TYPE, target.cluster, message, keys=keys)
         self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
 
 
@@ -510,3 +718,9 @@ def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping
             for part in snapshot.objects_in(EndpointSlice, namespace):
                 if part.service == service.name and any(endpoint.pod == pod for _, endpoint in part.servers):
                     yield namespace, service.name
+
+
+def _build_destinations(route: StreamRoute, find_target: FindTarget) -> tuple[Destination, ...]:
+    """Where a route of connections leads."""
+    backends = (backend for rule in route.rules for backend in rule.backend_refs)
+    return tuple(Destination(find_target(route.namespace, each), each.weight) for each in backends)

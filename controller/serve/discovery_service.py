@@ -25,7 +25,14 @@ from controller.serve.hub import Client, Hub
 from controller.serve.session import ProtocolViolationError, RequestOutcome
 from controller.serve.subscriptions import TooManyNamesError
 from controller.serve.wire import DeltaRequest, DeltaResponse
-from mesh.kit.errors import AmbitError, InvalidInputError, RefusedError, TransientError, list_errors
+from mesh.kit.errors import (
+    AmbitError,
+    InvalidInputError,
+    RefusedError,
+    TransientError,
+    UnknownSummaryError,
+    list_errors,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +64,7 @@ _STATUS: dict[type[AmbitError], grpc.StatusCode] = {
     InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     TooManyNamesError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     AuthenticationUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    UnknownSummaryError: grpc.StatusCode.FAILED_PRECONDITION,
     ClosingError: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -124,7 +132,7 @@ class DiscoveryService:
             deadline = None
             request = form.read(data)
             self._check_node(client, request)
-            self._hub.prepare(request.type_url)
+            self._hub.prepare(client, request)
             outcome = client.session.receive(request, time.monotonic())
             self._note(client, request, outcome)
             client.wake.set()
@@ -153,7 +161,8 @@ class DiscoveryService:
         response = client.session.next_response(self._hub.version, time.monotonic())
         if response is None:
             return False
-        await authenticate_node(context, self._authenticate)  # it may have been withdrawn since
+        if await authenticate_node(context, self._authenticate) != client.node:  # it may have been withdrawn since
+            raise UnauthenticatedError("the token is another node's now: come again")
         await context.write(form.write(response))
         self._count(client, response)
         return True
@@ -172,7 +181,13 @@ class DiscoveryService:
         match outcome:
             case RequestOutcome.OPENED | RequestOutcome.RESUMED:
                 known = len(request.initial_versions)
-                fields = {"node": client.node, "type_url": request.type_url, "already_known": known}
+                has_summary = request.summary is not None
+                fields = {
+                    "node": client.node,
+                    "type_url": request.type_url,
+                    "already_known": known,
+                    "sums_up": has_summary,
+                }
                 log.info("xds subscription opened", extra=fields)
                 if request.type_url not in self._hub.tables:
                     log.warning("xds type is not served, answered as empty", extra=fields)
@@ -184,6 +199,12 @@ class DiscoveryService:
                 self._metrics.expired_nonces.add(type=kind)
             case RequestOutcome.ACK | RequestOutcome.CHANGED:
                 pass
+        if withheld := client.session.find_withheld(request):
+            gateway = client.session.node.gateway if client.session.node else ""
+            fields = {"node": client.node, "gateway": gateway, "names": withheld}
+            log.warning(
+                "xds client asks for certificates that are not there, or not for this Gateway here", extra=fields
+            )
 
     def _count(self, client: Client, response: DeltaResponse) -> None:
         kind = short_type(response.type_url)

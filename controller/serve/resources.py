@@ -4,9 +4,10 @@ A version that is a hash of the content is the same after a restart and on every
 back gets only what differs from what it has.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 from google.protobuf.message import Message
 
@@ -19,8 +20,14 @@ CLUSTER_TYPE = TYPE_PREFIX + "envoy.config.cluster.v3.Cluster"
 ENDPOINT_TYPE = TYPE_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER_TYPE = TYPE_PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE_TYPE = TYPE_PREFIX + "envoy.config.route.v3.RouteConfiguration"
-ROUTING_TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+SECRET_TYPE = TYPE_PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
+ROUTING_TYPES = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE)
 """Envoy's own, which are served once somebody asks for one of them."""
+
+# What one table remembers of its changes: names, all together. A change of one pod is one or two.
+REMEMBERED_NAMES = 100_000
+_SUMMARY_BYTES = 16
+_SUMMARIES = 1 << 8 * _SUMMARY_BYTES
 
 # 64 bits: a collision would need two contents of one name; an attacker who can write either needs none.
 _VERSION_BYTES = 8
@@ -37,7 +44,7 @@ class Resource:
 
     name: str
     version: str
-    wire: bytes
+    wire: bytes = field(repr=False)  # it may be a secret
     aliases: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
 
@@ -89,6 +96,10 @@ class ResourceTable:
         self._resources: dict[str, Resource] = {}
         self._names_by_key: dict[str, set[str]] = {}
         self._framed: bytes | None = None
+        self._summary = 0
+        self._history: deque[tuple[int, Set[str]]] = deque()
+        self._remembered = 0
+        self._since: dict[int, Set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._resources)
@@ -119,10 +130,31 @@ class ResourceTable:
         return differing
 
     @property
+    def summary(self) -> int:
+        """All names with their versions, summed up in 128 bits: equal content has equal summaries, in any order.
+
+        It is the sum of the first 16 bytes of SHA-256 of `name NUL version`, modulo 2^128 (docs/decisions/0014).
+        """
+        return self._summary
+
+    def find_changed_since(self, summary: int) -> Set[str] | None:
+        """The names of what has changed since the table had this summary; None where nobody remembers."""
+        if summary == self._summary:
+            return frozenset()
+        if summary not in self._since:
+            names: set[str] = set()
+            for before, changed in reversed(self._history):
+                names |= changed
+                if before == summary:
+                    self._since[summary] = names
+                    break
+        return self._since.get(summary)
+
+    @property
     def framed(self) -> bytes:
         """All resources as a response carries them: put together once, however many clients come for everything."""
         if self._framed is None:
-            self._framed = frame_resources(resource.wire for resource in self._resources.values())
+            self._framed = frame_all(self._resources.values())
         return self._framed
 
     def find_names(self, key: str) -> Iterator[str]:
@@ -135,6 +167,7 @@ class ResourceTable:
         """Take `changes` over. Gives what really changed, with what was there before: equal content changes nothing."""
         changed: dict[str, Resource | None] = {}
         self._framed = None
+        before = self._summary
         for name, resource in changes.updated.items():
             old = self._resources.get(name)
             if old == resource:
@@ -149,7 +182,26 @@ class ResourceTable:
             if old is not None:
                 self._forget_keys(old)
                 changed[name] = old
+        if changed:
+            self._sum_up(changed)
+            self._remember(before, changed.keys())
         return changed
+
+    def _sum_up(self, changed: Mapping[str, Resource | None]) -> None:
+        for name, old in changed.items():
+            for sign, resource in ((-1, old), (1, self._resources.get(name))):
+                if resource is not None:
+                    self._summary += sign * _sum_up_one(name, resource.version)
+        self._summary %= _SUMMARIES
+
+    def _remember(self, before: int, changed: Iterable[str]) -> None:
+        names = frozenset(changed)
+        self._history.append((before, names))
+        self._remembered += len(names)
+        self._since.clear()
+        while self._remembered > REMEMBERED_NAMES:
+            _, forgotten = self._history.popleft()
+            self._remembered -= len(forgotten)
 
     def _forget_keys(self, resource: Resource | None) -> None:
         for key in resource.keys if resource else ():
@@ -158,3 +210,12 @@ class ResourceTable:
                 names.discard(resource.name if resource else "")
                 if not names:
                     del self._names_by_key[key]
+
+
+def frame_all(resources: Iterable[Resource]) -> bytes:
+    """Resources as a response carries them."""
+    return frame_resources(resource.wire for resource in resources)
+
+
+def _sum_up_one(name: str, version: str) -> int:
+    return int.from_bytes(sha256(f"{name}\0{version}".encode()).digest()[:_SUMMARY_BYTES])

@@ -11,11 +11,13 @@ when it comes, and last when it ends (make before break).
 
     policies -> addresses                          a workload whose policy is missing refuses all connections
     clusters -> endpoints -> listeners -> routes   a route whose cluster is missing answers 503
+    listeners -> secrets                           Envoy asks for a secret once a listener names it, and lets the
+                                                   listener's last form serve until it has that; so only its end waits
 
 A ztunnel asks for addresses first and for policies in the same breath; its first addresses wait `policy_wait_seconds`
 for that. Envoy asks for the endpoints of a new cluster only once it has that, and has no use of it before it has them:
-routes wait until it was given both, or had `ack_timeout_seconds` for it. For a cluster that has changed it wants the
-endpoints told anew, and holds the change back for 15 seconds when they are not.
+listeners and routes wait until it was given both, or had `ack_timeout_seconds` for it. For a cluster that has changed
+it wants the endpoints told anew, and holds the change back for 15 seconds when they are not.
 """
 
 from collections import deque
@@ -23,7 +25,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from controller.registry.names import SIDECARS, name_gateway, name_node
+from controller.registry.names import SIDECARS, name_gateway, name_ingress, name_node, name_proxy
+from controller.serve.readers import NOBODY, ReaderTable
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
@@ -31,11 +34,12 @@ from controller.serve.resources import (
     ENDPOINT_TYPE,
     LISTENER_TYPE,
     ROUTE_TYPE,
+    SECRET_TYPE,
     ResourceTable,
 )
-from controller.serve.subscriptions import Subscription
+from controller.serve.subscriptions import WILDCARD, Subscription
 from controller.serve.wire import ClientNode, DeltaRequest, DeltaResponse
-from mesh.kit.errors import RefusedError
+from mesh.kit.errors import RefusedError, UnknownSummaryError
 
 # A client speaks of a handful of types; Envoy knows about a dozen.
 MAX_TYPES = 32
@@ -50,6 +54,7 @@ _NAMED_BY: Mapping[str, tuple[str, ...]] = {
     AUTHORIZATION_TYPE: (ADDRESS_TYPE,),
     CLUSTER_TYPE: (LISTENER_TYPE, ROUTE_TYPE),
     ENDPOINT_TYPE: (CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE),
+    SECRET_TYPE: (LISTENER_TYPE,),
 }
 """By type, the types whose resources name it, and so must be told of its end first."""
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -60,6 +65,10 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 """By type, the types that its resources name."""
 _SCOPED = (CLUSTER_TYPE, LISTENER_TYPE)
 """Types of which a proxy that asks for all of them means those that are for it."""
+
+
+_SUMMED_UP = (ADDRESS_TYPE, AUTHORIZATION_TYPE)
+"""Types of which a client that comes back may say only what it has in sum: those that ztunnels have all of."""
 
 
 class ProtocolViolationError(RefusedError):
@@ -141,17 +150,19 @@ class Session:
     """One stream. `tables` are shared and only read; a type that is not among them is one of which there is nothing.
 
     `tells_all` says that each response about listeners or clusters must hold all that the client is to have.
+    `proved_node` is the node that the client's token proves, empty for a client without one.
     """
 
     tables: Mapping[str, ResourceTable]
     limits: SessionLimits = field(default_factory=SessionLimits)
     tells_all: bool = False
+    proved_node: str = ""
     node: ClientNode | None = None
     types: dict[str, TypeState] = field(default_factory=dict)
     nonces: int = 0
 
     def receive(self, request: DeltaRequest, now: float) -> RequestOutcome:
-        """Take a client's message. Raises ProtocolViolationError, TooManyNamesError."""
+        """Take a client's message. Raises ProtocolViolationError, TooManyNamesError, UnknownSummaryError."""
         if self.node is None:
             if request.node is None:
                 raise ProtocolViolationError("the first request of a stream must carry a node")
@@ -208,10 +219,18 @@ class Session:
         node_name = self.node.node_name if self.node else ""
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
         scope = self._find_scope() if request.type_url in _SCOPED else ""
-        subscription = Subscription(table if table is not None else ResourceTable(), implicit, scope)
-        subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
+        table = table if table is not None else ResourceTable()
+        if request.type_url == SECRET_TYPE:
+            scope = self._find_reader()
+            table = ReaderTable(table, scope)
+        subscription = Subscription(table, implicit, scope)
+        if request.summary is not None:
+            subscription.resume(_find_changed(request, request.summary, table))
+        else:
+            subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
         self.types[request.type_url] = TypeState(subscription, now)
-        return RequestOutcome.RESUMED if request.initial_versions else RequestOutcome.OPENED
+        is_back = request.initial_versions or request.summary is not None
+        return RequestOutcome.RESUMED if is_back else RequestOutcome.OPENED
 
     def _take_answer(self, state: TypeState, request: DeltaRequest, now: float) -> RequestOutcome:
         if not request.nonce:
@@ -230,12 +249,27 @@ class Session:
         return RequestOutcome.ACK
 
     def _find_scope(self) -> str:
-        """The key of what this client means by everything: its Gateway's, or a sidecar's; of others it is nothing."""
+        """The key of what this client means by everything: its gateway's, or a sidecar's; of others it is nothing."""
         node = self.node or ClientNode("", "")
+        if node.ingress is not None:
+            return name_ingress(node.ingress)
         if node.id.startswith(_SIDECAR_ID_PREFIX) and not node.gateway:
             return SIDECARS
         namespace, _, name = node.gateway.partition("/")
         return name_gateway(namespace, name)
+
+    def _find_reader(self) -> str:
+        """The key of the secrets that this client may have: its Gateway's proxies', on the node that it has proved."""
+        namespace, _, name = self.node.gateway.partition("/") if self.node else ("", "", "")
+        is_proved = bool(name and self.proved_node)
+        return name_proxy(namespace, name, self.proved_node) if is_proved else NOBODY
+
+    def find_withheld(self, request: DeltaRequest) -> list[str]:
+        """The secrets that a request names and its sender cannot have: they are others', or not there."""
+        if request.type_url != SECRET_TYPE or not request.subscribe:
+            return []
+        seen = ReaderTable(self.tables[SECRET_TYPE], self._find_reader())
+        return [name for name in request.subscribe if name not in seen and name != WILDCARD]
 
     def _must_wait_for_named(self, type_url: str, now: float) -> bool:
         """Whether what is new of this type may name something that the client was not told of yet."""
@@ -246,7 +280,7 @@ class Session:
         if type_url == ADDRESS_TYPE and AUTHORIZATION_TYPE not in self.types:
             is_ztunnel = self.node is not None and self.node.id.startswith(_ZTUNNEL_ID_PREFIX)
             return is_ztunnel and now < self.types[ADDRESS_TYPE].opened_at + self.limits.policy_wait_seconds
-        return type_url == ROUTE_TYPE and self._has_unready_clusters(now)
+        return type_url in (LISTENER_TYPE, ROUTE_TYPE) and self._has_unready_clusters(now)
 
     def _has_unready_clusters(self, now: float) -> bool:
         clusters, endpoints = self.types.get(CLUSTER_TYPE), self.types.get(ENDPOINT_TYPE)
@@ -285,3 +319,12 @@ class Session:
         state.refused.difference_update(names)
         parts = delivery.resources, delivery.removed, delivery.framed, delivery.count
         return DeltaResponse(type_url, state.in_flight, str(version), *parts)
+
+
+def _find_changed(request: DeltaRequest, summary: int, table: ResourceTable) -> Iterable[str]:
+    """What is not as a client has it that has everything, and says only what that sums up to."""
+    is_everything = not (request.subscribe or request.unsubscribe or request.initial_versions)
+    changed = table.find_changed_since(summary) if is_everything and request.type_url in _SUMMED_UP else None
+    if changed is None:
+        raise UnknownSummaryError(f"the summary of {request.type_url} is not known here: list the versions instead")
+    return changed

@@ -122,6 +122,11 @@ class Subscription:
         for key in () if self.is_wildcard else self._implicit:
             self._want(key, versions)
 
+    def resume(self, changed: Iterable[str]) -> None:
+        """The first request of a client that has everything as it was before these changed."""
+        self.is_wildcard = True
+        self._pending.update(changed)
+
     def change(
         self, subscribe: Iterable[str], unsubscribe: Iterable[str], versions: Mapping[str, str] | None = None
     ) -> None:

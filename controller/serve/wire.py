@@ -13,11 +13,19 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
 from controller.kinds.gateway_api import GATEWAY_LABEL
+from controller.registry.proxies import Ingress, build_ingress
 from mesh.kit.errors import InvalidInputError
 
 _LENGTH_DELIMITED = 2
 _RESPONSE_RESOURCES = 2
 _RESOURCE_NAME = 3
+SUMMARY_NAME = "ambit.dev/summary"
+"""Stands among the versions that a client has in the place of all of them: no namespace has a dot."""
+CONTROL_PLANE = "ambit"
+"""Who answers: clients that know it may sum up what they have (docs/decisions/0014)."""
+# Istio's word for the proxy of a gateway.
+_GATEWAY_ID_PREFIX = "router~"
+_SECRET = ".Secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +33,21 @@ class ClientNode:
     """Who a client says it is; what it does not say is empty.
 
     `node_name` is metadata's NODE_NAME; `gateway` is the Gateway whose proxy it is, as `namespace/name`, by the label
-    that Gateway API gives such a pod.
+    that Gateway API gives such a pod. A gateway's proxy without that label is one of the ingress gateway `ingress`.
     """
 
     id: str
     node_name: str
     gateway: str = ""
+    ingress: Ingress | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeltaRequest:
-    """A client's message. `node` comes with the first only; `error` is None for an ACK, the reason for a NACK."""
+    """A client's message. `node` comes with the first only; `error` is None for an ACK, the reason for a NACK.
+
+    `summary` stands for `initial_versions` where it is not None.
+    """
 
     type_url: str
     node: ClientNode | None = None
@@ -44,6 +56,7 @@ class DeltaRequest:
     initial_versions: Mapping[str, str] = field(default_factory=dict)
     nonce: str = ""
     error: str | None = None
+    summary: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,11 @@ class DeltaResponse:
     def encode(self) -> bytes:
         """The message's bytes."""
         head: bytes = discovery_pb2.DeltaDiscoveryResponse(
-            type_url=self.type_url, nonce=self.nonce, system_version_info=self.version, removed_resources=self.removed
+            type_url=self.type_url,
+            nonce=self.nonce,
+            system_version_info=self.version,
+            removed_resources=self.removed,
+            control_plane={"identifier": CONTROL_PLANE},
         ).SerializeToString()
         return b"".join([head, self.framed, *_frame_all(_RESPONSE_RESOURCES, self.resources)])
 
@@ -112,18 +129,31 @@ def parse_request(data: bytes) -> DeltaRequest:
         message = discovery_pb2.DeltaDiscoveryRequest.FromString(data)
     except DecodeError as error:
         raise InvalidInputError("not a DeltaDiscoveryRequest") from error
+    versions = dict(message.initial_resource_versions)
+    summary = versions.pop(SUMMARY_NAME, None)
     return DeltaRequest(
         type_url=message.type_url,
         node=_parse_node(message.node) if message.HasField("node") else None,
         subscribe=tuple(message.resource_names_subscribe),
         unsubscribe=tuple(message.resource_names_unsubscribe),
-        initial_versions=dict(message.initial_resource_versions),
+        initial_versions=versions,
         nonce=message.response_nonce,
         error=_parse_error(message),
+        summary=_parse_summary(summary) if summary is not None else None,
     )
 
 
+def _parse_summary(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError as error:
+        raise InvalidInputError(f"{SUMMARY_NAME} is {text[:40]!r}, and no hexadecimal number") from error
+
+
 def _parse_error(message: "discovery_pb2.DeltaDiscoveryRequest | discovery_pb2.DiscoveryRequest") -> str | None:
+    """What Envoy says of a message that it refuses may be the whole message: of a secret it is not looked at."""
+    if message.HasField("error_detail") and message.type_url.endswith(_SECRET):
+        return "refused; the proxy's own log says why"
     return (message.error_detail.message or "no reason given") if message.HasField("error_detail") else None
 
 
@@ -132,7 +162,12 @@ def _parse_node(node: base_pb2.Node) -> ClientNode:
     node_name, namespace = (fields[name].string_value if name in fields else "" for name in ("NODE_NAME", "NAMESPACE"))
     labels = fields["LABELS"].struct_value.fields if "LABELS" in fields else {}
     name = labels[GATEWAY_LABEL].string_value if GATEWAY_LABEL in labels else ""
-    return ClientNode(node.id, node_name, f"{namespace}/{name}" if namespace and name else "")
+    if namespace and name:
+        return ClientNode(node.id, node_name, f"{namespace}/{name}")
+    if namespace and node.id.startswith(_GATEWAY_ID_PREFIX):
+        given = {key: value.string_value for key, value in labels.items()}
+        return ClientNode(node.id, node_name, ingress=build_ingress(namespace, given))
+    return ClientNode(node.id, node_name)
 
 
 def encode_resource(type_url: str, name: str, version: str, body: bytes, aliases: Sequence[str]) -> bytes:

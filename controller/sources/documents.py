@@ -19,6 +19,8 @@ from controller.sources.composing import ComposeError, Node, build_node, compose
 from controller.sources.problems import Problem, ProblemReason
 
 MAX_SHOWN_CHARACTERS = 80
+# RFC 7468, section 10 and 11, and older forms: what begins every key in PEM.
+_KEY_MARK = "PRIVATE KEY-----"
 # Of one object; a policy written for another product altogether need not fill the log.
 MAX_PROBLEMS_PER_OBJECT = 20
 
@@ -193,7 +195,7 @@ class _Parser:
             self.objects.append(Located(model.model_validate(node.to_plain()), self._file, node.line))
         except ValidationError as error:
             for detail in error.errors(include_url=False, include_context=False)[:MAX_PROBLEMS_PER_OBJECT]:
-                self.refuse(_describe(node, detail), key)
+                self.refuse(_describe(node, detail, model), key)
 
     def _find_model(self, node: Node) -> "type[KubernetesObject] | _Refused":
         if not isinstance(node.value, dict):
@@ -259,13 +261,13 @@ def locate_field(node: Node, loc: Sequence[str | int]) -> tuple[Node, str]:
     return node, path
 
 
-def _describe(node: Node, detail: ErrorDetails) -> _Refused:
+def _describe(node: Node, detail: ErrorDetails, model: type[KubernetesObject]) -> _Refused:
     code = detail["type"]
     fallback = ProblemReason.WRONG_TYPE if code.endswith("_type") else ProblemReason.INVALID_VALUE
     reason = _REASONS.get(code, fallback)
     message = _MESSAGES.get(code, detail["msg"])
     at, path = locate_field(node, detail["loc"])
-    shown = "" if reason is ProblemReason.MISSING_FIELD else _shorten(at)
+    shown = "" if reason is ProblemReason.MISSING_FIELD or model.HIDES_VALUES else _shorten(at)
     own_code = "" if code in _PYDANTICS_OWN else code.replace("_", "-")
     return _Refused(at, path, shown, reason, message[:1].lower() + message[1:], own_code)
 
@@ -281,5 +283,7 @@ def _shorten(node: Node) -> str:
         return f"a list of {len(node.value)}" if node.value else "[]"
     if isinstance(node.value, bool | None):
         return "null" if node.value is None else str(node.value).lower()
+    if _KEY_MARK in str(node.value):
+        return "a private key"  # at a place where none belongs, which is no reason to show it
     text = repr(node.value)
     return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "..."

@@ -61,8 +61,13 @@ class HeldFile:
             return {}
 
     def write(self, held: Held) -> None:
-        """Write it down, if it changed; removes the file when nothing is held. Raises OSError."""
-        text = encode_held(held) if held else None
+        """Write it down, if it changed; removes the file when nothing is held. Raises OSError.
+
+        What hides its values is not written down: it serves in its earlier form until the controller stops.
+        """
+        shown = {file: [each for each in objects if not each.HIDES_VALUES] for file, objects in held.items()}
+        kept = {file: objects for file, objects in shown.items() if objects}
+        text = encode_held(kept) if kept else None
         if text == self._written:
             return
         if text is None:

@@ -3,7 +3,8 @@
 Each object is a text of its own to the rest of the controller, under the name `Kind namespace/name`, so the door is the
 same as for files: what is invalid is refused, and its last valid form serves on. What the API server said last stays
 while it cannot be reached, is overloaded (429), or forbids what it allowed. Of a kind whose definition (CRD) is not
-installed there are no objects; it is looked for again now and then.
+installed there are no objects; it is looked for again now and then. So it is with Secrets that the controller may not
+read, and never could: who serves no TLS need not grant them.
 
 A watch goes on where it ended; when the server no longer knows that place (410), the kind is listed anew, and only
 what differs counts as a change.
@@ -43,6 +44,8 @@ class _Watch:
     api_version: str = ""
     version: str = ""
     is_failing: bool = False
+    was_read: bool = False
+    is_withheld: bool = False
     first_look: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -98,7 +101,9 @@ class KubernetesSource:
                     backoff.reset()
                     await asyncio.sleep(ABSENT_SECONDS)
                     continue
-                async with aclosing(self._client.watch(watch.path, watch.version)) as events:
+                async with aclosing(
+                    self._client.watch(watch.path, watch.version, watch.model.FIELD_SELECTOR)
+                ) as events:
                     async for kind, document in events:
                         self._recover(watch)
                         backoff.reset()
@@ -108,6 +113,10 @@ class KubernetesSource:
                 log.info("watch has expired, listing anew", extra={"kind": watch.model.KIND})
                 watch.version = ""
             except KubernetesClient.FAILURES as error:
+                if _is_withheld(watch, error):
+                    self._go_without(watch)
+                    await asyncio.sleep(ABSENT_SECONDS)
+                    continue
                 self._fail(watch, error)
                 wait = backoff.next_delay()
                 if isinstance(error, UnavailableError):
@@ -121,7 +130,7 @@ class KubernetesSource:
 
         A watch would not say so: it would go on in silence until the store has caught up.
         """
-        present = await self._client.read_version(watch.path)
+        present = await self._client.read_version(watch.path, watch.model.FIELD_SELECTOR)
         # Versions are numbers that grow, as the API server itself compares them.
         is_older = present.isdigit() and watch.version.isdigit() and int(present) < int(watch.version)
         if is_older:
@@ -141,9 +150,10 @@ class KubernetesSource:
         texts: dict[str, FileText] = {}
         version = ""
         if found:
-            async for page in self._client.list(watch.path):
+            async for page in self._client.list(watch.path, watch.model.FIELD_SELECTOR):
                 texts.update(self._describe(watch, each) for each in page.items)
                 version = page.version
+            watch.was_read, watch.is_withheld = True, False
         watch.version = version
         gone = watch.present - texts.keys()
         watch.present = set(texts)
@@ -176,6 +186,14 @@ class KubernetesSource:
             if all(watch.first_look.is_set() for watch in self._watches):
                 self._has_changes.set()
 
+    def _go_without(self, watch: _Watch) -> None:
+        if not watch.is_withheld:
+            watch.is_withheld = True
+            log.warning(
+                "Kubernetes does not let us read these, there are none to us", extra={"kind": watch.model.__name__}
+            )
+        watch.first_look.set()
+
     def _fail(self, watch: _Watch, error: Exception) -> None:
         if not watch.is_failing:
             self._mark(watch, is_failing=True)
@@ -190,3 +208,9 @@ class KubernetesSource:
     def _mark(self, watch: _Watch, is_failing: bool) -> None:
         watch.is_failing = is_failing
         self._report(sum(each.is_failing for each in self._watches))
+
+
+def _is_withheld(watch: _Watch, error: Exception) -> bool:
+    """Whether a kind that the mesh can do without is forbidden from the beginning."""
+    is_forbidden = isinstance(error, UnavailableError) and error.status == HTTPStatus.FORBIDDEN
+    return is_forbidden and watch.model.IS_OPTIONAL and not watch.was_read

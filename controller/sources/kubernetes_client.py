@@ -75,11 +75,11 @@ class KubernetesClient:
                     return f"{root}/{each['name']}", api_version
         return None
 
-    async def list(self, path: str) -> AsyncIterator[Page]:
-        """All objects of a kind."""
+    async def list(self, path: str, selector: str = "") -> AsyncIterator[Page]:
+        """All objects of a kind whose fields are as `selector` says."""
         token = ""
         while True:
-            parameters = {"limit": str(PAGE_OBJECTS)} | ({"continue": token} if token else {})
+            parameters = {"limit": str(PAGE_OBJECTS), **_select(selector)} | ({"continue": token} if token else {})
             async with await self._ask("GET", path, parameters) as answer:
                 document = await _read(answer)
             metadata = cast(Mapping[str, str], document["metadata"])
@@ -88,19 +88,20 @@ class KubernetesClient:
             if not token:
                 return
 
-    async def read_version(self, path: str) -> str:
+    async def read_version(self, path: str, selector: str = "") -> str:
         """The present version of a kind's list."""
-        async with await self._ask("GET", path, {"limit": "1"}) as answer:
+        async with await self._ask("GET", path, {"limit": "1", **_select(selector)}) as answer:
             document = await _read(answer)
         return cast(Mapping[str, str], document["metadata"])["resourceVersion"]
 
-    async def watch(self, path: str, version: str) -> AsyncGenerator[tuple[str, PlainObject]]:
+    async def watch(self, path: str, version: str, selector: str = "") -> AsyncGenerator[tuple[str, PlainObject]]:
         """The events since `version`, until the server ends the watch. The first is ours: the server agreed to it."""
         parameters = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(random.randint(*WATCH_SECONDS)),
+            **_select(selector),
         }
         async with await self._ask("GET", path, parameters, seconds=None) as answer:
             if answer.status != HTTPStatus.OK:
@@ -164,6 +165,10 @@ class KubernetesClient:
             server_hostname=rest.server_hostname,
             timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=ANSWER_SECONDS, sock_read=SILENCE_SECONDS),
         )
+
+
+def _select(selector: str) -> Mapping[str, str]:
+    return {"fieldSelector": selector} if selector else {}
 
 
 async def _read(answer: aiohttp.ClientResponse) -> PlainObject:

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
+from controller.kinds.backend_tls_policy import BackendTLSPolicy
 from controller.kinds.core import Service
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
-from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
+from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours, list_kinds
 from controller.registry.bindings import Binding, Traffic
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.names import MeshSettings
-from controller.registry.policy_conditions import judge_targeted
+from controller.registry.policy_conditions import judge_backend_tls
 from controller.registry.request_policies import Policy
+from controller.registry.target_conditions import judge_targeted
 from controller.registry.waypoints import Waypoints
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
@@ -52,6 +54,8 @@ def build_statuses(
             yield _build(gateway, _build_gateway(snapshot, gateway, routes, now))
     for route in routes:
         yield _build(route, _build_route(snapshot, settings, route, now))
+    for backend in snapshot.objects(BackendTLSPolicy):
+        yield _build(backend, _build_backend_tls(snapshot, backend, routes, now))
     waypoints = Waypoints(snapshot, settings)
     for service in snapshot.objects(Service):
         binding = waypoints.find_binding(service.namespace, service.name, service.labels, Traffic.SERVICE)
@@ -89,14 +93,16 @@ def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:
 def _build_gateway(snapshot: Snapshot, gateway: Gateway, routes: Sequence[GatewayRoute], now: str) -> PlainObject:
     judged = judge_gateway(snapshot, gateway, routes)
     present = {each.get("name"): each for each in _list_of(_status_of(gateway), "listeners")}
-    kinds = [{"group": GROUP, "kind": kind.KIND} for kind in ROUTE_KINDS]
+    kinds = {
+        each.name: [{"group": GROUP, "kind": kind} for kind in list_kinds(each)] for each in gateway.spec.listeners
+    }
     return {
         "conditions": _build_all(gateway, judged.conditions, now),
         "listeners": [
             {
                 "name": each.name,
                 "attachedRoutes": each.attached_routes,
-                "supportedKinds": kinds if each.conditions[0].is_true else [],
+                "supportedKinds": kinds[each.name] if each.conditions[0].is_true else [],
                 "conditions": _build_conditions(
                     each.conditions, _list_of(present.get(each.name, {}), "conditions"), _generation_of(gateway), now
                 ),
@@ -115,6 +121,27 @@ def _build_route(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute
         conditions = _build_conditions(judged.conditions, _list_of(before, "conditions"), _generation_of(route), now)
         parents.append({"parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions})
     return {"parents": parents}
+
+
+def _build_backend_tls(
+    snapshot: Snapshot, policy: BackendTLSPolicy, routes: Sequence[GatewayRoute], now: str
+) -> PlainObject:
+    present = _list_of(_status_of(policy), "ancestors")
+    ancestors: list[PlainObject] = [each for each in present if each.get("controllerName") != CONTROLLER]
+    for judged in judge_backend_tls(snapshot, policy, routes):
+        namespace, name = judged.gateway
+        reference = {"group": GROUP, "kind": Gateway.KIND, "namespace": namespace, "name": name}
+        before: PlainObject = next(
+            (
+                each
+                for each in present
+                if each.get("controllerName") == CONTROLLER and each.get("ancestorRef") == reference
+            ),
+            {},
+        )
+        conditions = _build_conditions(judged.conditions, _list_of(before, "conditions"), _generation_of(policy), now)
+        ancestors.append({"ancestorRef": reference, "controllerName": CONTROLLER, "conditions": conditions})
+    return {"ancestors": ancestors}
 
 
 def _build_service(service: Service, binding: Binding | None, now: str) -> Iterator[StatusDocument]:

@@ -20,11 +20,13 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
 from controller.kinds.core import IpAddress
+from controller.registry.backend_tls import BackendTls
 from controller.registry.destinations import Balancing, ClusterPolicy, Outliers
 from controller.registry.http import Target
 from controller.registry.services import AppProtocol
 from controller.registry.workloads import Locality
 from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
+from controller.translate.secrets import TLS_SOCKET, build_client_context
 
 PASSTHROUGH = "passthrough"
 """The cluster of what goes where it was going."""
@@ -48,7 +50,9 @@ class ServingEndpoint:
     weight: int = 0
 
 
-def translate_cluster(target: Target, protocol: AppProtocol, policy: ClusterPolicy) -> cluster_pb2.Cluster:
+def translate_cluster(
+    target: Target, protocol: AppProtocol, policy: ClusterPolicy, tls: BackendTls | None = None
+) -> cluster_pb2.Cluster:
     """A target's cluster; who serves it is told apart, under the same name."""
     name = target.cluster
     built = cluster_pb2.Cluster(
@@ -73,7 +77,12 @@ def translate_cluster(target: Target, protocol: AppProtocol, policy: ClusterPoli
             keepalive.keepalive_time.value = after // 1000
         if interval is not None:
             keepalive.keepalive_interval.value = interval // 1000
-    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(_build_options(protocol, policy)))
+    options = _build_options(protocol, policy)
+    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
+    if tls:
+        alpn = "h2" if options.explicit_http_config.HasField("http2_protocol_options") else "http/1.1"
+        built.transport_socket.name = TLS_SOCKET
+        built.transport_socket.typed_config.CopyFrom(pack(build_client_context(tls, alpn)))
     return built
 
 

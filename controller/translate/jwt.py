@@ -32,9 +32,8 @@ def translate_authentications(policies: RequestPolicies) -> pb.JwtAuthentication
     providers = {name: _translate_rule(rule, policies) for name, rule in rules.items()}
     return pb.JwtAuthentication(
         providers=providers,
+        # Of CORS preflights too, which show no token and so pass: what is let by would keep headers that are forged.
         rules=[{"match": {"prefix": "/"}, "requires": _require_any(list(providers))}],
-        # A browser asks before it sends what it was told to, and cannot show a token then.
-        bypass_cors_preflight=True,
     )
 
 

@@ -37,14 +37,20 @@ def translate_gateway_port(
     name: str, port: int, policy_filters: Sequence[hcm_pb2.HttpFilter] = ()
 ) -> listener_pb2.Listener:
     """A port of a Gateway, on all addresses; its routes are told apart, under the same name."""
-    manager = build_manager(name, name, policy_filters)
+    filters = [build_gateway_requests(name, name, policy_filters)]
+    return listener_pb2.Listener(name=name, address=build_address("::", port), filter_chains=[{"filters": filters}])
+
+
+def build_gateway_requests(
+    name: str, routes: str, policy_filters: Sequence[hcm_pb2.HttpFilter] = ()
+) -> listener_components_pb2.Filter:
+    """What takes requests from outside; its routes are told apart, as `routes`."""
+    manager = build_manager(name, routes, policy_filters)
     # Clients are strangers: nothing that they say of themselves is believed.
     manager.use_remote_address.value = True
     manager.internal_address_config.SetInParent()
     manager.request_headers_timeout.CopyFrom(milliseconds(HEADERS_MILLISECONDS))
-    return listener_pb2.Listener(
-        name=name, address=build_address("::", port), filter_chains=[{"filters": [name_manager(manager)]}]
-    )
+    return name_manager(manager)
 
 
 def translate_service_port(
@@ -56,7 +62,7 @@ def translate_service_port(
     """
     first, *others = (build_address(str(address), port.number) for address in addresses)
     requests = listener_components_pb2.FilterChain(filters=[name_manager(build_manager(name, routes))])
-    bytes_ = listener_components_pb2.FilterChain(filters=[build_tcp(name, target.cluster)])
+    bytes_ = listener_components_pb2.FilterChain(filters=[build_tcp(name, [(target.cluster, 1)])])
     listener = listener_pb2.Listener(
         name=name,
         address=first,
@@ -86,19 +92,23 @@ def translate_outbound(name: str) -> listener_pb2.Listener:
     Who connects to this port itself is going nowhere: passed through, such a connection would come back for ever.
     """
     port = ports.OUTBOUND_CAPTURE_PORT
-    trap = {"filter_chain_match": {"destination_port": {"value": port}}, "filters": [build_tcp("trap", NOWHERE)]}
+    trap = {"filter_chain_match": {"destination_port": {"value": port}}, "filters": [build_tcp("trap", [(NOWHERE, 1)])]}
     return listener_pb2.Listener(
         name=name,
         address=build_address("::", port),
         use_original_dst={"value": True},
-        filter_chains=[trap, {"filters": [build_tcp(name, PASSTHROUGH)]}],
+        filter_chains=[trap, {"filters": [build_tcp(name, [(PASSTHROUGH, 1)])]}],
         traffic_direction=base_pb2.OUTBOUND,
     )
 
 
-def build_tcp(name: str, cluster: str) -> listener_components_pb2.Filter:
-    """Bytes, to a cluster."""
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=name, cluster=cluster, access_log=[_ACCESS_LOG])
+def build_tcp(name: str, shares: Sequence[tuple[str, int]]) -> listener_components_pb2.Filter:
+    """What sends connections on, to clusters by weight. One that leads nowhere closes them."""
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=name, access_log=[_ACCESS_LOG])
+    if len(shares) == 1:
+        proxy.cluster = shares[0][0]
+    for cluster, weight in shares if len(shares) > 1 else ():
+        proxy.weighted_clusters.clusters.add(name=cluster, weight=weight)
     return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
 
 

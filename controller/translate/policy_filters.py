@@ -37,7 +37,9 @@ def build_policy_filters(
     return filters
 
 
-def build_byte_filters(policies: RequestPolicies, identity: ClientIdentity) -> list[listener_components_pb2.Filter]:
+def build_byte_filters(
+    policies: RequestPolicies, identity: ClientIdentity = _FROM_CERTIFICATE
+) -> list[listener_components_pb2.Filter]:
     """The same for a connection whose requests nobody sees."""
     return [
         listener_components_pb2.Filter(

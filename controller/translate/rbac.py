@@ -86,13 +86,13 @@ def translate_policies(
     chosen = [policy for policy in policies if policy.spec.action == action]
     if not chosen:
         return None
-    rules = {
-        f"ns[{policy.namespace}]-policy[{policy.name}]-rule[{index}]": _Translation(policy.namespace, identity).rule(
-            rule
-        )
-        for policy in chosen
-        for index, rule in enumerate(policy.spec.rules or ())
-    }
+    rules: dict[str, pb.Policy] = {}
+    for policy in chosen:
+        translation = _Translation(policy.namespace, identity)
+        for index, rule in enumerate(policy.spec.rules or ()):
+            # Istio's names, which an access log shows of a request that was refused.
+            name = f"ns[{policy.namespace}]-policy[{policy.name}]-rule[{index}]"
+            rules[name] = translation.translate_rule(rule)
     return pb.RBAC(action=pb.RBAC.DENY if action == "DENY" else pb.RBAC.ALLOW, policies=rules)
 
 
@@ -103,7 +103,7 @@ class _Translation:
     namespace: str
     identity: ClientIdentity
 
-    def rule(self, rule: Rule) -> pb.Policy:
+    def translate_rule(self, rule: Rule) -> pb.Policy:
         asked, asking = self._split_conditions(rule.when or ())
         operations = [_PERMISSIONS.meet(list(_permit(each.operation))) for each in rule.to or ()]
         sources = [_PRINCIPALS.meet(list(self._identify(each.source))) for each in rule.from_ or ()]

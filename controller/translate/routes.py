@@ -78,7 +78,8 @@ class _Translation:
 
     def translate_host(self, host: VirtualHost) -> pb.VirtualHost:
         routes = [each for route in host.routes for each in self._translate_route(route)]
-        return pb.VirtualHost(name=host.name, domains=host.domains, routes=routes)
+        tls = pb.VirtualHost.ALL if host.requires_tls else pb.VirtualHost.NONE
+        return pb.VirtualHost(name=host.name, domains=host.domains, routes=routes, require_tls=tls)
 
     def _translate_route(self, route: Route) -> Iterator[pb.Route]:
         for match in _translate_match(route.match, self.dialect):

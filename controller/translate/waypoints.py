@@ -157,7 +157,7 @@ def _build_bytes(
     served: WaypointPort | Others, name: str, match: listener_components_pb2.FilterChainMatch
 ) -> listener_components_pb2.FilterChain:
     checks = build_byte_filters(served.policies, _CLIENT)
-    filters = [*_name_client(served.policies), *checks, build_tcp(name, served.cluster)]
+    filters = [*_name_client(served.policies), *checks, build_tcp(name, [(served.cluster, 1)])]
     return listener_components_pb2.FilterChain(name=f"{name}/bytes", filter_chain_match=match, filters=filters)
 
 

@@ -1,6 +1,6 @@
 //! From the data plane's errors to the exceptions that Python's side defines (`mesh.kit.errors`).
 
-use ambit_io::control::ControlError;
+use ambit_io::control::{Code, ControlError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -33,6 +33,11 @@ fn raise(class: &str, message: String) -> PyErr {
 pub(crate) fn control(error: ControlError) -> PyErr {
     let message = error.to_string();
     match error {
+        // What only a summary is answered with.
+        ControlError::Refused {
+            code: Code::FailedPrecondition,
+            ..
+        } => raise("UnknownSummaryError", message),
         ControlError::Address { .. } => invalid_input(message),
         ControlError::File { .. }
         | ControlError::Unreachable { .. }

@@ -232,6 +232,7 @@ pub(crate) struct DiscoveryResponse {
     accepted: usize,
     removed: usize,
     rejections: Vec<(String, String)>,
+    knows_summaries: bool,
 }
 
 /// One delta-ADS stream.
@@ -248,6 +249,7 @@ impl DiscoveryStream {
             accepted: applied.accepted,
             removed: applied.removed,
             rejections: applied.rejections,
+            knows_summaries: applied.knows_summaries,
         })
     }
 
@@ -354,8 +356,8 @@ impl Ztunnel {
             .map_err(|error| invalid_input(format!("the data plane cannot start: {error}")))
     }
 
-    fn open_discovery(&self, py: Python<'_>, type_urls: Vec<String>) -> PyResult<DiscoveryStream> {
-        py.detach(|| self.0.open_discovery(&type_urls))
+    fn open_discovery(&self, py: Python<'_>, type_urls: Vec<String>, by_summary: bool) -> PyResult<DiscoveryStream> {
+        py.detach(|| self.0.open_discovery(&type_urls, by_summary))
             .map(DiscoveryStream)
             .map_err(control)
     }

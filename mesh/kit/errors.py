@@ -18,6 +18,12 @@ class TransientError(AmbitError):
     reason = "transient"
 
 
+class UnknownSummaryError(TransientError):
+    """A controller does not know the state that a client has summed up: the client lists what it has instead."""
+
+    reason = "unknown_summary"
+
+
 class RefusedError(AmbitError):
     """A policy or an authorisation says no. Retrying the same call is pointless until somebody changes a rule."""
 

@@ -141,6 +141,33 @@ def _find_status(cluster: Kubernetes, name: str) -> Document | None:
     return found
 
 
+def test_a_service_says_whether_its_waypoint_can_be_had(cluster: Kubernetes, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        start(cluster, tmp_path, stack)
+
+        def read() -> list[Document]:
+            found: list[Document] = cluster.get("v1", "Service", "asks", "demo").get("status", {}).get("conditions", [])
+            return found
+
+        labels = {"istio.io/use-waypoint": "waypoint"}
+        metadata = {"name": "asks", "namespace": "demo", "labels": labels}
+        asking: Document = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"ports": [{"port": 80}]},
+        }
+        cluster.apply(asking)
+        refused = wait_for_condition(read, "istio.io/WaypointBound", "False", "WaypointIsNotReady")
+        assert "there is no Gateway demo/waypoint" in refused["message"]
+        listeners = "[{name: mesh, port: 15008, protocol: HBONE}]"
+        spec = f"{{gatewayClassName: istio-waypoint, listeners: {listeners}}}"
+        apply(cluster, GATEWAY_API, "Gateway", "waypoint", spec)
+        wait_for_condition(read, "istio.io/WaypointBound", "True", "WaypointAccepted")
+        cluster.apply({**asking, "metadata": {**metadata, "labels": {}}})
+        assert wait_for(lambda: read() == [], PATIENCE_SECONDS), "the condition goes with the label"
+
+
 def test_a_policy_that_cannot_be_enforced_says_so(cluster: Kubernetes, tmp_path: Path) -> None:
     with ExitStack() as stack:
         start(cluster, tmp_path, stack)
@@ -240,7 +267,7 @@ def test_what_would_be_refused_is_refused_when_it_is_applied(cluster: Kubernetes
         assert wait_for(lambda: _is_denied(cluster, wrong), PATIENCE_SECONDS), "a server takes a registration in late"
         with pytest.raises(ApiError, match=r"spec\.rules\[0\]\.matches\[0\]\.path.*regex-value"):
             apply(cluster, GATEWAY_API, "HTTPRoute", "reviewed", wrong)
-        with pytest.raises(ApiError, match="needs-waypoint"):
+        with pytest.raises(ApiError, match="needs-targets"):
             apply(cluster, SECURITY, "AuthorizationPolicy", "reviewed", "{rules: [{to: [{operation: {paths: [/]}}]}]}")
         apply(cluster, GATEWAY_API, "HTTPRoute", "reviewed", "{rules: [{matches: [{path: {value: /a}}]}]}")
         controller.stop()

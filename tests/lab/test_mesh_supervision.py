@@ -51,6 +51,17 @@ def test_without_controller_traffic_goes_on_and_its_return_sends_only_what_chang
     eventually(lambda: mesh.reaches("west/client", "east/server"))
 
 
+def test_a_controller_that_comes_back_as_it_was_is_given_a_summary_and_sends_nothing(mesh: Mesh) -> None:
+    before = len(mesh.lab.logs("controller"))
+    mesh.lab.stop_process("controller")
+    mesh.lab.start_process("controller")
+    metrics = eventually(lambda: _metrics_with_clients(mesh, 2), RECOVERY_SECONDS)
+    assert total(metrics, "ambit_xds_resources_sent_total") == 0
+    opened = [line for line in mesh.lab.logs("controller")[before:].splitlines() if "subscription opened" in line]
+    # Two types for each of two nodes.
+    assert len([line for line in opened if "sums_up=true" in line]) == 4, opened
+
+
 def test_ztunnel_takes_as_many_descriptors_as_it_may_have() -> None:
     with _descriptors_limited_to(1024), build.standing("limited", build.namespace("empty"), nodes=1) as mesh:
         limits = Path(f"/proc/{mesh.status.process('ztunnel/node-1').pid}/limits").read_text()

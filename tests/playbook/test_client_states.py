@@ -4,6 +4,7 @@ import pytest
 
 from controller.inspection.clients import HoldingState, describe_client, find_clients, list_holdings
 from controller.metrics import ControllerMetrics
+from controller.registry.proxies import build_ingress
 from controller.serve.hub import Client, Hub
 from controller.serve.resources import ADDRESS_TYPE, ResourceChanges, build_resource
 from controller.serve.session import (
@@ -32,7 +33,7 @@ class World:
         self.hub.publish({ADDRESS_TYPE: ResourceChanges(updated, frozenset(removed))}, self.hub.version + 1)
 
     def send(self, client: Client, nonce: str = "", error: str | None = None, subscribe: tuple[str, ...] = ()) -> None:
-        node = ClientNode("envoy-1", "", "demo/web")
+        node = ClientNode("envoy-1", "", "demo/web", build_ingress("edge", {"istio": "ingress"}))
         request = DeltaRequest(ADDRESS_TYPE, node, nonce=nonce, error=error, subscribe=subscribe)
         client.session.receive(request, self.now)
 
@@ -132,7 +133,8 @@ def test_who_refuses_the_first_response_refuses_all_of_it(world: World) -> None:
 def test_clients_are_found_by_each_of_their_names(world: World) -> None:
     with world.hub.connect("node-1", "ipv4:192.0.2.1:5", 0) as one, world.hub.connect("node-1", "ipv4:192.0.2.1:6", 0):
         world.send(one)
-        assert [find_clients(world.hub, name) == [one] for name in ("envoy-1", "demo/web", one.peer)] == [True] * 3
+        for name in ("envoy-1", "demo/web", "edge/istio=ingress", one.peer):
+            assert find_clients(world.hub, name) == [one]
         assert len(find_clients(world.hub, "node-1")) == 2
         assert find_clients(world.hub, "") == []
 

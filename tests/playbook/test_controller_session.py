@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
+    CLUSTER_TYPE,
     Resource,
     ResourceChanges,
     ResourceTable,
@@ -24,7 +25,7 @@ from controller.serve.session import (
 )
 from controller.serve.subscriptions import MAX_NAMES, TooManyNamesError
 from controller.serve.wire import ClientNode, DeltaRequest, parse_request
-from mesh.kit.errors import InvalidInputError
+from mesh.kit.errors import InvalidInputError, UnknownSummaryError
 from mesh.wire.workload_pb2 import Address, Workload
 
 LIMITS = SessionLimits(ack_timeout_seconds=10, policy_wait_seconds=1)
@@ -78,8 +79,9 @@ class Dialogue:
         versions: dict[str, str] | None = None,
         nonce: str = "",
         error: str | None = None,
+        summary: int | None = None,
     ) -> RequestOutcome:
-        request = DeltaRequest(type_url, self.node, subscribe, unsubscribe, versions or {}, nonce, error)
+        request = DeltaRequest(type_url, self.node, subscribe, unsubscribe, versions or {}, nonce, error, summary)
         return self.session.receive(request, self.now)
 
     def receive(self) -> Sent | None:
@@ -376,6 +378,35 @@ def test_unknown_type_is_answered_as_empty(dialogue: Dialogue) -> None:
 def test_first_request_without_node_is_refused() -> None:
     with pytest.raises(ProtocolViolationError, match="node"):
         Session({}, LIMITS).receive(DeltaRequest(ADDRESS_TYPE), 0)
+
+
+def test_returning_client_that_sums_up_gets_what_has_changed_since(dialogue: Dialogue) -> None:
+    dialogue.publish(resource("a"), resource("b"))
+    summary = dialogue.tables[ADDRESS_TYPE].summary
+    dialogue.publish(resource("b", "2"), resource("c"))
+    dialogue.publish(removed=["a"])
+    dialogue.reconnect()
+    assert dialogue.send(summary=summary) is RequestOutcome.RESUMED
+    sent = dialogue.expect_and_acknowledge()
+    assert (sorted(sent.versions), sent.removed) == (["b", "c"], ["a"])
+    dialogue.publish(resource("d"))
+    assert list(dialogue.expect_and_acknowledge().versions) == ["d"]
+
+
+def test_returning_client_that_has_everything_is_answered_with_nothing(dialogue: Dialogue) -> None:
+    dialogue.publish(resource("a"))
+    dialogue.send(summary=dialogue.tables[ADDRESS_TYPE].summary)
+    sent = dialogue.expect_and_acknowledge()
+    assert (sent.versions, sent.removed) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("type_url", "subscribe"), [(ADDRESS_TYPE, []), (ADDRESS_TYPE, ["a"]), ("unknown", []), (CLUSTER_TYPE, [])]
+)
+def test_a_summary_that_nobody_knows_is_refused(dialogue: Dialogue, type_url: str, subscribe: list[str]) -> None:
+    dialogue.publish(resource("a"))
+    with pytest.raises(UnknownSummaryError, match="list the versions"):
+        dialogue.send(type_url, subscribe=subscribe, summary=12345)
 
 
 def test_types_and_names_are_bounded(dialogue: Dialogue) -> None:

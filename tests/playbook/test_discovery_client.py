@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mesh.discovery import ADDRESS, AUTHORIZATION, DiscoveryClient, Response, Stream
 from mesh.kit.backoff import Backoff
-from mesh.kit.errors import TransientError
+from mesh.kit.errors import TransientError, UnknownSummaryError
 
 TYPES = (ADDRESS, AUTHORIZATION)
 
@@ -12,11 +12,14 @@ TYPES = (ADDRESS, AUTHORIZATION)
 class ScriptedResponse:
     """A response of the script."""
 
-    def __init__(self, type_url: str, nonce: str, rejections: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, type_url: str, nonce: str, rejections: Sequence[tuple[str, str]] = (), knows_summaries: bool = False
+    ) -> None:
         self.type_url = type_url
         self.nonce = nonce
         self.rejections = rejections
         self.accepted = 1
+        self.knows_summaries = knows_summaries
         self.removed = 0
 
 
@@ -55,14 +58,18 @@ class Recorder:
         self._said.append(f"disconnected, retry in {retry_seconds:g}")
 
 
-def play(*scripts: Sequence[ScriptedResponse] | None) -> list[str]:
+def play(*scripts: Sequence[ScriptedResponse] | TransientError | None) -> list[str]:
     """Run the client over one connection per script (None: cannot connect) and return what happened."""
     said: list[str] = []
     remaining = list(scripts)
 
-    def open_stream(type_urls: Sequence[str]) -> Stream:
+    def open_stream(type_urls: Sequence[str], by_summary: bool) -> Stream:
         assert tuple(type_urls) == TYPES
+        if by_summary:
+            said.append("sums up")
         script = remaining.pop(0)
+        if isinstance(script, TransientError):
+            raise script
         if script is None:
             raise TransientError("connection refused")
         return ScriptedStream(script, said)
@@ -108,4 +115,17 @@ def test_delays_grow_while_nobody_answers_and_start_over_after_a_response() -> N
         "disconnected, retry in 2",
         "disconnected, retry in 4",
         "disconnected, retry in 1",
+    ]
+
+
+def test_what_is_here_is_summed_up_for_a_controller_that_understands_that() -> None:
+    understood = [ScriptedResponse(ADDRESS, "1", knows_summaries=True)]
+    said = play(understood, None, UnknownSummaryError("forgotten"), [ScriptedResponse(ADDRESS, "2")], None)
+    steps = [line for line in said if line in ("connected", "sums up") or line.startswith("disconnected")]
+    assert [line.split(",")[0] for line in steps] == [
+        *("connected", "disconnected"),
+        *("sums up", "disconnected"),
+        *("sums up", "disconnected"),
+        *("connected", "disconnected"),
+        "disconnected",
     ]

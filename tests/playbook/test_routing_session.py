@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3 import base_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from controller.serve.forms import open_delta, open_state
@@ -19,7 +20,7 @@ from controller.serve.resources import (
     build_resource,
 )
 from controller.serve.session import RequestOutcome, Session, SessionLimits
-from controller.serve.wire import ClientNode, DeltaRequest, DeltaResponse
+from controller.serve.wire import ClientNode, DeltaRequest, DeltaResponse, parse_request
 
 LIMITS = SessionLimits(ack_timeout_seconds=10)
 GATEWAY = ClientNode("router~192.0.2.1~web.demo~demo", "node-1", "demo/web")
@@ -91,6 +92,18 @@ def test_a_client_that_is_no_gateways_gets_nothing_of_everything() -> None:
     assert stranger.hear_and_acknowledge() == (LISTENER_TYPE, [], [])
     stranger.ask(LISTENER_TYPE, "api")
     assert stranger.hear_and_acknowledge() == (LISTENER_TYPE, ["api"], [])
+
+
+def test_a_router_without_a_gateways_name_gets_what_is_for_its_labels() -> None:
+    node = base_pb2.Node(id="router~192.0.2.1~edge.istio-system~x")
+    node.metadata.update({"NAMESPACE": "istio-system", "LABELS": {"istio": "ingress", "app": "edge"}})
+    request = parse_request(discovery_pb2.DeltaDiscoveryRequest(node=node, type_url=LISTENER_TYPE).SerializeToString())
+    assert request.node is not None
+    router = Dialogue(request.node)
+    edge, other = (resource(name, (f"ingress:istio-system/app={name},istio=ingress",)) for name in ("edge", "other"))
+    router.publish(LISTENER_TYPE, edge, other, resource("mine", MINE))
+    router.ask(LISTENER_TYPE)
+    assert router.hear_and_acknowledge() == (LISTENER_TYPE, ["edge"], [])
 
 
 def test_a_sidecar_gets_what_is_for_sidecars() -> None:
@@ -166,6 +179,18 @@ def test_a_route_waits_for_its_cluster_and_that_ones_endpoints_and_the_old_clust
         (CLUSTER_TYPE, [], ["old"]),
         (ENDPOINT_TYPE, [], ["old"]),
     ]
+
+
+def test_a_listener_that_sends_connections_on_waits_for_their_cluster_too(dialogue: Dialogue) -> None:
+    start(dialogue)
+    dialogue.publish(CLUSTER_TYPE, resource("new", MINE))
+    dialogue.publish(ENDPOINT_TYPE, resource("new"))
+    dialogue.publish(LISTENER_TYPE, resource("port", MINE, "2"))
+    assert dialogue.hear_and_acknowledge() == (CLUSTER_TYPE, ["new"], [])
+    assert dialogue.hear() is None, "nobody has asked for its endpoints yet"
+    dialogue.ask(ENDPOINT_TYPE, "new")
+    assert dialogue.hear_and_acknowledge() == (ENDPOINT_TYPE, ["new"], [])
+    assert dialogue.hear_and_acknowledge() == (LISTENER_TYPE, ["port"], [])
 
 
 def test_the_endpoints_of_a_cluster_that_changed_are_told_again(dialogue: Dialogue) -> None:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.struct_pb2 import Struct
 
+from controller.kinds.gateway_api import GATEWAY_LABEL
 from mesh.wire.authorization_pb2 import Authorization
 from mesh.wire.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from mesh.wire.workload_pb2 import Address
@@ -59,6 +60,10 @@ class ControllerProcess:
         draft = self.config / f".{name}.new"
         draft.write_text(text)
         draft.rename(self.config / name)
+
+    def read(self, name: str) -> str:
+        """A file of the configuration."""
+        return (self.config / name).read_text()
 
     def remove(self, name: str) -> None:
         (self.config / name).unlink()
@@ -168,10 +173,11 @@ class ControllerProcess:
 
 
 class DeltaStream:
-    """A delta xDS client over a real channel. It acknowledges nothing by itself."""
+    """A delta xDS client over a real channel. It acknowledges nothing by itself. It may say that it is a Gateway's."""
 
-    def __init__(self, channel: grpc.Channel, token: str | None, node: str = "node-1") -> None:
+    def __init__(self, channel: grpc.Channel, token: str | None, node: str = "node-1", gateway: str = "") -> None:
         self._node = node
+        self._gateway = gateway
         self._has_sent = False
         self._requests: queue.Queue[discovery_pb2.DeltaDiscoveryRequest | None] = queue.Queue()
         self._responses: queue.Queue[discovery_pb2.DeltaDiscoveryResponse | grpc.RpcError | None] = queue.Queue()
@@ -191,7 +197,7 @@ class DeltaStream:
         if not self._has_sent:
             self._has_sent = True
             message.node.id = f"ztunnel~127.0.0.1~ztunnel.{self._node}~istio-system.svc.cluster.local"
-            message.node.metadata.fields["NODE_NAME"].string_value = self._node
+            message.node.metadata.CopyFrom(build_node_metadata(self._node, self._gateway))
         self._requests.put(message)
 
     def acknowledge(self, response: discovery_pb2.DeltaDiscoveryResponse) -> None:
@@ -231,6 +237,16 @@ class DeltaStream:
             self._responses.put(None)
         except grpc.RpcError as error:
             self._responses.put(error)
+
+
+def build_node_metadata(node: str, gateway: str = "") -> Struct:
+    """What a client on a node says of itself; as a proxy of a Gateway (`namespace/name`), where it is one."""
+    namespace, _, name = gateway.partition("/")
+    metadata = Struct()
+    metadata.update({"NODE_NAME": node, "NAMESPACE": namespace})
+    if name:
+        metadata.update({"LABELS": {GATEWAY_LABEL: name}})
+    return metadata
 
 
 def build_csr(key: ec.EllipticCurvePrivateKey, san: str) -> str:

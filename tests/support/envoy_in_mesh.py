@@ -1,13 +1,16 @@
 """The real Envoy beside the pods of a chosen mesh, told what to do by the real controller at ROUTER_IPV4."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ambit.bootstrap import (
     ControllerAccess,
     GatewayProxy,
+    IngressProxy,
     SidecarProxy,
     build_gateway_bootstrap,
+    build_ingress_bootstrap,
     build_sidecar_bootstrap,
 )
 from ambit.demo.polling import wait_for
@@ -39,6 +42,12 @@ def start_gateway_proxy(mesh: ChosenMesh, place: Pod, controller: ControllerProc
     """Run an Envoy of a Gateway of the pod's namespace; returns its log. It may take a while to listen."""
     proxy = GatewayProxy(place.namespace, gateway, "node-1")
     return _start(mesh, place, build_gateway_bootstrap(proxy, _find_access(mesh, controller)))
+
+
+def start_ingress(mesh: ChosenMesh, place: Pod, controller: ControllerProcess, labels: Mapping[str, str]) -> Path:
+    """Run an Envoy of the ingress gateway with these labels; returns its log. It may take a while to listen."""
+    proxy = IngressProxy(place.namespace, place.name, "node-1", labels)
+    return _start(mesh, place, build_ingress_bootstrap(proxy, _find_access(mesh, controller)))
 
 
 def _find_access(mesh: ChosenMesh, controller: ControllerProcess) -> ControllerAccess:

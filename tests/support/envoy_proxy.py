@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ambit.bootstrap import ControllerAccess, GatewayProxy, build_gateway_bootstrap
+from ambit.bootstrap import (
+    ControllerAccess,
+    GatewayProxy,
+    IngressProxy,
+    build_gateway_bootstrap,
+    build_ingress_bootstrap,
+)
 from ambit.demo.polling import wait_for
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.envoy import find_envoy
@@ -84,16 +90,33 @@ def ask(port: int, path: str = "/", host: str = "www.test", method: str = "GET",
 @contextmanager
 def run_gateway(controller: ControllerProcess, folder: Path, gateway: str, namespace: str = "demo") -> Iterator[Envoy]:
     """An Envoy of a Gateway, on node-1, while the block runs."""
+    proxy = GatewayProxy(namespace, gateway, "node-1", admin_port=find_free_port())
+    with _run(folder, build_gateway_bootstrap(proxy, _find_access(controller, folder)), proxy.admin_port) as envoy:
+        yield envoy
+
+
+@contextmanager
+def run_ingress(controller: ControllerProcess, folder: Path, labels: Mapping[str, str]) -> Iterator[Envoy]:
+    """An Envoy of the ingress gateway with these labels in istio-system, on node-1, while the block runs."""
+    proxy = IngressProxy("istio-system", "ingress", "node-1", labels, find_free_port())
+    with _run(folder, build_ingress_bootstrap(proxy, _find_access(controller, folder)), proxy.admin_port) as envoy:
+        yield envoy
+
+
+def _find_access(controller: ControllerProcess, folder: Path) -> ControllerAccess:
     token = folder / "token"
     token.write_text("token-1")
-    access = ControllerAccess(controller.address("agents"), controller.state / "root-cert.pem", token)
-    proxy = GatewayProxy(namespace, gateway, "node-1", admin_port=find_free_port())
-    bootstrap = folder / "envoy.json"
-    bootstrap.write_text(build_gateway_bootstrap(proxy, access))
-    log = folder / "envoy.log"
+    return ControllerAccess(controller.address("agents"), controller.state / "root-cert.pem", token)
+
+
+@contextmanager
+def _run(folder: Path, document: str, admin_port: int) -> Iterator[Envoy]:
+    bootstrap = folder / f"envoy-{admin_port}.json"
+    bootstrap.write_text(document)
+    log = folder / f"envoy-{admin_port}.log"
     command = [find_envoy(), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
     process = start_process([*command, "--log-level", "warning"], log)
-    envoy = Envoy(process, log, proxy.admin_port)
+    envoy = Envoy(process, log, admin_port)
     try:
         assert wait_for(lambda: _is_ready(envoy), PATIENCE_SECONDS), log.read_text()
         yield envoy

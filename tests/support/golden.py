@@ -5,13 +5,16 @@ to be read, as any other change.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.json_format import MessageToJson
 
-from controller.registry.names import MeshSettings
+from controller.kinds.istio_gateway import IstioGateway
+from controller.registry.names import DEFAULT_ROOT_NAMESPACE, MeshSettings
+from controller.registry.proxies import Ingress, build_ingress
 from controller.routing.publication import Routing
 from controller.snapshot import Snapshot
 from controller.sources.documents import parse_documents
@@ -25,14 +28,23 @@ def list_cases() -> list[str]:
     return sorted(each.name for each in FOLDER.iterdir() if each.is_dir())
 
 
+def list_ingresses(gateways: Iterable[IstioGateway]) -> list[Ingress]:
+    """Ingress gateways with just the labels that the Gateways select."""
+    return sorted({build_ingress(DEFAULT_ROOT_NAMESPACE, each.spec.selector or {}) for each in gateways})
+
+
 def translate(case: str) -> str:
     """What the objects of a case become."""
     parsed = parse_documents((FOLDER / case / GIVEN).read_text(), GIVEN)
     assert not parsed.problems, "\n".join(map(str, parsed.problems))
     snapshot = Snapshot().apply({each.value.key: each.value for each in parsed.objects})
-    parts = []
-    for type_url, changes in Routing(MeshSettings()).build(snapshot).items():
-        for name, resource in sorted(changes.updated.items()):
+    routing, parts = Routing(MeshSettings()), []
+    world = {type_url: dict(changes.updated) for type_url, changes in routing.build(snapshot).items()}
+    for ingress in list_ingresses(snapshot.objects(IstioGateway)):
+        for type_url, changes in routing.open(snapshot, ingress).items():
+            world[type_url].update(changes.updated)
+    for type_url, resources in world.items():
+        for name, resource in sorted(resources.items()):
             body = discovery_pb2.Resource.FromString(resource.wire).resource
             document = json.loads(MessageToJson(body, preserving_proto_field_name=True))
             document.pop("@type")

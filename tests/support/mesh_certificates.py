@@ -97,6 +97,18 @@ def issue(authority: Authority, *identities: str) -> Credentials:
     return Credentials(certificate.public_bytes(Encoding.PEM).decode(), private.decode())
 
 
+def issue_server(authority: Authority, *hosts: str, lifetime: timedelta = LIFETIME) -> Credentials:
+    """A server's certificate for these host names."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    builder = _builder(name, authority.certificate.subject, key.public_key(), lifetime)
+    names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+    builder = builder.add_extension(names, critical=False)
+    certificate = builder.sign(authority.key, hashes.SHA256())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Credentials(certificate.public_bytes(Encoding.PEM).decode(), private.decode())
+
+
 def revoke(authority: Authority, *serials: int) -> str:
     """A revocation list of these serial numbers, in PEM. It has expired already, which must not matter."""
     then = datetime.now(UTC) - timedelta(days=2)
@@ -116,7 +128,10 @@ def build_request() -> str:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey | RSAPublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey | RSAPublicKey,
+    lifetime: timedelta = LIFETIME,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -125,6 +140,6 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + LIFETIME)
+        .not_valid_before(min(now, now + lifetime) - timedelta(minutes=1))
+        .not_valid_after(now + lifetime)
     )

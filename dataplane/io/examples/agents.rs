@@ -5,7 +5,8 @@
 //! standard input, one a line, and answers are lines of JSON with times of CLOCK_MONOTONIC in seconds:
 //!
 //! - `connect N`: connect all; answered when each was told of N addresses (`done`);
-//! - `resume`: connect all, with the versions that the first one was told before; answered when each has its first answer;
+//! - `resume`: connect all, with a summary of what the first one was told before; answered when each has its first answer;
+//! - `relist`: the same with the list of all versions;
 //! - `drop`: end all streams; not answered.
 //!
 //! Between, whenever all were told once more, a line says so (`round`).
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use ambit_io::control::discovery::{DeltaDiscoveryRequest, DiscoveryStream, Node};
-use ambit_io::control::{ControlError, ControlPlane};
+use ambit_io::control::{ControlError, ControlPlane, summary};
 use prost_types::{Struct, Value, value::Kind};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -73,7 +74,8 @@ async fn follow_commands(shared: &Rc<Shared>) -> Result<(), Box<dyn std::error::
         let mut words = line.split_whitespace();
         let (expected, known) = match (words.next(), words.next()) {
             (Some("connect"), Some(expected)) => (expected.parse()?, HashMap::new()),
-            (Some("resume"), None) => (0, remembered.clone()),
+            (Some("relist"), None) => (0, remembered.clone()),
+            (Some("resume"), None) => (0, sum_up(&remembered)),
             _ => continue,
         };
         let known = Rc::new(known);
@@ -87,6 +89,10 @@ async fn follow_commands(shared: &Rc<Shared>) -> Result<(), Box<dyn std::error::
         }
     }
     Ok(())
+}
+
+fn sum_up(versions: &HashMap<String, String>) -> HashMap<String, String> {
+    summary::as_versions(versions.iter().map(|(name, version)| (name.as_str(), version.clone())))
 }
 
 /// One agent's stream, for as long as it lasts.

@@ -3,11 +3,13 @@
 pub mod discovery;
 mod messages;
 pub mod signing;
+pub mod summary;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
+pub use tonic::Code;
 use tonic::Status;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -65,7 +67,7 @@ pub enum ControlError {
         /// Who answered.
         address: String,
         /// gRPC's code.
-        code: tonic::Code,
+        code: Code,
         /// Its text.
         message: String,
     },

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::{self, AdminPorts, Server};
 use crate::certificates::{CertificateEvent, Certificates};
 use crate::control::discovery::{self, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryStream, RpcStatus};
+use crate::control::summary;
 use crate::control::{ControlError, ControlPlane, signing};
 use crate::handover::{Inherited, Share};
 use crate::memory;
@@ -279,8 +280,11 @@ impl Ztunnel {
     // ---- discovery
 
     /// Subscribe to everything of `types`, in this order.
-    pub fn open_discovery(&self, types: &[String]) -> Result<Discovery, ControlError> {
-        let first = types.iter().map(|type_url| self.first_request(type_url)).collect();
+    pub fn open_discovery(&self, types: &[String], by_summary: bool) -> Result<Discovery, ControlError> {
+        let first = types
+            .iter()
+            .map(|type_url| self.first_request(type_url, by_summary))
+            .collect();
         let opening = DiscoveryStream::open(&self.settings.discovery, first);
         let stream = self.control.block_on(opening);
         let stream = stream.inspect_err(|error| self.node.shared.metrics.xds.terminated(error.termination()))?;
@@ -297,7 +301,7 @@ impl Ztunnel {
         })
     }
 
-    fn first_request(&self, type_url: &str) -> DeltaDiscoveryRequest {
+    fn first_request(&self, type_url: &str, by_summary: bool) -> DeltaDiscoveryRequest {
         let text = |value: &String| Value {
             kind: Some(Kind::StringValue(value.clone())),
         };
@@ -311,14 +315,19 @@ impl Ztunnel {
             id: self.settings.node_id.clone(),
             metadata: Some(Struct { fields }),
         };
-        let versions = resource_type(type_url).map(|resource_type| {
-            let owned = |(name, version): (&str, String)| (name.to_owned(), version);
-            self.node
-                .shared
-                .with_writer(|writer| writer.versions(resource_type).map(owned).collect())
-        });
         // Everything, and then not: the way to say "nothing yet" (ztunnel.md 4.3). No name at all is everything.
         let is_partial = self.settings.on_demand && type_url == ADDRESS_TYPE;
+        let versions = resource_type(type_url).map(|resource_type| {
+            let owned = |(name, version): (&str, String)| (name.to_owned(), version);
+            self.node.shared.with_writer(|writer| {
+                let versions = writer.versions(resource_type);
+                if by_summary && !is_partial {
+                    summary::as_versions(versions)
+                } else {
+                    versions.map(owned).collect()
+                }
+            })
+        });
         let everything: Vec<_> = is_partial.then(|| "*".to_owned()).into_iter().collect();
         DeltaDiscoveryRequest {
             node: Some(node),
@@ -380,6 +389,8 @@ pub struct Applied {
     pub removed: usize,
     /// Name and reason of each that was not taken.
     pub rejections: Vec<(String, String)>,
+    /// Whether the controller understands summaries.
+    pub knows_summaries: bool,
 }
 
 /// A discovery stream that applies what it receives.
@@ -416,11 +427,13 @@ impl Discovery {
             .metrics
             .xds
             .received(&response.type_url, response.encoded_len());
+        let knows_summaries = response.knows_summaries();
         let DeltaDiscoveryResponse {
             resources,
             type_url,
             nonce,
             removed_resources,
+            ..
         } = response;
         let Some(resource_type) = resource_type(&type_url) else {
             let rejections = vec![("*".to_owned(), format!("resource type {type_url:?} is not known here"))];
@@ -430,6 +443,7 @@ impl Discovery {
                 accepted: 0,
                 removed: 0,
                 rejections,
+                knows_summaries,
             };
         };
         let views: Vec<_> = resources.iter().map(view).collect();
@@ -456,6 +470,7 @@ impl Discovery {
             accepted: applied.accepted,
             removed: applied.removed,
             rejections,
+            knows_summaries,
         }
     }
 

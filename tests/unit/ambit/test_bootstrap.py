@@ -8,11 +8,14 @@ import pytest
 from ambit.bootstrap import (
     ControllerAccess,
     GatewayProxy,
+    IngressProxy,
     InvalidAddressError,
+    InvalidLabelError,
     SidecarProxy,
     UnusableTokenError,
     build_gateway_bootstrap,
     build_grpc_bootstrap,
+    build_ingress_bootstrap,
     build_sidecar_bootstrap,
 )
 
@@ -32,6 +35,20 @@ def test_a_gateways_bootstrap_names_the_tokens_file_and_not_the_token(tmp_path: 
     node = json.loads(text)["node"]
     assert node["metadata"]["LABELS"] == {"gateway.networking.k8s.io/gateway-name": "web"}
     assert (node["metadata"]["NAMESPACE"], node["metadata"]["NODE_NAME"]) == ("shop", "node-1")
+
+
+def test_an_ingress_gateway_has_the_labels_that_it_is_selected_by(tmp_path: Path) -> None:
+    labels = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
+    document = build_ingress_bootstrap(IngressProxy("istio-system", "edge", "node-1", labels), access(tmp_path))
+    node = json.loads(document)["node"]
+    assert node["id"].startswith("router~")
+    assert node["metadata"] == {"NAMESPACE": "istio-system", "NODE_NAME": "node-1", "LABELS": labels}
+
+
+@pytest.mark.parametrize("label", [("istio", ""), ("", "x"), ("gateway.networking.k8s.io/gateway-name", "web")])
+def test_what_can_be_no_label_of_an_ingress_gateway_is_refused(tmp_path: Path, label: tuple[str, str]) -> None:
+    with pytest.raises(InvalidLabelError):
+        build_ingress_bootstrap(IngressProxy("istio-system", "edge", "node-1", dict([label])), access(tmp_path))
 
 
 @pytest.mark.parametrize("token", ["secret\n", " secret", "", "\n"])

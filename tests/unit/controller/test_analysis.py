@@ -262,7 +262,13 @@ def test_the_page_has_every_code_with_its_severity_and_meaning() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["first-lab.yaml", "deny-client.yaml", "strict.yaml"], ["demo/*.yaml"], ["gateway.yaml"]]
+    "names",
+    [
+        ["first-lab.yaml", "deny-client.yaml", "strict.yaml"],
+        ["demo/*.yaml"],
+        ["gateway.yaml"],
+        ["istio-gateway.yaml"],
+    ],
 )
 def test_examples_have_no_problems_alone_or_together(names: list[str]) -> None:
     paths = [path for name in names for path in (REPOSITORY / "examples").glob(name)]

@@ -20,6 +20,11 @@ def test_lists_and_ipv6_addresses_are_read() -> None:
     settings = read_settings(
         {**NEEDED, "AMBIT_LISTEN": "192.0.2.1:1, [::]:2", "AMBIT_SERVING_NAMES": "a.example, ::1,"}
     )
+    assert settings.jwks_hosts == frozenset()
+    assert read_settings({**NEEDED, "AMBIT_JWKS_HOSTS": "A.example, b.example:8443"}).jwks_hosts == {
+        "a.example",
+        "b.example:8443",
+    }
     assert [str(address) for address in settings.listen] == ["192.0.2.1:1", "[::]:2"]
     assert settings.serving_names == ("a.example", "::1")
 

@@ -5,9 +5,10 @@ import pytest
 from controller.kinds.gateway_api import Gateway
 from controller.kinds.http_route import HTTPRoute
 from controller.registry.attachment import Reason, attach, check_listener, covers
-from controller.registry.gateways import Attached, build_ports
+from controller.registry.gateways import Attached, RequestChain, build_ports
 from controller.registry.http import Redirect, Target, VirtualHost
 from controller.registry.http_routes import build_routes, sort_routes
+from controller.snapshot import Snapshot
 from tests.support.objects import build_snapshot, namespace, parse
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
@@ -103,7 +104,7 @@ HTTP = "{name: http, port: 80, protocol: HTTP}"
             id="other-kind",
         ),
         pytest.param(
-            "{name: tls, port: 443, protocol: HTTPS}",
+            "{name: tls, port: 443, protocol: UDP}",
             "parentRefs: [{name: web}]",
             Reason.NO_MATCHING_PARENT,
             id="protocol-that-is-not-carried-out",
@@ -148,8 +149,14 @@ def test_of_two_listeners_of_one_port_and_host_the_first_serves() -> None:
 def build_hosts(listener: str, spec: str, hosts: tuple[str, ...]) -> list[VirtualHost]:
     one = route(spec)
     routes = build_routes(one, lambda namespace, reference: SOMEWHERE)
-    [[*built]] = build_ports(gateway(listener), [Attached({"http": hosts}, routes)]).values()
-    return built
+    return hosts_of(gateway(listener), Attached({"http": hosts}, routes))
+
+
+def hosts_of(served: Gateway, *attached: Attached) -> list[VirtualHost]:
+    """The virtual hosts of a Gateway with one port, of one chain."""
+    [[chain]] = build_ports(Snapshot(), served, attached).values()
+    assert isinstance(chain, RequestChain)
+    return list(chain.hosts)
 
 
 @pytest.mark.parametrize(
@@ -176,15 +183,36 @@ def test_a_redirect_names_the_port_only_where_it_must(
     assert (built.action.scheme, built.action.host, built.action.port) == expected
 
 
+@pytest.mark.parametrize(
+    ("port", "host", "redirect", "expected"),
+    [
+        pytest.param(443, "a.test", "scheme: http", ("http", "a.test", 0), id="to-http"),
+        pytest.param(443, "a.test", "hostname: b.test", ("", "b.test", 0), id="host-of-port-443"),
+        pytest.param(8443, "a.test", "hostname: b.test", ("", "b.test", 8443), id="host-keeps-port"),
+        pytest.param(8443, "a.test", "port: 443", ("", "a.test", 0), id="to-port-443"),
+        pytest.param(443, "a.test", "port: 80", ("", "a.test", 80), id="port-80-of-https"),
+        pytest.param(80, "a.test", "hostname: b.test", ("", "b.test", 80), id="https-on-port-80"),
+    ],
+)
+def test_a_redirect_of_https_leaves_out_its_own_port(
+    port: int, host: str, redirect: str, expected: tuple[str, str, int]
+) -> None:
+    spec = f"rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{{redirect}}}}}]}}]"
+    hosts = build_hosts(f"{{name: http, port: {port}, protocol: HTTPS}}", spec, (host,))
+    [built] = next(each.routes for each in hosts if each.domains == (host,))
+    assert isinstance(built.action, Redirect)
+    assert (built.action.scheme, built.action.host, built.action.port) == expected
+
+
 def test_requests_for_a_host_see_the_routes_of_wider_hosts_behind_its_own() -> None:
-    ports = build_ports(
+    found = hosts_of(
         gateway(HTTP),
-        [
+        *(
             Attached({"http": (host,)}, build_routes(route(f"rules: [{rule(name, '')}]", name), lambda *_: SOMEWHERE))
             for name, host in (("wide", "*.test"), ("any", "*"), ("own", "a.test"))
-        ],
+        ),
     )
-    hosts = {each.name: [one.name.rpartition("/")[2] for one in each.routes] for each in ports[80]}
+    hosts = {each.name: [one.name.rpartition("/")[2] for one in each.routes] for each in found}
     assert hosts == {"a.test": ["own", "wide", "any"], "*.test": ["wide", "any"], "*": ["any"]}
 
 

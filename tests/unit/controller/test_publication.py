@@ -52,6 +52,14 @@ def test_namespace_that_demands_tunnels_touches_its_workloads() -> None:
     assert changed == {AUTHORIZATION_TYPE: set(), ADDRESS_TYPE: {"Kubernetes//Pod/demo/web-1"}}
 
 
+def test_policy_with_targets_is_none_of_ztunnels() -> None:
+    world = World()
+    world.apply(put(objects.authorization(SELECT)))
+    changed = world.apply(put(objects.authorization("targetRefs: [{kind: Service, name: s}]")))
+    assert changed == {AUTHORIZATION_TYPE: {"demo/policy"}, ADDRESS_TYPE: set()}
+    assert not world.apply(put(objects.authorization("targetRefs: [{kind: Service, name: t}]")))[AUTHORIZATION_TYPE]
+
+
 def test_policy_of_a_namespace_touches_no_workload() -> None:
     world = World()
     world.apply(put(objects.pod()))
@@ -106,6 +114,7 @@ VALUES: list[KubernetesObject] = [
     objects.namespace(),
     objects.namespace(annotations="networking.istio.io/traffic-distribution: PreferClose"),
     *(objects.authorization(spec, "p", place) for spec in ("action: DENY", SELECT) for place in PLACES),
+    objects.authorization("targetRefs: [{kind: Service, name: s}]", "p"),
     objects.authorization(SELECT, "p", metadata='annotations: {istio.io/dry-run: "true"}'),
     *(
         objects.peer(f"mtls: {{mode: {mode}}}", "n", place)

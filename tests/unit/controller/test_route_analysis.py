@@ -36,6 +36,15 @@ def rule(host: str = "s", labels: str = "version: v1") -> str:
     return made("DestinationRule", f"{{host: {host}, subsets: [{{name: v1, labels: {{{labels}}}}}]}}", "d")
 
 
+def istio_gateway(host: str = "'*'", rest: str = "", place: str = "demo") -> str:
+    server = f"{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: [{host}], {rest}}}"
+    return made("Gateway", f"{{selector: {{istio: ingress}}, servers: [{server}]}}", "edge", place=place)
+
+
+def bound(host: str, gateways: str = "edge", name: str = "b", rule: str = "route: [{destination: {host: s}}]") -> str:
+    return made("VirtualService", f"{{hosts: [{host}], gateways: [{gateways}], http: [{{{rule}}}]}}", name)
+
+
 POD = (
     "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: demo, labels: {app: web, version: v1}}, "
     "spec: {containers: [{name: c}]}}\n---\n"
@@ -82,9 +91,7 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
         pytest.param(gateway(), ["gateway-without-routes"], id="gateway"),
         pytest.param(gateway(owner="theirs"), [], id="gateway-of-others"),
         pytest.param(
-            gateway("{name: a, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: HTTPS}")
-            + service()
-            + route(),
+            gateway("{name: a, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: UDP}") + service() + route(),
             ["listener-not-served"],
             id="listener",
         ),
@@ -131,6 +138,47 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
             service() + rule() + virtual_service(destination="host: s, subset: v1"),
             [WITHOUT_WAYPOINT],
             id="subset-defined",
+        ),
+        pytest.param(service() + istio_gateway() + bound("www.test"), [], id="bound"),
+        pytest.param(
+            service() + istio_gateway(place="other") + bound("www.test, s", "other/edge, mesh"),
+            [WITHOUT_WAYPOINT],
+            id="bound-and-for-the-mesh",
+        ),
+        pytest.param(
+            service() + istio_gateway() + bound("www.test", "other/edge"),
+            ["virtual-service-gateway-unknown", "gateway-without-routes"],
+            id="bound-to-nothing",
+        ),
+        pytest.param(
+            service() + gateway() + route() + bound("www.test", "web"),
+            ["virtual-service-gateway-unknown"],
+            id="bound-to-gateway-api",
+        ),
+        pytest.param(
+            service() + istio_gateway("'*.example.com'") + bound("www.test"),
+            ["virtual-service-host-not-at-gateway"],
+            id="host-not-at-gateway",
+        ),
+        pytest.param(
+            service() + istio_gateway("other/www.test") + bound("www.test"),
+            ["virtual-service-host-not-at-gateway"],
+            id="host-for-another-namespace",
+        ),
+        pytest.param(istio_gateway(), ["gateway-without-routes"], id="istio-gateway"),
+        pytest.param(istio_gateway(rest="tls: {httpsRedirect: true}"), [], id="only-redirects"),
+        pytest.param(
+            service() + istio_gateway() + bound("www.test") + bound("www.test", name="c"),
+            ["virtual-service-host-twice"],
+            id="host-twice",
+        ),
+        pytest.param(
+            service()
+            + istio_gateway()
+            + bound("www.test")
+            + bound("www.test", name="c", rule="match: [{uri: {prefix: /c}}], directResponse: {status: 204}"),
+            [],
+            id="host-shared",
         ),
         pytest.param(POD + service() + rule(), [], id="rule"),
         pytest.param(POD + service() + rule(labels="version: v2"), ["subset-matches-nothing"], id="labels"),

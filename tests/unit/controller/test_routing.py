@@ -1,20 +1,30 @@
 """The L7 resources of a snapshot, and that following changes gives what building everything gives."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.kinds.key_set import build_key_set
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.registry.names import MeshSettings
+from controller.registry.proxies import Ingress, build_ingress
 from controller.routing.publication import Routing
-from controller.serve.resources import ROUTING_TYPES, Resource, ResourceTable
+from controller.serve.resources import ROUTING_TYPES, Resource, ResourceChanges, ResourceTable
 from controller.snapshot import Snapshot
 from tests.support import objects
+from tests.support.mesh_certificates import Credentials, issue_server, make_authority
 from tests.support.objects import Steps, end_of, parse
+from tests.support.secrets import secret_text
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 ISTIO = "networking.istio.io/v1"
+INGRESSES = (build_ingress("demo", {"app": "web", "istio": "ingress"}), build_ingress("other", {"app": "x"}))
+SECURITY = "security.istio.io/v1"
+KEYS_URL = "https://issuer.test/keys"
 
 
 class World:
@@ -28,7 +38,15 @@ class World:
     def apply(self, changes: dict[ObjectKey, KubernetesObject | None]) -> dict[str, set[str]]:
         """Gives the names of the resources that changed, by the last part of their type."""
         old, self.snapshot = self.snapshot, self.snapshot.apply(changes)
-        published = self.routing.update(old, self.snapshot, changes)
+        return self._take(self.routing.update(old, self.snapshot, changes))
+
+    def open(self, ingress: Ingress) -> dict[str, set[str]]:
+        return self._take(self.routing.open(self.snapshot, ingress))
+
+    def close(self, ingress: Ingress) -> dict[str, set[str]]:
+        return self._take(self.routing.close(self.snapshot, ingress))
+
+    def _take(self, published: Mapping[str, ResourceChanges]) -> dict[str, set[str]]:
         changed = {type_url: set(self.tables[type_url].apply(each)) for type_url, each in published.items()}
         return {type_url.rpartition(".")[2]: names for type_url, names in changed.items() if names}
 
@@ -55,19 +73,26 @@ def route(name: str, parents: str, backends: str, where: str = "demo", kind: str
     return made(GATEWAY_API, kind, name, where, f"parentRefs: [{parents}], rules: [{{backendRefs: [{backends}]}}]")
 
 
-def virtual_service(name: str, host: str, destination: str, where: str = "demo") -> KubernetesObject:
-    spec = f"hosts: [{host}], http: [{{route: [{{destination: {{{destination}}}}}]}}]"
+def virtual_service(
+    name: str, host: str, destination: str, where: str = "demo", gateways: str = "mesh"
+) -> KubernetesObject:
+    spec = f"hosts: [{host}], gateways: [{gateways}], http: [{{route: [{{destination: {{{destination}}}}}]}}]"
     return made(ISTIO, "VirtualService", name, where, spec)
+
+
+def istio_gateway(name: str, selector: str, hosts: str, where: str = "demo", port: int = 80) -> KubernetesObject:
+    server = f"{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: [{hosts}]}}"
+    return made(ISTIO, "Gateway", name, where, f"selector: {{{selector}}}, servers: [{server}]")
 
 
 def destination_rule(name: str, host: str, rest: str, where: str = "demo") -> KubernetesObject:
     return made(ISTIO, "DestinationRule", name, where, f"host: {host}, {rest}")
 
 
-def grant(where: str, source: str) -> KubernetesObject:
+def grant(where: str, source: str, kind: str = "HTTPRoute", to: str = "Service") -> KubernetesObject:
     spec = (
-        f"from: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: {source}}}], "
-        "to: [{group: '', kind: Service}]"
+        f"from: [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: {source}}}], "
+        f"to: [{{group: '', kind: {to}}}]"
     )
     return made("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "g", where, spec)
 
@@ -76,12 +101,107 @@ def gateway_class(controller: str) -> KubernetesObject:
     return made(GATEWAY_API, "GatewayClass", "theirs", "", f"controllerName: {controller}")
 
 
+def target(kind: str, name: str) -> str:
+    group = "" if kind == "Service" else "gateway.networking.k8s.io"
+    return f"targetRefs: [{{group: '{group}', kind: {kind}, name: {name}}}]"
+
+
+def authorization(to: str, rest: str = "action: DENY, rules: [{}]", where: str = "demo") -> KubernetesObject:
+    return made(SECURITY, "AuthorizationPolicy", "p", where, f"{to}, {rest}" if to else rest)
+
+
+def authentication(to: str, where: str = "demo") -> KubernetesObject:
+    rules = f"jwtRules: [{{issuer: issuer, jwksUri: '{KEYS_URL}'}}]"
+    return made(SECURITY, "RequestAuthentication", "p", where, f"{to}, {rules}")
+
+
 ALL = "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"
 LABELLED = (
     "{name: labelled, port: 81, protocol: HTTP, "
     "allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {routes: allowed}}}}}"
 )
+PAIRS = [issue_server(make_authority("test"), "a.test") for _ in range(2)]
+
+
+def ended(*references: str, host: str = "a.test") -> str:
+    """A listener that ends TLS with these certificates."""
+    tls = f"tls: {{certificateRefs: [{', '.join(references)}]}}"
+    return f"{{name: {host[0]}, port: 443, protocol: HTTPS, hostname: {host}, {tls}, {FROM_ALL}}}"
+
+
+def gateway_pod(node: str) -> KubernetesObject:
+    return objects.pod("p", labels="gateway.networking.k8s.io/gateway-name: web", node=node)
+
+
+def secret(where: str, pair: Credentials) -> KubernetesObject:
+    return parse(secret_text("c", pair, where))
+
+
+FROM_ALL = "allowedRoutes: {namespaces: {from: All}}"
+STREAMS = (
+    f"{{name: through, port: 443, protocol: TLS, hostname: '*.test', tls: {{mode: Passthrough}}, {FROM_ALL}}}, "
+    f"{{name: tcp, port: 53, protocol: TCP, {FROM_ALL}}}"
+)
+CERTIFICATES: list[KubernetesObject] = [
+    gateway("web", f"{ALL}, {ended('{name: c}')}"),
+    gateway("web", f"{ended('{name: c, namespace: other}')}, {ended('{name: c}', host='b.test')}, {STREAMS}"),
+    gateway("other", ended("{name: c, namespace: demo}"), "other"),
+    parse(
+        f"{{apiVersion: {GATEWAY_API}, kind: Gateway, metadata: {{name: web, namespace: demo, annotations: "
+        "{ambit.dev/proxy-nodes: 'node-8, node-9'}}, spec: {gatewayClassName: ambit, "
+        f"listeners: [{ended('{name: c}')}]}}}}"
+    ),
+    *(secret(where, pair) for where in ("demo", "other") for pair in PAIRS),
+    parse("{apiVersion: v1, kind: Secret, metadata: {name: c, namespace: demo}, type: other}"),
+    *(grant(where, source, "Gateway", "Secret") for where, source in (("demo", "other"), ("other", "demo"))),
+    gateway_pod("node-1"),
+    gateway_pod("node-2"),
+]
+CONNECTIONS: list[KubernetesObject] = [
+    gateway("web", STREAMS),
+    objects.service("s"),
+    objects.service("s", "other"),
+    *(
+        route(name, "{name: web, namespace: demo}", backends, where, kind)
+        for name, where in (("a", "demo"), ("b", "other"))
+        for kind in ("TLSRoute", "TCPRoute")
+        for backends in ("{name: s, port: 80}", "{name: s, port: 80}, {name: s, namespace: other, port: 80, weight: 2}")
+    ),
+    route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute"),
+]
+AUTHORITY = json.dumps(make_authority("test").certificate.public_bytes(Encoding.PEM).decode())
+
+
+def policy(name: str, service: str, rest: str = "") -> KubernetesObject:
+    target = f"targetRefs: [{{group: '', kind: Service, name: {service}{rest}}}]"
+    validation = f"caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}], hostname: {name}.test"
+    return made(GATEWAY_API, "BackendTLSPolicy", name, "demo", f"{target}, validation: {{{validation}}}")
+
+
+BACKENDS: list[KubernetesObject] = [
+    gateway("web", f"{ALL}, {STREAMS}"),
+    route("a", "{name: web}", "{name: s, port: 80}, {name: t, port: 80}"),
+    route("a", "{name: web}", "{name: s, port: 80}", kind="TCPRoute"),
+    *(
+        policy(name, service, rest)
+        for name in ("x", "y")
+        for service in ("s", "t")
+        for rest in ("", ", sectionName: h")
+    ),
+    objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: web}, ports: [{name: h, port: 80}]"),
+    objects.service("s"),
+    objects.service("t"),
+    objects.pod("p"),
+    destination_rule("d", "s", "subsets: [{name: one, labels: {version: one}}]"),
+    parse(
+        f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: ca, namespace: demo}}, data: {{ca.crt: {AUTHORITY}}}}}"
+    ),
+    parse("{apiVersion: v1, kind: ConfigMap, metadata: {name: ca, namespace: demo}}"),
+]
 VALUES: list[KubernetesObject] = [
+    *BACKENDS,
+    *CERTIFICATES,
+    *CONNECTIONS,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
     gateway("other", ALL, "other"),
@@ -106,6 +226,21 @@ VALUES: list[KubernetesObject] = [
         for to in ("host: s", "host: t, subset: one", "host: s.other.svc")
     ),
     *(
+        istio_gateway("web", selector, hosts, port=port)
+        for selector in ("istio: ingress", "app: x", "")
+        for hosts, port in (("'*'", 80), ("other/*.test, ./own.test", 81))
+    ),
+    istio_gateway("other", "app: web", "'*'", "other"),
+    *(
+        virtual_service(name, host, to, where, gateways)
+        for name, where in (("v", "demo"), ("w", "demo"), ("v", "other"))
+        for host, to, gateways in (
+            ("s", "host: s", "mesh, demo/web"),
+            ("own.test", "host: t, subset: one", "web, other/other"),
+            ("'*'", "host: s.demo.svc", "demo/web"),
+        )
+    ),
+    *(
         destination_rule("d", host, rest, where)
         for host in ("s", "t.demo.svc.cluster.local")
         for where in ("demo", "istio-system")
@@ -114,9 +249,22 @@ VALUES: list[KubernetesObject] = [
             "trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}",
         )
     ),
+    *(
+        authorization(target(*to), rest)
+        for to in (("Gateway", "web"), ("Gateway", "other"), ("Service", "s"))
+        for rest in ("action: DENY, rules: [{}]", "rules: [{to: [{operation: {methods: [GET]}}]}]")
+    ),
+    authorization(""),
+    authorization(target("Gateway", "other"), where="other"),
+    *(authorization(target("GatewayClass", owner), where="istio-system") for owner in ("ambit", "theirs")),
+    authentication(target("Gateway", "web")),
+    authentication(target("Gateway", "other"), "other"),
+    authentication(target("GatewayClass", "ambit"), "istio-system"),
+    *(build_key_set(KEYS_URL, keys) for keys in ("", "some", "others")),
     *(objects.service(name, where) for name in ("s", "t") for where in ("demo", "other")),
     objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: x}, ports: [{port: 80}, {name: grpc, port: 81}]"),
     objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
+    objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]"),
     objects.service("s", spec="type: ExternalName"),
     *(
         objects.pod(name, where, labels=f"app: {app}, version: one")
@@ -166,18 +314,41 @@ VALUES: list[KubernetesObject] = [
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
     ),
 ]
-_change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
 
 
-@settings(max_examples=200)
-@given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
-def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
+def steps_of(values: list[KubernetesObject], least: int = 1) -> st.SearchStrategy[Steps]:
+    """Changes, each to one of these objects or to none."""
+    change = st.sampled_from(values).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
+    return st.lists(st.lists(change, min_size=1, max_size=4), min_size=least, max_size=12)
+
+
+def follow_and_compare(steps: Steps) -> None:
     following = World()
+    for ingress in INGRESSES:
+        following.open(ingress)
     for step in steps:
         following.apply(dict(step))
     fresh = World()
     fresh.apply(dict(end_of(steps)))
+    without = fresh.show()
+    for ingress in INGRESSES:
+        fresh.open(ingress)
     assert following.show() == fresh.show()
+    for ingress in INGRESSES:
+        following.close(ingress)
+    assert following.show() == without
+
+
+@settings(max_examples=200)
+@given(steps_of(VALUES))
+def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
+    follow_and_compare(steps)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS]).flatmap(lambda values: steps_of(values, least=8)))
+def test_following_changes_of_a_few_objects_gives_the_same(steps: Steps) -> None:
+    follow_and_compare(steps)
 
 
 def start(*values: KubernetesObject) -> World:
@@ -256,3 +427,138 @@ def test_a_waypoint_has_the_clusters_of_its_services_and_of_their_routes() -> No
         "Listener": {"waypoint/demo/waypoint"},
         "Cluster": {"outbound|80||s.demo.svc.cluster.local", "outbound|80||u.demo.svc.cluster.local"},
     }
+
+
+EDGE = INGRESSES[0]
+EDGE_ROUTES = f"ingress/{EDGE}/80"
+
+
+def test_an_ingress_gateway_has_only_what_its_gateways_and_their_routes_need() -> None:
+    world = start(
+        istio_gateway("web", "istio: ingress", "'*'"),
+        istio_gateway("not", "istio: egress", "'*'", port=82),
+        virtual_service("v", "www.test", "host: u", gateways="web"),
+        virtual_service("mesh", "www.test", "host: t"),
+        objects.service("u", spec="clusterIP: 192.0.2.1, selector: {app: u}, ports: [{port: 80}]"),
+        objects.service("t", spec="clusterIP: 192.0.2.2, selector: {app: t}, ports: [{port: 80}]"),
+    )
+    assert not any(EDGE_ROUTES in table for table in world.tables.values())
+    changed = world.open(EDGE)
+    assert changed == {
+        "Listener": {EDGE_ROUTES},
+        "RouteConfiguration": {EDGE_ROUTES},
+        "Cluster": {"outbound|80||u.demo.svc.cluster.local"},
+    }
+    assert keys_of(world, "outbound|80||u.demo.svc.cluster.local") == (f"ingress:{EDGE}",)
+    assert keys_of(world, "outbound|80||t.demo.svc.cluster.local") == ()
+    assert world.put(virtual_service("v", "www.test", "host: t", gateways="web")).keys() == {
+        "Cluster",
+        "RouteConfiguration",
+    }
+
+
+def test_an_ingress_gateway_listens_where_the_service_before_it_leads() -> None:
+    world = start(istio_gateway("web", "istio: ingress", "'*'"))
+    world.open(EDGE)
+    ports = "clusterIP: 192.0.2.1, selector: {istio: ingress}, ports: [{port: 80, targetPort: 8080}]"
+    changed = world.put(objects.service("front", spec=ports))
+    assert changed["Listener"] >= {EDGE_ROUTES, f"ingress/{EDGE}/8080"}
+    assert not any(EDGE_ROUTES in table for table in world.tables.values())
+
+
+@pytest.mark.parametrize("match", ["gateways: [web]", "port: 81"])
+def test_a_virtual_service_with_matches_for_others_only_leaves_a_service_as_it_is(match: str) -> None:
+    rule = f"{{match: [{{{match}}}], directResponse: {{status: 404}}}}"
+    world = start(objects.service("s"))
+    before = world.show()
+    world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], gateways: [web, mesh], http: [{rule}]"))
+    assert world.show() == before
+
+
+@pytest.mark.parametrize(("scopes", "counts"), [("['*']", True), ("[demo]", True), ("[.]", False), ("[other]", False)])
+def test_a_destination_rule_counts_where_the_services_namespace_sees_it(scopes: str, counts: bool) -> None:
+    rest = f"exportTo: {scopes}, subsets: [{{name: one, labels: {{version: one}}}}]"
+    world = start(
+        objects.service("s"), destination_rule("d", "s.demo.svc.cluster.local", rest, "istio-system"), objects.pod("p")
+    )
+    clusters = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"]
+    assert ("outbound|80|one|s.demo.svc.cluster.local" in clusters) is counts
+    assert "outbound|80||s.demo.svc.cluster.local" in clusters
+
+
+def test_a_virtual_service_that_its_own_namespace_does_not_see_is_none_of_its_services() -> None:
+    world = start(objects.service("s"))
+    before = world.show()
+    rule = "{directResponse: {status: 404}}"
+    world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], exportTo: [other], http: [{rule}]"))
+    assert world.show() == before
+
+
+def test_a_policy_changes_only_the_listeners_that_it_is_attached_to() -> None:
+    routes = [route("a", "{name: web}", "{name: s, port: 80}")]
+    world = start(gateway("web", f"{ALL}, {LABELLED}"), gateway("other"), objects.service("s"), *routes)
+    changed = world.put(authorization(target("Gateway", "web")))
+    assert changed == {"Listener": {"gateway/demo/web/80", "gateway/demo/web/81"}}
+    assert not world.put(authorization(target("Service", "s"), where="other"))
+    changed = world.put(authorization(target("Gateway", "other")))
+    assert changed == {"Listener": {"gateway/demo/web/80", "gateway/demo/web/81", "gateway/demo/other/80"}}
+    changed = world.put(authorization(target("GatewayClass", "ambit"), where="istio-system"))
+    assert changed == {"Listener": {"gateway/demo/web/80", "gateway/demo/web/81", "gateway/demo/other/80"}}
+
+
+def test_keys_change_the_listeners_of_those_who_take_them() -> None:
+    world = start(gateway(), gateway("other"), authentication(target("Gateway", "web")))
+    assert world.put(build_key_set(KEYS_URL, "some")) == {"Listener": {"gateway/demo/web/80"}}
+    assert not world.put(build_key_set("https://other.test/keys", "others"))
+    assert not world.put(build_key_set(KEYS_URL, "some", "a problem"))
+
+
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+
+def readers_of(world: World, name: str) -> tuple[str, ...]:
+    found = world.tables[SECRET].find(name)
+    return found.keys if found else ()
+
+
+def test_a_secret_is_there_for_proxies_on_the_nodes_of_its_gateways_pods() -> None:
+    world = start(gateway("web", ended("{name: c}")), secret("demo", PAIRS[0]))
+    assert readers_of(world, "secret/demo/c") == ()
+    assert world.put(gateway_pod("node-1")) == {"Secret": {"secret/demo/c"}}
+    assert readers_of(world, "secret/demo/c") == ("proxy:demo/web@node-1",)
+    world.put(gateway_pod("node-2"))
+    assert readers_of(world, "secret/demo/c") == ("proxy:demo/web@node-2",)
+    world.put(gateway("web", ended("{name: none}")))
+    assert readers_of(world, "secret/demo/c") == ()
+
+
+def test_a_secret_that_no_gateway_names_is_nowhere() -> None:
+    world = start(gateway("web"), gateway_pod("node-1"), secret("demo", PAIRS[0]), secret("other", PAIRS[1]))
+    assert not list(world.tables[SECRET].names())
+    world.put(gateway("web", ended("{name: c, namespace: other}")))
+    assert not list(world.tables[SECRET].names()), "without a grant"
+    world.put(grant("other", "demo", "Gateway", "Secret"))
+    assert readers_of(world, "secret/other/c") == ("proxy:demo/web@node-1",)
+
+
+def test_a_certificate_that_is_replaced_changes_only_itself() -> None:
+    world = start(gateway("web", ended("{name: c}")), gateway_pod("node-1"), secret("demo", PAIRS[0]))
+    assert world.put(secret("demo", PAIRS[1])) == {"Secret": {"secret/demo/c"}}
+
+
+def test_a_route_of_connections_leaves_services_as_they_are() -> None:
+    world = start(objects.service("s"), objects.service("t"))
+    assert world.put(route("a", "{group: '', kind: Service, name: s}", "{name: t, port: 80}", kind="TCPRoute")) == {}
+
+
+def test_a_backend_over_tls_is_a_cluster_of_its_own_for_gateways_only() -> None:
+    world = start(gateway(), route("a", "{name: web}", "{name: s, port: 80}"), objects.service("s"))
+    plain = "outbound|80||s.demo.svc.cluster.local"
+    changed = world.put(policy("x", "s"))
+    assert changed == {
+        "Cluster": {plain, f"{plain}|tls"},
+        "ClusterLoadAssignment": {f"{plain}|tls"},
+        "RouteConfiguration": {"gateway/demo/web/80"},
+    }
+    assert keys_of(world, plain) == ()
+    assert keys_of(world, f"{plain}|tls") == ("gateway:demo/web",)

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from controller.inspection.messages import HIDDEN, show_content, show_resource
 from controller.registry.names import MeshSettings
 from controller.routing.publication import Routing
+from controller.serve.resources import SECRET_TYPE
 from controller.snapshot import Snapshot
 from controller.sources.documents import parse_documents
 from tests.support.golden import FOLDER, GIVEN, list_cases
@@ -73,9 +74,11 @@ def test_all_that_is_served_can_be_shown(case: str) -> None:
     parsed = parse_documents((FOLDER / case / GIVEN).read_text(), GIVEN)
     snapshot = Snapshot().apply({each.value.key: each.value for each in parsed.objects})
     shown = [
-        json.dumps(show_resource(resource.wire))
-        for changes in Routing(MeshSettings()).build(snapshot).values()
+        (type_url, json.dumps(show_resource(resource.wire)))
+        for type_url, changes in Routing(MeshSettings()).build(snapshot).items()
         for resource in changes.updated.values()
     ]
     assert shown
-    assert not any("cannot be read here" in each or HIDDEN in each for each in shown)
+    assert not any("cannot be read here" in text for _, text in shown)
+    assert all(type_url == SECRET_TYPE for type_url, text in shown if HIDDEN in text)
+    assert not any("BEGIN" in text for type_url, text in shown if type_url == SECRET_TYPE)

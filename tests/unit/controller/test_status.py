@@ -6,6 +6,7 @@ from typing import cast
 
 import pytest
 
+from controller.kinds.key_set import build_key_set
 from controller.kinds.meta import KubernetesObject
 from controller.registry.names import MeshSettings
 from controller.snapshot import Snapshot
@@ -69,7 +70,7 @@ def test_a_gateway_counts_the_routes_of_each_listener() -> None:
     gateway = made(
         "Gateway",
         "gatewayClassName: ambit, listeners: [{name: a, port: 80, protocol: HTTP}, "
-        "{name: b, port: 81, protocol: HTTP}, {name: tls, port: 443, protocol: HTTPS}]",
+        "{name: b, port: 81, protocol: HTTP}, {name: udp, port: 443, protocol: UDP}]",
     )
     route = made("HTTPRoute", "parentRefs: [{name: web, sectionName: a}]")
     found = statuses(build_snapshot(gateway, route))["Gateway demo/web"].status
@@ -123,6 +124,66 @@ def test_a_policy_whose_last_change_was_refused_says_so() -> None:
     assert conditions(found.status) == {"ZtunnelAccepted": ("False", "UnsupportedValue")}
     [condition] = cast(list[Mapping[str, str]], found.status["conditions"])
     assert condition["message"].startswith("spec.rules[0].to[0].operation.methods: ")
+
+
+def attached(kind: str, targets: str, rest: str = "", namespace: str = "demo") -> KubernetesObject:
+    head = f"apiVersion: security.istio.io/v1, kind: {kind}, metadata: {{name: p, namespace: {namespace}}}"
+    return parse(f"{{{head}, spec: {{targetRefs: [{targets}], {rest}}}}}")
+
+
+OF_GATEWAY, OF_SERVICE = "{group: gateway.networking.k8s.io, kind: Gateway, name: web}", "{kind: Service, name: web}"
+OF_CLASS = "{group: gateway.networking.k8s.io, kind: GatewayClass, name: ambit}"
+THEIRS = made("Gateway", "gatewayClassName: theirs, listeners: [{name: http, port: 80, protocol: HTTP}]")
+
+
+@pytest.mark.parametrize("kind", ["AuthorizationPolicy", "RequestAuthentication"])
+@pytest.mark.parametrize(
+    ("targets", "others", "namespace", "expected"),
+    [
+        (OF_GATEWAY, [GATEWAY], "demo", ("True", "Accepted")),
+        (OF_GATEWAY, [], "demo", ("False", "TargetNotFound")),
+        (OF_GATEWAY, [GATEWAY], "other", ("False", "TargetNotFound")),
+        (OF_GATEWAY, [THEIRS], "demo", ("False", "AncestorNotBound")),
+        (OF_SERVICE, [service()], "demo", ("False", "AncestorNotBound")),
+        (OF_SERVICE, [], "demo", ("False", "TargetNotFound")),
+        (f"{OF_SERVICE}, {OF_GATEWAY}", [GATEWAY, service()], "demo", ("True", "PartiallyInvalid")),
+        (OF_CLASS, [GATEWAY], "istio-system", ("True", "Accepted")),
+        (OF_CLASS, [], "istio-system", ("False", "AncestorNotBound")),
+        (OF_CLASS.replace("ambit", "none"), [], "istio-system", ("False", "TargetNotFound")),
+        (OF_CLASS, [GATEWAY], "demo", ("False", "Invalid")),
+    ],
+)
+def test_a_policy_with_targets_says_where_it_is_bound(
+    kind: str, targets: str, others: list[KubernetesObject], namespace: str, expected: tuple[str, str]
+) -> None:
+    found = statuses(build_snapshot(attached(kind, targets, namespace=namespace), *others))
+    assert conditions(found[f"{kind} {namespace}/p"].status) == {"WaypointAccepted": expected}
+
+
+def test_a_policy_with_targets_whose_last_change_was_refused_says_so() -> None:
+    directory = Directory()
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: demo}\n"
+        f"spec: {{targetRefs: [{OF_GATEWAY}], action: ALLOW}}\n"
+    )
+    directory.apply({"p.yaml": text})
+    directory.apply({"p.yaml": text.replace("ALLOW", "AUDIT")})
+    [found] = build_statuses(Snapshot().apply(directory.objects), MESH, directory.problems, NOW)
+    assert conditions(found.status) == {"WaypointAccepted": ("False", "Invalid")}
+
+
+def test_rules_about_tokens_say_whether_their_keys_are_had() -> None:
+    url = "https://issuer.test/keys"
+    policy = attached("RequestAuthentication", OF_GATEWAY, f"jwtRules: [{{issuer: x, jwksUri: '{url}'}}]")
+    expected = {
+        None: ("False", "KeysNotFetched"),
+        build_key_set(url, "", "is away"): ("False", "KeysNotFetched"),
+        build_key_set(url, "keys", "is away"): ("True", "KeysAreOld"),
+        build_key_set(url, "keys"): ("True", "KeysFetched"),
+    }
+    for keys, condition in expected.items():
+        found = statuses(build_snapshot(GATEWAY, policy, *([keys] if keys else [])))
+        assert conditions(found["RequestAuthentication demo/p"].status)["KeysFetched"] == condition
 
 
 # Who writes ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ use tonic::codec::{Codec, EncodeBody};
 use tonic_prost::ProstCodec;
 
 use super::messages::Messages;
-use super::{ControlError, ControlPlane, method, with_causes};
+use super::{ControlError, ControlPlane, method, summary, with_causes};
 
 /// What is called.
 const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -90,6 +90,25 @@ pub struct DeltaDiscoveryResponse {
     /// Names that are no more.
     #[prost(string, repeated, tag = "6")]
     pub removed_resources: Vec<String>,
+    /// Who answers.
+    #[prost(message, optional, tag = "7")]
+    pub control_plane: Option<ControlPlaneName>,
+}
+
+impl DeltaDiscoveryResponse {
+    /// Whether it comes from a controller that understands a summary ([`super::summary`]).
+    pub fn knows_summaries(&self) -> bool {
+        let name = self.control_plane.as_ref().map(|found| found.identifier.as_str());
+        name == Some(summary::CONTROL_PLANE)
+    }
+}
+
+/// envoy.config.core.v3.ControlPlane.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ControlPlaneName {
+    /// Whoever that is.
+    #[prost(string, tag = "1")]
+    pub identifier: String,
 }
 
 /// envoy.service.discovery.v3.Resource. Its parts stay where they are in the response: a large mesh has a hundred thousand

@@ -167,6 +167,7 @@ mod tests {
             type_url: "type".to_owned(),
             nonce: count.to_string(),
             removed_resources: vec!["gone".to_owned()],
+            control_plane: None,
         }
     }
 

@@ -1,0 +1,47 @@
+"""What has become of policies that are attached to targets, as conditions (facts of the control plane, section 5)."""
+
+from collections.abc import Iterator
+
+from controller.kinds.key_set import KeySet, name_key_set
+from controller.kinds.request_authentication import RequestAuthentication
+from controller.registry.conditions import Condition
+from controller.registry.names import MeshSettings
+from controller.registry.request_policies import BindingReason, Policy, find_bindings
+from controller.snapshot import Snapshot
+
+BOUND = "WaypointAccepted"
+"""Istio's word for every target that an Envoy serves, be it a waypoint or a gateway."""
+KEYS_FETCHED = "KeysFetched"
+
+
+def judge_targeted(snapshot: Snapshot, settings: MeshSettings, policy: Policy, refusal: str) -> Iterator[Condition]:
+    """Of a policy with targets; `refusal` says why its present form is not the one that serves, if it is not."""
+    yield _judge_bindings(snapshot, settings, policy, refusal)
+    if isinstance(policy, RequestAuthentication) and policy.key_urls:
+        yield _judge_keys(snapshot, policy)
+
+
+def _judge_bindings(snapshot: Snapshot, settings: MeshSettings, policy: Policy, refusal: str) -> Condition:
+    if refusal:
+        return Condition(BOUND, False, BindingReason.INVALID.value, refusal)
+    bindings = list(find_bindings(snapshot, settings, policy))
+    accepted = sum(each.reason is BindingReason.ACCEPTED for each in bindings)
+    message = "; ".join(each.message for each in bindings)
+    if not accepted:
+        return Condition(BOUND, False, bindings[0].reason.value, message)
+    reason = BindingReason.ACCEPTED if accepted == len(bindings) else BindingReason.PARTIALLY_INVALID
+    return Condition(BOUND, True, reason.value, message)
+
+
+def _judge_keys(snapshot: Snapshot, policy: RequestAuthentication) -> Condition:
+    """Whether the keys of all its URLs were had, and are new."""
+    for url in policy.key_urls:
+        keys = snapshot.find(KeySet, "", name_key_set(url))
+        if keys is None or not keys.jwks:
+            problem = keys.problem if keys else "not yet"
+            message = f"{url}: {problem}; tokens that need its keys are refused"
+            return Condition(KEYS_FETCHED, False, "KeysNotFetched", message)
+        if keys.problem:
+            message = f"{url}: {keys.problem}; the keys that were had last are used"
+            return Condition(KEYS_FETCHED, True, "KeysAreOld", message)
+    return Condition(KEYS_FETCHED, True, KEYS_FETCHED)

@@ -1,0 +1,149 @@
+"""Istio's Gateways carried out by the real Envoy: VirtualServices that are bound to them are what requests meet."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ambit.demo.polling import wait_for
+from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
+from tests.support.envoy_proxy import Envoy, WebAnswer, ask, run_ingress
+from tests.support.free_ports import find_free_port
+from tests.support.texts import SUBSETS, pod_text, service_text, text_of
+from tests.support.web_backends import serve_web
+
+ISTIO = "networking.istio.io/v1"
+LABELS = {"istio": "ingressgateway", "app": "istio-ingressgateway"}
+CANARY = (
+    "hosts: [www.test], gateways: [web], http: [{route: ["
+    "{destination: {host: web, subset: v1}, weight: 80}, {destination: {host: web, subset: v2}, weight: 20}]}]"
+)
+
+
+@dataclass(slots=True)
+class World:
+    """A controller, an Envoy with LABELS, and two versions of the Service `web`. The Gateway `web` has two ports."""
+
+    controller: ControllerProcess
+    envoy: Envoy
+    port: int
+    other_port: int
+
+    def write(self, name: str, kind: str, spec: str) -> None:
+        """Let the object of that name have this spec."""
+        self.controller.write(f"{name}-{kind}.yaml", text_of(ISTIO, kind, name, f"spec: {{{spec}}}"))
+
+    def ask(self, path: str = "/", host: str = "www.test", **headers: str) -> WebAnswer:
+        return ask(self.port, path, host, **headers)
+
+    def eventually(self, status: int, path: str = "/", host: str = "www.test", port: int = 0) -> WebAnswer:
+        """Ask until the answer has this status; fails when it never has."""
+
+        def has_status() -> WebAnswer | None:
+            try:
+                answer = ask(port or self.port, path, host)
+            except OSError:
+                return None
+            return answer if answer.status == status else None
+
+        found = wait_for(has_status, PATIENCE_SECONDS)
+        assert found, self.envoy.log_file.read_text()
+        return found
+
+
+def server(port: int, name: str, hosts: str = "'*'", rest: str = "") -> str:
+    return f"{{port: {{number: {port}, name: {name}, protocol: HTTP}}, hosts: [{hosts}], {rest}}}"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        v1 = stack.enter_context(serve_web("v1", "127.0.1.1"))
+        v2 = stack.enter_context(serve_web("v2", "127.0.1.2", v1.port))
+        controller = ControllerProcess(tmp_path)
+        port, other_port = find_free_port(), find_free_port()
+        pods = pod_text("v1", v1.address) + pod_text("v2", v2.address)
+        controller.write(
+            "mesh.yaml", service_text("web", "app: web", f"port: 80, targetPort: {v1.port}") + pods + SUBSETS
+        )
+        controller.start()
+        stack.callback(controller.stop)
+        envoy = stack.enter_context(run_ingress(controller, tmp_path, LABELS))
+        made = World(controller, envoy, port, other_port)
+        servers = f"{server(port, 'http')}, {server(other_port, 'other')}"
+        made.write("web", "Gateway", f"selector: {{istio: ingressgateway}}, servers: [{servers}]")
+        made.write("web", "VirtualService", CANARY)
+        made.eventually(200)
+        yield made
+        assert envoy.refusals() == []
+
+
+def test_a_canary_gets_its_share_of_requests_from_outside(world: World) -> None:
+    shares = Counter(world.ask().server for _ in range(500))
+    assert set(shares) == {"v1", "v2"}
+    assert 60 <= shares["v2"] <= 140, shares  # five standard deviations around 100
+    assert world.ask(host="other.test").status == 404
+    world.write("web", "VirtualService", CANARY.replace("weight: 80", "weight: 0").replace("weight: 20", "weight: 100"))
+    assert wait_for(lambda: {world.ask().server for _ in range(20)} == {"v2"}, PATIENCE_SECONDS)
+
+
+def test_matches_are_for_the_port_and_the_gateway_that_they_name(world: World) -> None:
+    reply = "directResponse: {status: 299}"
+    rules = (
+        f"{{match: [{{uri: {{exact: /port}}, port: {world.other_port}}}], {reply}}}",
+        f"{{match: [{{uri: {{exact: /ours}}, gateways: [demo/web]}}], {reply}}}",
+        f"{{match: [{{uri: {{exact: /mesh}}, gateways: [mesh]}}], {reply}}}",
+        "{route: [{destination: {host: web, subset: v1}}]}",
+    )
+    world.write("web", "VirtualService", f"hosts: ['*'], gateways: [web, mesh], http: [{', '.join(rules)}]")
+    world.eventually(299, "/ours")
+    assert world.ask("/port").server == "v1"
+    assert world.ask("/mesh").server == "v1"
+    assert ask(world.other_port, "/port").status == 299
+
+
+def test_gateways_of_all_namespaces_share_the_proxies_that_they_select(world: World) -> None:
+    only = "hosts: [b.test], gateways: [b], http: [{directResponse: {status: 299}}]"
+    world.write("b", "VirtualService", only)
+    world.write(
+        "b", "Gateway", f"selector: {{app: istio-ingressgateway}}, servers: [{server(world.port, 'b', 'b.test')}]"
+    )
+    world.eventually(299, host="b.test")
+    assert world.ask().status == 200
+    world.write("b", "Gateway", f"selector: {{app: another}}, servers: [{server(world.port, 'b', 'b.test')}]")
+    world.eventually(404, host="b.test")
+    assert world.ask().status == 200
+
+
+def test_a_server_may_send_its_clients_to_https(world: World) -> None:
+    secure = server(world.port, "http", "www.test", "tls: {httpsRedirect: true}")
+    world.write("web", "Gateway", f"selector: {{istio: ingressgateway}}, servers: [{secure}]")
+    answer = world.eventually(301, "/a?b=c")
+    assert answer.headers["location"] == "https://www.test/a?b=c"
+    claimed = world.ask("/a", x_forwarded_proto="https")
+    assert claimed.status == 301, "a client's word for its own scheme counts for nothing"
+
+
+def test_what_is_not_carried_out_is_refused_and_what_was_valid_serves_on(world: World) -> None:
+    tls = f"{{port: {{number: {world.port}, name: https, protocol: HTTPS}}, hosts: ['*'], tls: {{mode: SIMPLE}}}}"
+    world.write("web", "Gateway", f"selector: {{istio: ingressgateway}}, servers: [{tls}]")
+    assert wait_for(
+        lambda: "of a server is not carried out" in world.controller.fetch("/debug/state"), PATIENCE_SECONDS
+    )
+    assert world.ask().status == 200
+
+
+def test_a_controller_that_comes_back_tells_only_what_has_changed(world: World) -> None:
+    address = world.controller.address("agents")
+    world.controller.stop()
+    assert world.ask().status == 200
+    world.write("web", "VirtualService", "hosts: [www.test], gateways: [web], http: [{directResponse: {status: 299}}]")
+    world.controller.start(AMBIT_LISTEN=address)
+    world.eventually(299)
+    resumed = [line for line in world.controller.log if "xds subscription opened" in line]
+    assert any("Listener already_known=2" in line for line in resumed), resumed
+    metrics = world.controller.fetch("/metrics")
+    assert 'ambit_xds_resources_sent_total{type="Listener",change="updated"} 0' in metrics
