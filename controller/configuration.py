@@ -62,6 +62,12 @@ class Configuration:
         """The Namespaces that count."""
         return [each for each in self.snapshot.objects(Namespace) if self._selection.counts(each.name)]
 
+    @property
+    def held(self) -> frozenset[ObjectKey]:
+        """The objects that serve in an earlier form, because their present one is invalid."""
+        found = (value.key for values in self._directory.held.values() for value in values)
+        return frozenset(filter(self.is_held, found))
+
     def is_held(self, key: ObjectKey | None) -> bool:
         """Whether an object serves in an earlier form, because its present one is invalid."""
         return self._directory.is_held(key)

@@ -70,10 +70,13 @@ class Snapshot:
         return sorted(value.key for table in tables for names in table.values() for value in names.values())
 
     def values(self) -> list[KubernetesObject]:
-        """All objects, sorted by their keys."""
-        tables = self._tables.values()
-        found = (value for table in tables for names in table.values() for value in names.values())
-        return sorted(found, key=lambda value: value.key)
+        """All objects, sorted by kind, namespace and name."""
+        return [
+            table[namespace][name]
+            for _, table in sorted(self._tables.items())
+            for namespace in sorted(table)
+            for name in sorted(table[namespace])
+        ]
 
     def count(self, model: type[KubernetesObject]) -> int:
         return sum(map(len, self._tables.get(model.GROUP_KIND, {}).values()))

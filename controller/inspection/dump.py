@@ -78,14 +78,13 @@ def capture(
     configuration: Configuration, hub: Hub, mesh: MeshSettings, settings: Mapping[str, object], moment: Moment
 ) -> Dump:
     """The present state."""
-    objects = configuration.snapshot.values()
     return Dump(
         version=version("ambit"),
         written_at=moment.written_at,
         settings=settings,
         mesh=mesh,
-        objects=objects,
-        held=frozenset(value.key for value in objects if configuration.is_held(value.key)),
+        objects=configuration.snapshot.values(),
+        held=configuration.held,
         problems=[describe_problem(each) for each in configuration.problems],
         has_routes=hub.publish_routing is None,
         ingresses=hub.ingresses,
@@ -131,9 +130,17 @@ def encode_dump(dump: Dump) -> Iterator[str]:
     yield '\n ],\n "resources": {'
     separator = "\n"
     for type_url, versions in dump.resources.items():
-        yield f"{separator}  {json.dumps(type_url)}: {json.dumps(dict(sorted(versions.items())))}"
+        yield f"{separator}  {json.dumps(type_url)}: {{"
+        yield from _encode_versions(versions)
+        separator = "},\n"
+    yield "}\n }\n}\n" if dump.resources else "}\n}\n"
+
+
+def _encode_versions(versions: Mapping[str, str]) -> Iterator[str]:
+    separator = "\n"
+    for name, found in sorted(versions.items()):
+        yield f"{separator}   {json.dumps(name)}: {json.dumps(found)}"
         separator = ",\n"
-    yield "\n }\n}\n"
 
 
 def parse_dump(text: str) -> Dump:
