@@ -1,7 +1,7 @@
-"""Who may see the debug pages, where other machines reach them: whoever has the token of a file.
+"""Who may see the admin pages, where other machines reach them: whoever has the token of a file.
 
-Readiness, metrics and what is public anyway stay open. The file is read at each request, so that its token can be
-replaced; one that cannot be used lets nobody in.
+Readiness, metrics and what is public anyway stay open, by name: a page that comes new is closed. The file is read at
+each request, so that its token can be replaced; one that cannot be used lets nobody in.
 """
 
 import hmac
@@ -19,7 +19,7 @@ from mesh.kit.errors import FatalError
 
 log = logging.getLogger(__name__)
 
-PROTECTED_PREFIX = "/debug/"
+OPEN_PATHS = frozenset({"/healthz/ready", "/metrics", "/spiffe/bundle", "/ca-crl.pem"})
 # A token that could be guessed over the network is none.
 MIN_TOKEN_CHARACTERS = 16
 
@@ -52,13 +52,13 @@ def read_admin_token(path: Path) -> str:
 
 
 def demand_token(path: Path) -> Middleware:
-    """Let nobody see a debug page who does not carry the token of the file."""
+    """Let nobody see another page than the open ones who does not carry the token of the file."""
 
     @web.middleware
     async def check(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if request.path.startswith(PROTECTED_PREFIX) and not _is_known(path, request.headers.get("Authorization")):
+        if request.path not in OPEN_PATHS and not _is_known(path, request.headers.get("Authorization")):
             challenge = {"WWW-Authenticate": "Bearer"}
             raise web.HTTPUnauthorized(text="the token of AMBIT_ADMIN_TOKEN_FILE is needed\n", headers=challenge)
         return await handler(request)

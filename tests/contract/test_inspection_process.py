@@ -156,9 +156,11 @@ def test_debug_pages_that_others_reach_demand_the_token(controller: ControllerPr
         assert "AMBIT_ADMIN_TOKEN_FILE" in log
         controller.start(AMBIT_ADMIN_LISTEN="0.0.0.0:0", AMBIT_ADMIN_TOKEN_FILE=str(file))
         admin = controller.address("admin").replace("0.0.0.0", "127.0.0.1")
-        for path in ("/healthz/ready", "/metrics"):
+        assert fetch(f"http://{admin}/ca-crl.pem") == 404, "open, and not there"
+        for path in ("/healthz/ready", "/metrics", "/spiffe/bundle"):
             assert fetch(f"http://{admin}{path}") == 200
-        for path in ("/debug/state", "/debug/conditions", "/debug/syncz", "/debug/dump", "/debug/config_dump?client=x"):
+        pages = ("state", "conditions", "syncz", "dump", "config_dump?client=x", "../debug/state", "nothing")
+        for path in (*(f"/debug/{page}" for page in pages), "//debug/state", "/%64ebug/state", "/"):
             assert fetch(f"http://{admin}{path}") == 401
             assert fetch(f"http://{admin}{path}", "wrong-horse-battery") == 401
         assert fetch(f"http://{admin}/debug/state", TOKEN) == 200
