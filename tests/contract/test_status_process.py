@@ -13,7 +13,7 @@ kind: Gateway
 metadata: {name: web, namespace: demo}
 spec:
   gatewayClassName: ambit
-  listeners: [{name: http, port: 80, protocol: HTTP}, {name: tls, port: 443, protocol: TLS}]
+  listeners: [{name: http, port: 80, protocol: HTTP}, {name: udp, port: 53, protocol: UDP}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -44,7 +44,7 @@ def test_what_has_become_of_objects_is_shown(tmp_path: Path) -> None:
             "ResolvedRefs: False",
             "BackendNotFound",
             "there is no Service demo/missing",
-            "listener tls",
+            "listener udp",
             "UnsupportedProtocol",
             "ZtunnelAccepted",
         ):
