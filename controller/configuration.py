@@ -43,6 +43,11 @@ class Configuration:
     def problems(self) -> list[Problem]:
         return self._directory.problems
 
+    @property
+    def faults(self) -> Mapping[ObjectKey, str]:
+        """What EnvoyFilters make that proxies would refuse, as far as anything is built."""
+        return self._routing.patches.faults if self._routing is not None else {}
+
     def is_held(self, key: ObjectKey | None) -> bool:
         """Whether an object serves in an earlier form, because its present one is invalid."""
         return self._directory.is_held(key)
@@ -93,7 +98,9 @@ class Configuration:
         old, self.snapshot = self.snapshot, self.snapshot.apply(changes)
         publication = dict(build_changes(old, self.snapshot, changes, self._settings))
         if self._routing is not None:
+            known = self.faults
             publication |= self._routing.update(old, self.snapshot, changes)
+            self._log_faults(known)
         self._log_hints(changes)
         sent = self._hub.publish(publication, self.snapshot.version)
         return sent
@@ -107,6 +114,9 @@ class Configuration:
         sent = self._hub.publish(self._routing.build(self.snapshot), self.snapshot.version)
         fields = {"resources": sent, "seconds": round(time.monotonic() - started, 4)}
         log.info("routes are served from now on", extra=fields)
+        self._log_faults({})
+        for observe in self.observers:
+            observe(self.faults)
 
     def _log_problems(self, change: DirectoryChange) -> None:
         for problem in change.new_problems:
@@ -125,6 +135,11 @@ class Configuration:
             log.warning("configuration refused", extra=fields)
         if change.solved_problems and not self._directory.problems:
             log.info("configuration has no problems any more")
+
+    def _log_faults(self, known: Mapping[ObjectKey, str]) -> None:
+        for key, fault in self.faults.items():
+            if known.get(key) != fault:
+                log.warning("patch is not served: proxies would refuse it", extra={"object": key, "problem": fault})
 
     def _log_hints(self, changes: Changes) -> None:
         """What is valid but may not be what its author expects."""

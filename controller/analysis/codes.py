@@ -49,9 +49,22 @@ REFUSALS: Mapping[str, Code] = {
     "bytes-value": _error("bytes that are no base64", "encode them, or write the body as a string"),
     "duration-type": _error("a duration that is no text", "write it with its unit, as in 250ms"),
     "duration-value": _error("text that is no duration", "write numbers with h, m, s or ms, as in 1m30s"),
+    "envoy-type": _error(
+        "a type that Envoy's API does not have", "correct @type or type_url: the full name of a message"
+    ),
+    "envoy-value": _error(
+        "a value that Envoy would not take", "correct the field that the message names, as Envoy's API has it"
+    ),
     "header-name": _error("a name that no header may have", "use letters, digits and '-'"),
     "header-value": _error("a header's value with a control character", "remove the character"),
     "listener-twice": _error("two listeners of a Gateway with one name", "rename one of them"),
+    "patch-match": _error(
+        "a match that does not choose what is patched", "write the match that the message names, or another applyTo"
+    ),
+    "patch-of-all": _error(
+        "a patch of a service's cluster for some proxies only", "patch it for all, or add a cluster of another name"
+    ),
+    "patch-operation": _error("an operation that its applyTo does not have", "write one that the message names"),
     "path-value": _error(
         "a path that no normalised request can have", "begin it with '/', without //, /./, /../ and %2F"
     ),
@@ -138,6 +151,17 @@ CROSS_CHECKS: Mapping[str, Code] = {
     ),
     "route-without-waypoint": _warning(
         "a route of a Service, which ordinary clients do not follow", "attach it to a Gateway, or expect no effect yet"
+    ),
+    "envoy-filter-idle": _warning(
+        "an EnvoyFilter with a patch that reaches no proxy", "do as the message says, or take the patch out"
+    ),
+    "envoy-patch-matches-nothing": _warning(
+        "an EnvoyFilter with a patch that matches nothing of the proxies that it reaches",
+        "correct the match: the page on EnvoyFilters says what is called how",
+    ),
+    "envoy-filter-breaks": _error(
+        "an EnvoyFilter that makes something that Envoy would refuse",
+        "correct the patch; until then what was served goes on",
     ),
     "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
     "gateway-without-routes": _warning("a Gateway that no route names", "name it in a route's parentRefs"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from controller.analysis.codes import CODES, REFUSALS, Severity
 from controller.analysis.enforcement import check_enforcement, check_shadowing
+from controller.analysis.envoy_filters import check_envoy_filters, check_patches
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
 from controller.analysis.ports import check_policy_ports, check_target_ports
@@ -40,7 +41,10 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_gateways,
     check_virtual_services,
     check_destination_rules,
+    check_envoy_filters,
 )
+WHOLE_CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (*CHECKS, check_patches)
+"""With those that take as long as serving all there is: too long for an answer to somebody who applies one object."""
 
 # Kinds that are not read here and make pods: what selects those pods cannot be judged.
 _POD_MAKERS = frozenset(
@@ -90,7 +94,7 @@ def analyze_texts(
         Snapshot().apply(objects), settings or MeshSettings(), _find_doubtful(directory.problems, nodes, objects.keys())
     )
     places = _Places(directory.files, nodes, catalogue)
-    findings = {finding for check in CHECKS for finding in check(given)}
+    findings = {finding for check in WHOLE_CHECKS for finding in check(given)}
     entries = [
         *(_from_problem(problem) for problem in directory.problems),
         *(places.locate(finding) for finding in findings),

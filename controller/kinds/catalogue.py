@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
+from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
@@ -30,6 +31,7 @@ CATALOGUE: Catalogue = build_catalogue(
     AuthorizationPolicy,
     DestinationRule,
     EndpointSlice,
+    EnvoyFilter,
     GRPCRoute,
     Gateway,
     GatewayClass,

@@ -100,6 +100,10 @@ class RouteIndex:
         """The names under which the Gateways find a target's cluster that send to it."""
         return tuple(name_gateway(*place) for place in sorted(self._readers.get(target, ())))
 
+    def all_targets(self) -> set[Target]:
+        """The ports and subsets of all Services."""
+        return {target for targets in self._service_targets.values() for target in targets}
+
     def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over the ports and subsets that a Service has; gives those that it has no more."""
         before = self._service_targets.pop(place, set())

@@ -9,6 +9,8 @@
     Service                              its clusters, endpoints and routes, and the routes that point at it
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
+    EnvoyFilter                          the Gateways that it selects, now and before; one for the whole mesh all
+                                         Services, where it patches what sidecars do, and all clusters, where those
 
 Unlike the resources of the L4 mesh these depend on each other over several steps, so that what depends on what is kept
 from one change to the next. `tests/unit/controller/test_routing.py` holds it against building everything anew.
@@ -17,11 +19,13 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from google.protobuf.message import Message
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
 
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
+from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
@@ -33,6 +37,7 @@ from controller.registry import grpc_routes, policies, services, virtual_service
 from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
+from controller.registry.envoy_filters import Side, find_for_all, find_for_gateway, is_for, is_for_all, selects
 from controller.registry.gateways import Attached, build_ports
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
 from controller.registry.http_routes import Ranked, build_routes, sort_routes
@@ -48,6 +53,7 @@ from controller.registry.names import (
     name_sidecar_port,
 )
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
+from controller.routing.patching import Patcher, PatchRecord, Subject, Verdict
 from controller.serve.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -71,10 +77,13 @@ from controller.translate.listeners import (
     translate_outbound,
     translate_service_port,
 )
+from controller.translate.patches import find_disorder, find_twice, patch_cluster, patch_listener, patch_routes
 from controller.translate.routes import Dialect, translate_hosts
 
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
+_ADDING_KINDS = (EnvoyFilter.__name__, Gateway.__name__, GatewayClass.__name__)
+"""On what it depends which resources EnvoyFilters add, and for whom."""
 
 
 @dataclass(slots=True)
@@ -94,6 +103,8 @@ class Routing:
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
         self._index = RouteIndex()
+        self.patches = PatchRecord()
+        """What EnvoyFilters do."""
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
@@ -106,14 +117,18 @@ class Routing:
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
         """The resources that the change of the objects `keys` from `old` to `new` may have changed, by type URL."""
-        return _Update(self._index, old, new, self._settings).run(list(keys))
+        return _Update(self._index, self.patches, old, new, self._settings).run(list(keys))
 
 
 class _Update:
     """One change."""
 
-    def __init__(self, index: RouteIndex, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
+    def __init__(
+        self, index: RouteIndex, patches: PatchRecord, old: Snapshot, new: Snapshot, settings: MeshSettings
+    ) -> None:
         self._index = index
+        self._patches = patches
+        self._patcher = Patcher(patches)
         self._old = old
         self._new = new
         self._settings = settings
@@ -123,6 +138,7 @@ class _Update:
         }
         self._dirty = _Dirty()
         self._rules: dict[Place, Rules] = {}
+        self._filters_for_all = find_for_all(new, settings)
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:
@@ -141,6 +157,8 @@ class _Update:
             self._build_endpoints(place)
         for target in sorted(self._dirty.clusters):
             self._build_cluster(target)
+        if any(key.kind in _ADDING_KINDS for key in keys):
+            self._build_added()
         return {type_url: changes.finish() for type_url, changes in self._changes.items()}
 
     def _note(self, key: ObjectKey) -> None:
@@ -155,6 +173,8 @@ class _Update:
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
             case HTTPRoute.__name__ | GRPCRoute.__name__ | VirtualService.__name__:
                 self._dirty.routes.add((key.kind, *place))
+            case EnvoyFilter.__name__:
+                self._note_filter(key)
             case ReferenceGrant.__name__:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
             case DestinationRule.__name__:
@@ -179,6 +199,21 @@ class _Update:
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
+
+    def _note_filter(self, key: ObjectKey) -> None:
+        for snapshot in (self._old, self._new):
+            given = snapshot.find(EnvoyFilter, key.namespace, key.name)
+            if given is None:
+                continue
+            gateways = (each for each in self._new.objects(Gateway) if selects(self._settings, given, each))
+            self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
+            if not is_for_all(self._settings, given):
+                continue
+            changing = [each for each in given.spec.config_patches if not each.adds_resource]
+            if any(is_for(each, Side.SIDECAR) and each.apply_to != "CLUSTER" for each in changing):
+                self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
+            if any(each.apply_to == "CLUSTER" for each in changing):
+                self._dirty.clusters |= self._index.all_targets()
 
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
@@ -228,19 +263,58 @@ class _Update:
         if gateway is not None and is_ours(self._new, gateway):
             ports = build_ports(gateway, self._find_attached(gateway))
         targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
+        filters = find_for_gateway(self._new, self._settings, gateway) if gateway is not None and ports else ()
+        targets |= self._patcher.find_references(filters, self._settings)
         gone, changed = self._index.put_gateway(place, set(ports), targets)
         self._dirty.clusters |= changed
         scope = (name_gateway(*place),)
         for port in gone:
             for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-                self._changes[type_url].put(name_gateway_port(*place, port), None)
+                self._remove(type_url, name_gateway_port(*place, port))
         for port, hosts in ports.items():
             name = name_gateway_port(*place, port)
-            listener = build_resource(LISTENER_TYPE, name, translate_gateway_port(name, port), keys=scope)
-            self._changes[LISTENER_TYPE].put(name, listener)
-            self._changes[ROUTE_TYPE].put(
-                name, build_resource(ROUTE_TYPE, name, self._translate(name, hosts, Dialect.ENVOY))
-            )
+            at = _At(name, port, tuple(filters), Side.GATEWAY)
+            self._put_listener(at, translate_gateway_port(name, port), scope)
+            self._put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
+
+    def _remove(self, type_url: str, name: str) -> None:
+        self._changes[type_url].put(name, None)
+        self._patches.put((type_url, name), None)
+
+    def _put_listener(self, at: "_At", message: listener_pb2.Listener, keys: tuple[str, ...]) -> None:
+        def find_fault() -> str:
+            return find_disorder(message)
+
+        subject = Subject(
+            (LISTENER_TYPE, at.name), message, lambda each: patch_listener(message, at.port, each), find_fault
+        )
+        self._put_patched(subject, at, keys)
+
+    def _put_routes(self, at: "_At", message: route_pb2.RouteConfiguration) -> None:
+        def find_fault() -> str:
+            return find_twice(message)
+
+        subject = Subject((ROUTE_TYPE, at.name), message, lambda each: patch_routes(message, at.port, each), find_fault)
+        self._put_patched(subject, at, ())
+
+    def _put_patched(self, subject: Subject, at: "_At", keys: tuple[str, ...]) -> None:
+        """Serve a message as its patches leave it. What they spoil is not put, so that its last form goes on."""
+        type_url, name = subject.key
+        match self._patcher.patch(subject, at.filters, at.side):
+            case Verdict.SERVE:
+                self._changes[type_url].put(name, build_resource(type_url, name, subject.message, keys=keys))
+            case Verdict.REMOVE:
+                self._changes[type_url].put(name, None)
+            case Verdict.WITHHOLD:
+                pass
+
+    def _build_added(self) -> None:
+        """Listeners and clusters that there are only because an EnvoyFilter adds them."""
+        added = self._patcher.list_added(self._new, self._settings)
+        for type_url, name in self._patches.put_added(set(added)):
+            self._changes[type_url].put(name, None)
+        for (type_url, name), resource in added.items():
+            self._changes[type_url].put(name, resource)
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
         for key, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
@@ -251,9 +325,8 @@ class _Update:
                     hosts.update(attach(self._new, route, reference, gateway).listeners)
             yield Attached(hosts, state.routes)
 
-    def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> Message:
-        table: Message = translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
-        return table
+    def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> route_pb2.RouteConfiguration:
+        return translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
 
     def _build_service(self, place: Place) -> None:
         service = self._members.find_service(*place)
@@ -264,11 +337,11 @@ class _Update:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
             if not target.subset:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
-                self._changes[LISTENER_TYPE].put(name_sidecar_port(target.host, target.port), None)
+                self._remove(LISTENER_TYPE, name_sidecar_port(target.host, target.port))
+                self._remove(ROUTE_TYPE, name_sidecar_port(target.host, target.port))
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
         for target in targets:
             if service and not target.subset:
-                self._build_sidecar_port(service, target)
                 name, routes = (
                     name_service_port(target.host, target.port),
                     name_service_routes(target.host, target.port),
@@ -278,16 +351,27 @@ class _Update:
                 hosts = [VirtualHost("all", ("*",), self._find_routes(place, target))]
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
+                self._build_sidecar_port(service, target, hosts)
 
-    def _build_sidecar_port(self, service: services.Service, target: Target) -> None:
-        """Where sidecars take connections to a port; to a headless service they are none of its."""
+    def _build_sidecar_port(self, service: services.Service, target: Target, hosts: Sequence[VirtualHost]) -> None:
+        """Where sidecars take connections to a port; to a headless service they are none of its.
+
+        They share the routes of gRPC's clients, which could not do what a patch may want: patched, there are two.
+        """
         name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
+        filters = self._filters_for_all if service.addresses else ()
+        at = _At(name, target.port, tuple(filters), Side.SIDECAR)
+        if any(_patches_routes(each) for each in filters):
+            routes = name
+            self._put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
+        else:
+            self._remove(ROUTE_TYPE, name)
         if not service.addresses:
-            self._changes[LISTENER_TYPE].put(name, None)
+            self._remove(LISTENER_TYPE, name)
             return
         [port] = (each for each in service.ports if each.number == target.port)
         message = translate_service_port(name, service.addresses, port, target, routes)
-        self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=(SIDECARS,)))
+        self._put_listener(at, message, (SIDECARS,))
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
         for port in service.ports:
@@ -376,13 +460,32 @@ class _Update:
         service = self._members.find_service(*place) if place else None
         port = next((each for each in service.ports if each.number == target.port), None) if service else None
         if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
-            self._changes[CLUSTER_TYPE].put(target.cluster, None)
+            self._remove(CLUSTER_TYPE, target.cluster)
             return
         message = translate_cluster(target, port.protocol, self._find_policy(target))
-        cluster = build_resource(
-            CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
+        subject = Subject(
+            (CLUSTER_TYPE, target.cluster), message, lambda each: patch_cluster(message, target, each), lambda: ""
         )
-        self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
+        at = _At(target.cluster, target.port, tuple(self._filters_for_all), Side.SIDECAR)
+        self._put_patched(subject, at, (SIDECARS, *self._index.readers_of(target)))
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """What patches are told of a resource: its name and port, and which filters are for it."""
+
+    name: str
+    port: int
+    filters: tuple[EnvoyFilter, ...]
+    side: Side
+
+
+def _patches_routes(given: EnvoyFilter) -> bool:
+    """Whether it patches the routes of sidecars."""
+    return any(
+        is_for(each, Side.SIDECAR) and each.apply_to in ("HTTP_ROUTE", "ROUTE_CONFIGURATION", "VIRTUAL_HOST")
+        for each in given.spec.config_patches
+    )
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

@@ -7,13 +7,16 @@ are ours: entries of other controllers stay as they are.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import cast
 
+from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
 from controller.registry.conditions import Condition, judge_gateway, judge_route
+from controller.registry.envoy_filters import find_idle
 from controller.registry.names import MeshSettings
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
@@ -31,9 +34,13 @@ class StatusDocument:
 
 
 def build_statuses(
-    snapshot: Snapshot, settings: MeshSettings, problems: Iterable[Problem], now: str
+    snapshot: Snapshot,
+    settings: MeshSettings,
+    problems: Iterable[Problem],
+    now: str,
+    faults: Mapping[ObjectKey, str] = MappingProxyType({}),
 ) -> Iterator[StatusDocument]:
-    """Of all objects that have one. `now` is RFC 3339."""
+    """Of all objects that have one. `now` is RFC 3339; `faults` say what EnvoyFilters would have proxies refuse."""
     routes: list[GatewayRoute] = [route for kind in ROUTE_KINDS for route in snapshot.objects(kind)]
     for owner in snapshot.objects(GatewayClass):
         if owner.spec.controller_name in CONTROLLERS:
@@ -46,6 +53,10 @@ def build_statuses(
     refused = {problem.key: problem for problem in problems if problem.key is not None}
     for policy in snapshot.objects(AuthorizationPolicy):
         yield _build(policy, {"conditions": _build_all(policy, [_judge_policy(refused.get(policy.key))], now)})
+    for given in snapshot.objects(EnvoyFilter):
+        idle = find_idle(snapshot, settings, given)
+        judged = _judge_filter(given, idle, refused.get(given.key), faults.get(given.key))
+        yield _build(given, {"conditions": _build_all(given, [judged], now)})
 
 
 def show_time(time: datetime) -> str:
@@ -59,6 +70,19 @@ def _judge_policy(problem: Problem | None) -> Condition:
         return Condition("ZtunnelAccepted", True, "Accepted", "enforced by ztunnel")
     message = f"{problem.path}: {problem.message}; the last valid form is enforced"
     return Condition("ZtunnelAccepted", False, "UnsupportedValue", message)
+
+
+def _judge_filter(given: EnvoyFilter, idle: Mapping[int, str], problem: Problem | None, fault: str | None) -> Condition:
+    """Of one that serves in an earlier form or spoils something, why; else which of its patches reach nobody."""
+    if problem is not None:
+        message = f"{problem.path}: {problem.message}; the last valid form goes on"
+        return Condition("Accepted", False, "UnsupportedValue", message)
+    if fault is not None:
+        return Condition("Accepted", False, "Invalid", f"{fault}; what was served before goes on")
+    message = "; ".join(f"configPatches[{index}] reaches no proxy: {why}" for index, why in idle.items())
+    if len(idle) == len(given.spec.config_patches):
+        return Condition("Accepted", False, "NoMatchingProxy", message)
+    return Condition("Accepted", True, "Accepted", message)
 
 
 def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:

@@ -46,9 +46,13 @@ def made(version: str, kind: str, name: str, where: str, spec: str) -> Kubernete
     return parse(f"{{apiVersion: {version}, kind: {kind}, metadata: {{name: {name}{place}}}, spec: {{{spec}}}}}")
 
 
-def gateway(name: str = "web", rest: str = "", where: str = "demo", owner: str = "ambit") -> KubernetesObject:
+def gateway(
+    name: str = "web", rest: str = "", where: str = "demo", owner: str = "ambit", labels: str = ""
+) -> KubernetesObject:
     listeners = rest or "{name: http, port: 80, protocol: HTTP}"
-    return made(GATEWAY_API, "Gateway", name, where, f"gatewayClassName: {owner}, listeners: [{listeners}]")
+    metadata = f"{{name: {name}, namespace: {where}, labels: {{{labels}}}}}"
+    spec = f"{{gatewayClassName: {owner}, listeners: [{listeners}]}}"
+    return parse(f"{{apiVersion: {GATEWAY_API}, kind: Gateway, metadata: {metadata}, spec: {spec}}}")
 
 
 def route(name: str, parents: str, backends: str, where: str = "demo", kind: str = "HTTPRoute") -> KubernetesObject:
@@ -76,6 +80,25 @@ def gateway_class(controller: str) -> KubernetesObject:
     return made(GATEWAY_API, "GatewayClass", "theirs", "", f"controllerName: {controller}")
 
 
+def envoy_filter(where: str, rest: str, patch: str, name: str = "f") -> KubernetesObject:
+    return made("networking.istio.io/v1alpha3", "EnvoyFilter", name, where, f"{rest} configPatches: [{{{patch}}}]")
+
+
+NAMED = "match: {listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}}"
+_TYPE = "'@type': type.googleapis.com/envoy.extensions.filters.http"
+LUA = f"{{name: lua, typed_config: {{{_TYPE}.lua.v3.Lua, default_source_code: {{inline_string: x}}}}}}"
+AUTHORIZER = (
+    f"{{name: authorizer, typed_config: {{{_TYPE}.ext_authz.v3.ExtAuthz, "
+    "grpc_service: {envoy_grpc: {cluster_name: outbound|80||s.other.svc.cluster.local}}}}"
+)
+_HCM = (
+    "'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, "
+    f"http_filters: [{LUA}]"
+)
+SPOILING = f"applyTo: NETWORK_FILTER, {NAMED}, patch: {{operation: MERGE, value: {{typed_config: {{{_HCM}}}}}}}"
+BUFFER = "{operation: MERGE, value: {per_connection_buffer_limit_bytes: 32768}}"
+STATUS = "{operation: ADD, value: {name: status, match: {path: /status}, direct_response: {status: 200}}}"
+EXTRA = "{name: extra, type: STATIC, connect_timeout: 1s}"
 ALL = "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"
 LABELLED = (
     "{name: labelled, port: 81, protocol: HTTP, "
@@ -84,6 +107,7 @@ LABELLED = (
 VALUES: list[KubernetesObject] = [
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
+    gateway("web", labels="edge: 'yes'"),
     gateway("other", ALL, "other"),
     gateway_class("ambit.dev/gateway-controller"),
     gateway_class("example.com/another"),
@@ -130,6 +154,20 @@ VALUES: list[KubernetesObject] = [
     objects.namespace("other", labels="routes: allowed"),
     objects.namespace("other"),
     objects.workload_entry("address: 203.0.113.9, weight: 3", "v"),
+    *(
+        envoy_filter(where, rest, patch)
+        for where in ("demo", "istio-system")
+        for rest, patch in (
+            ("", f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_BEFORE, value: {LUA}}}"),
+            ("workloadSelector: {labels: {edge: 'yes'}},", f"applyTo: LISTENER, patch: {BUFFER}"),
+            ("targetRefs: [{kind: Gateway, name: web}],", f"applyTo: HTTP_ROUTE, patch: {STATUS}"),
+            ("priority: -1,", f"applyTo: HTTP_ROUTE, match: {{context: SIDECAR_OUTBOUND}}, patch: {STATUS}"),
+            ("", f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}"),
+            ("", "applyTo: CLUSTER, patch: {operation: MERGE, value: {connect_timeout: 3s}}"),
+            ("", "applyTo: LISTENER, match: {listener: {portNumber: 80}}, patch: {operation: REMOVE}"),
+            ("", f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {AUTHORIZER}}}"),
+        )
+    ),
     *(
         objects.endpoint_slice(f"endpoints: [{endpoints}], ports: [{{port: 8080}}]", "x", service="s")
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
@@ -203,3 +241,52 @@ def test_a_gateway_of_somebody_elses_class_is_not_served() -> None:
     assert not world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
     world.put(gateway_class("ambit.dev/gateway-controller"))
     assert world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
+
+
+def test_a_filter_for_one_gateway_rebuilds_nothing_else() -> None:
+    world = start(gateway(), gateway("other"), objects.service("s"), route("a", "{name: web}", "{name: s, port: 80}"))
+    patch = f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {LUA}}}"
+    changed = world.put(envoy_filter("demo", "targetRefs: [{kind: Gateway, name: web}],", patch))
+    assert changed == {"Listener": {"gateway/demo/web/80"}}
+
+
+def test_a_gateways_proxies_have_the_service_that_a_patch_names() -> None:
+    world = start(gateway(), objects.service("s", "other"))
+    cluster = "outbound|80||s.other.svc.cluster.local"
+    assert keys_of(world, cluster) == ()
+    patch = f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {AUTHORIZER}}}"
+    world.put(envoy_filter("demo", "", patch))
+    assert keys_of(world, cluster) == ("gateway:demo/web",)
+
+
+def test_what_a_filter_spoils_stays_as_it_was_until_the_filter_is_right_again() -> None:
+    world = start(gateway(), gateway("other"), envoy_filter("demo", "", f"applyTo: LISTENER, patch: {BUFFER}"))
+    before = world.show()
+    spoiling = envoy_filter("demo", "priority: 1,", SPOILING, "spoiling")
+    assert world.put(spoiling) == {}
+    assert world.show() == before
+    [(key, fault)] = world.routing.patches.faults.items()
+    assert (key, fault.partition(":")[0]) == (spoiling.key, "gateway/demo/other/80")
+    assert "router" in fault
+    # Another change of the same listeners waits, too, and comes when nothing spoils them any more.
+    assert world.apply({envoy_filter("demo", "", SPOILING).key: None}) == {}
+    assert world.apply({spoiling.key: None}) == {"Listener": {"gateway/demo/web/80", "gateway/demo/other/80"}}
+    assert world.routing.patches.faults == {}
+
+
+def test_what_is_spoilt_from_the_beginning_is_not_served() -> None:
+    world = start(gateway(), envoy_filter("demo", "", SPOILING))
+    listeners = world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert "gateway/demo/web/80" not in listeners
+
+
+def test_of_two_clusters_of_one_name_the_first_counts_and_the_other_is_told_of() -> None:
+    other = EXTRA.replace("1s", "2s")
+    add = "applyTo: CLUSTER, patch: {operation: ADD, value: "
+    for_all = envoy_filter("istio-system", "", f"{add}{EXTRA}}}")
+    world = start(gateway(), for_all, envoy_filter("demo", "", f"{add}{other}}}"))
+    [key] = world.routing.patches.faults
+    assert key.namespace == "demo"
+    world.apply({for_all.key: None})
+    assert world.routing.patches.faults == {}
+    assert keys_of(world, "extra") == ("gateway:demo/web",)

@@ -1,0 +1,192 @@
+"""What EnvoyFilters make of resources, and what they may not make of them.
+
+A resource that its patches would leave as nothing that Envoy takes is withheld: the form that serves goes on (from
+nothing it does not serve), and the filter that broke it has it in its status. What a filter did to each resource is
+kept as long as the resource, so that it can be told which patches do nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from envoy.config.listener.v3 import listener_pb2
+from google.protobuf.message import Message
+
+from controller.envoy_api.constraints import find_violation
+from controller.envoy_api.values import list_texts
+from controller.kinds.envoy_filter import EnvoyFilter
+from controller.kinds.meta import ObjectKey
+from controller.registry.envoy_filters import Side, find_gateways, is_for, is_for_all, sort_filters
+from controller.registry.http import Target
+from controller.registry.names import SIDECARS, MeshSettings, find_service_name, name_gateway
+from controller.serve.resources import CLUSTER_TYPE, LISTENER_TYPE, Resource, build_resource
+from controller.snapshot import Snapshot
+from controller.translate.patches import Outcome, Prepared, find_disorder
+
+PatchKey = tuple[ObjectKey, int]
+"""A filter, and which of its patches."""
+ResourceKey = tuple[str, str]
+"""A resource's type URL and name."""
+_TYPES = {"CLUSTER": CLUSTER_TYPE, "LISTENER": LISTENER_TYPE}
+
+
+class Verdict(Enum):
+    """What is to be done with a resource."""
+
+    SERVE = "serve"
+    REMOVE = "remove"
+    WITHHOLD = "withhold"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A message that may be patched in place; `find_fault` says what is wrong with it beside its constraints."""
+
+    key: ResourceKey
+    message: Message
+    apply: Callable[[Prepared], Outcome]
+    find_fault: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What patches did to one resource; `fault` is what the filter `culprit` made wrong."""
+
+    touching: frozenset[PatchKey]
+    culprit: ObjectKey | None = None
+    fault: str = ""
+
+
+class PatchRecord:
+    """What all patches did. One owner."""
+
+    def __init__(self) -> None:
+        self._effects: dict[ResourceKey, Effect] = {}
+        self._added: set[ResourceKey] = set()
+
+    def put(self, key: ResourceKey, effect: Effect | None) -> None:
+        """Take over what patches did to a resource; None where they did nothing, or it is no more."""
+        if effect is None:
+            self._effects.pop(key, None)
+        else:
+            self._effects[key] = effect
+
+    def put_added(self, added: set[ResourceKey]) -> set[ResourceKey]:
+        """Take over which resources there are only by patches; gives those that are no more."""
+        before, self._added = self._added, added
+        for key in before - added:
+            self.put(key, None)
+        return before - added
+
+    @property
+    def touching(self) -> frozenset[PatchKey]:
+        """The patches that do something."""
+        return frozenset(key for effect in self._effects.values() for key in effect.touching)
+
+    @property
+    def faults(self) -> Mapping[ObjectKey, str]:
+        """By filter, what it makes that cannot be served: the first by name."""
+        found: dict[ObjectKey, str] = {}
+        for (_, name), effect in sorted(self._effects.items()):
+            if effect.culprit is not None:
+                found.setdefault(effect.culprit, f"{name}: {effect.fault}")
+        return found
+
+
+class Patcher:
+    """Patches what is built in one update; the values of each filter are read once."""
+
+    def __init__(self, record: PatchRecord) -> None:
+        self._record = record
+        self._prepared: dict[ObjectKey, Sequence[Prepared]] = {}
+
+    def prepare(self, given: EnvoyFilter) -> Sequence[Prepared]:
+        """A filter's patches with their values."""
+        if given.key not in self._prepared:
+            self._prepared[given.key] = [Prepared(each, each.build_message()) for each in given.spec.config_patches]
+        return self._prepared[given.key]
+
+    def patch(self, subject: Subject, filters: Iterable[EnvoyFilter], side: Side) -> Verdict:
+        """Let filters patch a message, each after the other."""
+        touching: set[PatchKey] = set()
+        for given in filters:
+            before = len(touching)
+            for index, prepared in enumerate(self.prepare(given)):
+                outcome = subject.apply(prepared) if is_for(prepared.patch, side) else Outcome.UNTOUCHED
+                if outcome is not Outcome.UNTOUCHED:
+                    touching.add((given.key, index))
+                if outcome is Outcome.REMOVED:
+                    self._record.put(subject.key, Effect(frozenset(touching)))
+                    return Verdict.REMOVE
+            fault = (find_violation(subject.message) or subject.find_fault()) if len(touching) > before else ""
+            if fault:
+                self._record.put(subject.key, Effect(frozenset(touching), given.key, fault))
+                return Verdict.WITHHOLD
+        self._record.put(subject.key, Effect(frozenset(touching)) if touching else None)
+        return Verdict.SERVE
+
+    def find_references(self, filters: Iterable[EnvoyFilter], settings: MeshSettings) -> set[Target]:
+        """The services' clusters that patches for Gateways name: their proxies must have them."""
+        texts = (
+            text
+            for given in filters
+            for prepared in self.prepare(given)
+            if is_for(prepared.patch, Side.GATEWAY)
+            for text in list_texts(prepared.value)
+        )
+        return {target for text in texts if (target := parse_cluster_name(text, settings)) is not None}
+
+    def list_added(self, snapshot: Snapshot, settings: MeshSettings) -> Mapping[ResourceKey, Resource]:
+        """The listeners and clusters that patches add. Of two of one name that differ the first counts."""
+        effects: dict[ResourceKey, Effect] = {}
+        messages: dict[ResourceKey, Message] = {}
+        readers: dict[ResourceKey, list[str]] = {}
+        for given in sort_filters(snapshot, settings):
+            for index, prepared in enumerate(self.prepare(given)):
+                keys = _list_readers(snapshot, settings, given, prepared)
+                if not prepared.patch.adds_resource or not keys:
+                    continue
+                key = (_TYPES[prepared.patch.apply_to], _name(prepared.value))
+                known, effect = messages.setdefault(key, prepared.value), effects.get(key, Effect(frozenset()))
+                fault = _find_fault(prepared.value) if known == prepared.value else "another one adds that name"
+                touching = effect.touching | {(given.key, index)}
+                if fault:
+                    effects[key] = replace(effect, touching=touching, culprit=given.key, fault=fault)
+                else:
+                    effects[key] = replace(effect, touching=touching)
+                    readers[key] = [*readers.get(key, ()), *keys]
+        for key, effect in effects.items():
+            self._record.put(key, effect)
+        return {
+            (type_url, name): build_resource(type_url, name, messages[type_url, name], keys=tuple(dict.fromkeys(keys)))
+            for (type_url, name), keys in readers.items()
+        }
+
+
+def _name(message: Message) -> str:
+    name: str = getattr(message, "name", "")
+    return name
+
+
+def _find_fault(message: Message) -> str:
+    return find_disorder(message) if isinstance(message, listener_pb2.Listener) else ""
+
+
+def _list_readers(snapshot: Snapshot, settings: MeshSettings, given: EnvoyFilter, prepared: Prepared) -> Sequence[str]:
+    """The names under which proxies find what a patch adds."""
+    found = []
+    if is_for(prepared.patch, Side.GATEWAY):
+        found += sorted(name_gateway(each.namespace, each.name) for each in find_gateways(snapshot, settings, given))
+    if is_for(prepared.patch, Side.SIDECAR) and is_for_all(settings, given):
+        found.append(SIDECARS)
+    return found
+
+
+def parse_cluster_name(text: str, settings: MeshSettings) -> Target | None:
+    """The target whose cluster has a name like `outbound|80||web.demo.svc.cluster.local`; None for other names."""
+    direction, *rest = text.split("|")
+    if direction != "outbound" or len(rest) != 3 or not (rest[0].isascii() and rest[0].isdigit()):
+        return None
+    port, subset, host = rest
+    place = find_service_name(host, "", settings) if "." in host else None
+    return Target(place[0], host, int(port[:6]), subset) if place else None
