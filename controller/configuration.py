@@ -133,6 +133,9 @@ class Configuration:
                 "earlier_form_serves": self._directory.is_held(problem.key),
             }
             log.warning("configuration refused", extra=fields)
+        for passed in change.new_passed_over:
+            fields = {"source_file": passed.file, "line": passed.line, "kind": passed.value, "why": passed.message}
+            log.info("document of another tool passed over", extra=fields)
         if change.solved_problems and not self._directory.problems:
             log.info("configuration has no problems any more")
 

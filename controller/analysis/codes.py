@@ -9,10 +9,11 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """An error does not work, or not as written; a warning is most likely a mistake."""
+    """An error does not work, or not as written; a warning is most likely a mistake; a notice is only to be known."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ def _error(meaning: str, fix: str) -> Code:
 
 def _warning(meaning: str, fix: str) -> Code:
     return Code(Severity.WARNING, meaning, fix)
+
+
+def _notice(meaning: str, fix: str) -> Code:
+    return Code(Severity.NOTICE, meaning, fix)
 
 
 REFUSALS: Mapping[str, Code] = {
@@ -58,6 +63,7 @@ REFUSALS: Mapping[str, Code] = {
     "header-name": _error("a name that no header may have", "use letters, digits and '-'"),
     "header-value": _error("a header's value with a control character", "remove the character"),
     "listener-twice": _error("two listeners of a Gateway with one name", "rename one of them"),
+    "other-kind": _notice("a document of another tool, which is passed over", "expect no effect of it in the mesh"),
     "patch-match": _error(
         "a match that does not choose what is patched", "write the match that the message names, or another applyTo"
     ),

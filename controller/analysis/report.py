@@ -22,6 +22,7 @@ from controller.analysis.routes import (
 from controller.analysis.selection import check_policy_selection, check_service_selection
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
+from controller.kinds.others import POD_MAKERS
 from controller.registry.names import MeshSettings
 from controller.snapshot import Snapshot
 from controller.sources.composing import Node
@@ -46,10 +47,6 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
 WHOLE_CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (*CHECKS, check_patches)
 """With those that take as long as serving all there is: too long for an answer to somebody who applies one object."""
 
-# Kinds that are not read here and make pods: what selects those pods cannot be judged.
-_POD_MAKERS = frozenset(
-    {"CronJob", "DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "Rollout", "StatefulSet"}
-)
 # Reasons after which nobody knows what else the file would have said.
 _BLINDING = frozenset(
     {ProblemReason.UNREADABLE, ProblemReason.SYNTAX, ProblemReason.TOO_LARGE, ProblemReason.DUPLICATE_KEY}
@@ -96,7 +93,7 @@ def analyze_texts(
     places = _Places(directory.files, nodes, catalogue)
     findings = {finding for check in WHOLE_CHECKS for finding in check(given)}
     entries = [
-        *(_from_problem(problem) for problem in directory.problems),
+        *(_from_problem(problem) for problem in (*directory.problems, *directory.passed_over)),
         *(places.locate(finding) for finding in findings),
     ]
     return Report(sorted(entries), sum(text is not None for text in texts.values()), len(objects))
@@ -112,7 +109,7 @@ def _find_doubtful(
     doubtful = set()
     for node in (node for found in nodes.values() for node in found):
         kind = get_text(node, "kind")
-        if kind != "Pod" and kind not in _POD_MAKERS:
+        if kind != "Pod" and kind not in POD_MAKERS:
             continue
         namespace = get_text(node, "metadata", "namespace") or DEFAULT_NAMESPACE
         if kind != "Pod" or (namespace, get_text(node, "metadata", "name")) not in known:
