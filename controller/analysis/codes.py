@@ -48,6 +48,9 @@ REFUSALS: Mapping[str, Code] = {
     ),
     "unknown-version": _error("a kind that is read, in a version that is not", "write a version that is read"),
     "unknown-field": _error("a field that does not exist", "correct its spelling or its place, or remove it"),
+    "log-expression": _error(
+        "an access log's filter that is not carried out", "compare the status, as in response.code >= 400"
+    ),
     "missing-field": _error("a field that must be there is not", "add the field"),
     "wrong-type": _error("a value of another type", "write a value of the type that the message names"),
     "invalid-value": _error("a value that is not allowed", "write a value that the message allows"),
@@ -182,6 +185,7 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a subset that no DestinationRule defines", "define it in a DestinationRule of the Service's namespace"
     ),
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
+    "telemetry-idle": _warning("a Telemetry that decides for no proxy", "do as the message says, or take it out"),
     "destination-rule-host-unknown": _error("a DestinationRule for no Service", "correct spec.host"),
 }
 """What the checks across objects find."""

@@ -20,6 +20,7 @@ from controller.analysis.routes import (
     check_virtual_services,
 )
 from controller.analysis.selection import check_policy_selection, check_service_selection
+from controller.analysis.telemetry import check_telemetries
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
 from controller.kinds.others import POD_MAKERS
@@ -43,6 +44,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_virtual_services,
     check_destination_rules,
     check_envoy_filters,
+    check_telemetries,
 )
 WHOLE_CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (*CHECKS, check_patches)
 """With those that take as long as serving all there is: too long for an answer to somebody who applies one object."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from controller.kinds.gateway_api import GROUP
-from controller.kinds.meta import PortNumber, StrictModel, SubdomainName
+from controller.kinds.meta import PortNumber, StrictModel
 from controller.kinds.networking import NetworkingObject
+from controller.kinds.proxies import ProxyTarget
 from controller.kinds.refusals import Unsupported
 
 if TYPE_CHECKING:
@@ -280,22 +280,6 @@ class ProxySelector(StrictModel):
     """Proxies by their labels; no labels are those of all."""
 
     labels: dict[str, str] | None = None
-
-
-class ProxyTarget(StrictModel):
-    """Proxies by what they carry out: a Gateway of the same namespace."""
-
-    group: str = GROUP
-    kind: str
-    name: SubdomainName
-    namespace: Unsupported = None
-    section_name: Unsupported = None
-
-    @model_validator(mode="after")
-    def _check_kind(self) -> "ProxyTarget":
-        if (self.group, self.kind) != (GROUP, "Gateway"):
-            raise PydanticCustomError("unsupported", "only Gateways of gateway.networking.k8s.io are targets here")
-        return self
 
 
 class EnvoyFilterSpec(StrictModel):

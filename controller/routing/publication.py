@@ -9,6 +9,8 @@
     Service                              its clusters, endpoints and routes, and the routes that point at it
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
+    Telemetry                            the Gateways that it selects, now and before; one for the whole mesh all that
+                                         sidecars listen for
     EnvoyFilter                          the Gateways that it selects, now and before; one for the whole mesh all
                                          Services, where it patches what sidecars do, and all clusters, where those
 
@@ -31,9 +33,10 @@ from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import WorkloadEntry
+from controller.kinds.telemetry import AccessLogging, Telemetry
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import grpc_routes, policies, services, virtual_services
+from controller.registry import grpc_routes, policies, services, telemetry, virtual_services
 from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
@@ -60,10 +63,12 @@ from controller.serve.resources import (
     LISTENER_TYPE,
     ROUTE_TYPE,
     ChangeGatherer,
+    Resource,
     ResourceChanges,
     build_resource,
 )
 from controller.snapshot import Snapshot
+from controller.translate.access_logs import set_access_logs
 from controller.translate.clusters import (
     PASSTHROUGH,
     ServingEndpoint,
@@ -109,10 +114,13 @@ class Routing:
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
         built = dict(self.update(Snapshot(), snapshot, snapshot.keys()))
-        outbound, passthrough = translate_outbound(OUTBOUND), build_passthrough()
-        for type_url, name, message in ((LISTENER_TYPE, OUTBOUND, outbound), (CLUSTER_TYPE, PASSTHROUGH, passthrough)):
-            resource = build_resource(type_url, name, message, keys=(SIDECARS,))
-            built[type_url] = ResourceChanges({**built[type_url].updated, name: resource}, built[type_url].removed)
+        logging = telemetry.read_logging(telemetry.find_for_all(snapshot, self._settings))
+        for type_url, resource in (
+            (LISTENER_TYPE, _build_outbound(logging)),
+            (CLUSTER_TYPE, build_resource(CLUSTER_TYPE, PASSTHROUGH, build_passthrough(), keys=(SIDECARS,))),
+        ):
+            updated = {**built[type_url].updated, resource.name: resource}
+            built[type_url] = ResourceChanges(updated, built[type_url].removed)
         return built
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
@@ -139,6 +147,7 @@ class _Update:
         self._dirty = _Dirty()
         self._rules: dict[Place, Rules] = {}
         self._filters_for_all = find_for_all(new, settings)
+        self._sidecar_logging = telemetry.read_logging(telemetry.find_for_all(new, settings))
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:
@@ -175,6 +184,8 @@ class _Update:
                 self._dirty.routes.add((key.kind, *place))
             case EnvoyFilter.__name__:
                 self._note_filter(key)
+            case Telemetry.__name__:
+                self._note_telemetry(key)
             case ReferenceGrant.__name__:
                 self._dirty.routes.update(self._index.routes_into(key.namespace))
             case DestinationRule.__name__:
@@ -214,6 +225,17 @@ class _Update:
                 self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
             if any(each.apply_to == "CLUSTER" for each in changing):
                 self._dirty.clusters |= self._index.all_targets()
+
+    def _note_telemetry(self, key: ObjectKey) -> None:
+        for snapshot in (self._old, self._new):
+            given = snapshot.find(Telemetry, key.namespace, key.name)
+            if given is None:
+                continue
+            gateways = (each for each in self._new.objects(Gateway) if telemetry.selects(self._settings, given, each))
+            self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
+            if telemetry.is_for_all(self._settings, given):
+                self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
+                self._changes[LISTENER_TYPE].put(OUTBOUND, _build_outbound(self._sidecar_logging))
 
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
@@ -271,10 +293,13 @@ class _Update:
         for port in gone:
             for type_url in (LISTENER_TYPE, ROUTE_TYPE):
                 self._remove(type_url, name_gateway_port(*place, port))
+        decides = telemetry.find_for_gateway(self._new, self._settings, gateway) if gateway is not None else None
         for port, hosts in ports.items():
             name = name_gateway_port(*place, port)
             at = _At(name, port, tuple(filters), Side.GATEWAY)
-            self._put_listener(at, translate_gateway_port(name, port), scope)
+            listener = translate_gateway_port(name, port)
+            set_access_logs(listener, telemetry.read_logging(decides))
+            self._put_listener(at, listener, scope)
             self._put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
 
     def _remove(self, type_url: str, name: str) -> None:
@@ -371,6 +396,7 @@ class _Update:
             return
         [port] = (each for each in service.ports if each.number == target.port)
         message = translate_service_port(name, service.addresses, port, target, routes)
+        set_access_logs(message, self._sidecar_logging)
         self._put_listener(at, message, (SIDECARS,))
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
@@ -478,6 +504,12 @@ class _At:
     port: int
     filters: tuple[EnvoyFilter, ...]
     side: Side
+
+
+def _build_outbound(logging: AccessLogging) -> Resource:
+    message = translate_outbound(OUTBOUND)
+    set_access_logs(message, logging)
+    return build_resource(LISTENER_TYPE, OUTBOUND, message, keys=(SIDECARS,))
 
 
 def _patches_routes(given: EnvoyFilter) -> bool:

@@ -14,10 +14,12 @@ from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.security import AuthorizationPolicy
+from controller.kinds.telemetry import Telemetry
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.envoy_filters import find_idle
 from controller.registry.names import MeshSettings
+from controller.registry.telemetry import find_idle as find_idle_telemetry
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
 from controller.sources.problems import Problem
@@ -57,6 +59,9 @@ def build_statuses(
         idle = find_idle(snapshot, settings, given)
         judged = _judge_filter(given, idle, refused.get(given.key), faults.get(given.key))
         yield _build(given, {"conditions": _build_all(given, [judged], now)})
+    for telemetry in snapshot.objects(Telemetry):
+        judged = _judge_telemetry(find_idle_telemetry(snapshot, settings, telemetry), refused.get(telemetry.key))
+        yield _build(telemetry, {"conditions": _build_all(telemetry, [judged], now)})
 
 
 def show_time(time: datetime) -> str:
@@ -75,14 +80,24 @@ def _judge_policy(problem: Problem | None) -> Condition:
 def _judge_filter(given: EnvoyFilter, idle: Mapping[int, str], problem: Problem | None, fault: str | None) -> Condition:
     """Of one that serves in an earlier form or spoils something, why; else which of its patches reach nobody."""
     if problem is not None:
-        message = f"{problem.path}: {problem.message}; the last valid form goes on"
-        return Condition("Accepted", False, "UnsupportedValue", message)
+        return _judge_refused(problem)
     if fault is not None:
         return Condition("Accepted", False, "Invalid", f"{fault}; what was served before goes on")
     message = "; ".join(f"configPatches[{index}] reaches no proxy: {why}" for index, why in idle.items())
     if len(idle) == len(given.spec.config_patches):
         return Condition("Accepted", False, "NoMatchingProxy", message)
     return Condition("Accepted", True, "Accepted", message)
+
+
+def _judge_telemetry(idle: str, problem: Problem | None) -> Condition:
+    if problem is not None:
+        return _judge_refused(problem)
+    return Condition("Accepted", not idle, "NoMatchingProxy" if idle else "Accepted", idle)
+
+
+def _judge_refused(problem: Problem) -> Condition:
+    message = f"{problem.path}: {problem.message}; the last valid form goes on"
+    return Condition("Accepted", False, "UnsupportedValue", message)
 
 
 def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:

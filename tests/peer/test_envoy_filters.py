@@ -1,4 +1,4 @@
-"""EnvoyFilters at the real Envoy of a Gateway: what they add is what requests meet."""
+"""EnvoyFilters and Telemetries at the real Envoy of a Gateway: what they say is what requests meet."""
 
 import json
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support.envoy_proxy import Envoy, WebAnswer, ask, run_gateway
 from tests.support.free_ports import find_free_port
 from tests.support.golden import FOLDER, GIVEN
 from tests.support.texts import pod_text, service_text, text_of
-from tests.support.web_backends import serve_web
+from tests.support.web_backends import Backend, serve_web
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 _MANAGER = "envoy.filters.network.http_connection_manager"
@@ -30,6 +31,7 @@ class World:
     controller: ControllerProcess
     envoy: Envoy
     port: int
+    backend: Backend
 
     def ask(self, path: str = "/") -> WebAnswer:
         return ask(self.port, path)
@@ -71,7 +73,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         controller.start()
         stack.callback(controller.stop)
         envoy = stack.enter_context(run_gateway(controller, tmp_path, "web"))
-        made = World(controller, envoy, port)
+        made = World(controller, envoy, port, backend)
         assert wait_for(made.serves, PATIENCE_SECONDS), envoy.log_file.read_text()
         yield made
         assert envoy.refusals() == []
@@ -148,3 +150,20 @@ def test_what_is_invalid_is_refused_and_its_last_form_goes_on(world: World) -> N
     assert wait_for(lambda: world.condition("header").get("reason") == "UnsupportedValue", PATIENCE_SECONDS)
     assert "envoy-value" in world.controller.fetch("/debug/state")
     assert world.answers_with("x-first")
+
+
+def test_only_what_a_telemetry_asks_for_is_logged(world: World) -> None:
+    def is_logged(path: str) -> bool:
+        """Whether a request is, once a later one that is logged in any case is there."""
+        world.ask(path)
+        world.backend.always = 404
+        world.ask(f"{path}-missing")
+        world.backend.always = 200
+        assert wait_for(lambda: f"{path}-missing " in world.envoy.log_file.read_text(), PATIENCE_SECONDS)
+        return f"{path} " in world.envoy.log_file.read_text()
+
+    assert is_logged("/first")
+    log = "spec: {accessLogging: [{providers: [{name: envoy}], filter: {expression: response.code >= 400}}]}"
+    world.controller.write("log.yaml", text_of("telemetry.istio.io/v1", "Telemetry", "log", log))
+    paths = count()
+    assert wait_for(lambda: not is_logged(f"/later-{next(paths)}"), PATIENCE_SECONDS)

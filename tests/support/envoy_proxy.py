@@ -92,7 +92,8 @@ def run_gateway(controller: ControllerProcess, folder: Path, gateway: str, names
     bootstrap.write_text(build_gateway_bootstrap(proxy, access))
     log = folder / "envoy.log"
     command = [find_envoy(), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
-    process = start_process([*command, "--log-level", "warning"], log)
+    # What it logs is there at once, and not within ten seconds.
+    process = start_process([*command, "--log-level", "warning", "--file-flush-interval-msec", "20"], log)
     envoy = Envoy(process, log, proxy.admin_port)
     try:
         assert wait_for(lambda: _is_ready(envoy), PATIENCE_SECONDS), log.read_text()

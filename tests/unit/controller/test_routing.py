@@ -24,6 +24,8 @@ class World:
         self.snapshot = Snapshot()
         self.routing = Routing(MeshSettings())
         self.tables = {type_url: ResourceTable() for type_url in ROUTING_TYPES}
+        for type_url, changes in self.routing.build(self.snapshot).items():
+            self.tables[type_url].apply(changes)
 
     def apply(self, changes: dict[ObjectKey, KubernetesObject | None]) -> dict[str, set[str]]:
         """Gives the names of the resources that changed, by the last part of their type."""
@@ -82,6 +84,10 @@ def gateway_class(controller: str) -> KubernetesObject:
 
 def envoy_filter(where: str, rest: str, patch: str, name: str = "f") -> KubernetesObject:
     return made("networking.istio.io/v1alpha3", "EnvoyFilter", name, where, f"{rest} configPatches: [{{{patch}}}]")
+
+
+def telemetry(where: str, spec: str, name: str = "t") -> KubernetesObject:
+    return made("telemetry.istio.io/v1", "Telemetry", name, where, spec)
 
 
 NAMED = "match: {listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}}"
@@ -169,6 +175,17 @@ VALUES: list[KubernetesObject] = [
         )
     ),
     *(
+        telemetry(where, rest, name)
+        for where in ("demo", "istio-system")
+        for name in ("t", "u")
+        for rest in (
+            "accessLogging: [{disabled: true}]",
+            "accessLogging: [{filter: {expression: response.code >= 400}}]",
+            "targetRefs: [{kind: Gateway, name: web}], accessLogging: [{}]",
+            "selector: {matchLabels: {edge: 'yes'}}, accessLogging: [{disabled: true}]",
+        )
+    ),
+    *(
         objects.endpoint_slice(f"endpoints: [{endpoints}], ports: [{{port: 8080}}]", "x", service="s")
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
     ),
@@ -238,9 +255,10 @@ def test_a_backend_of_another_namespace_needs_that_namespaces_grant() -> None:
 
 def test_a_gateway_of_somebody_elses_class_is_not_served() -> None:
     world = start(gateway(owner="theirs"))
-    assert not world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    listeners = world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert "gateway/demo/web/80" not in listeners
     world.put(gateway_class("ambit.dev/gateway-controller"))
-    assert world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert "gateway/demo/web/80" in listeners
 
 
 def test_a_filter_for_one_gateway_rebuilds_nothing_else() -> None:
@@ -290,3 +308,12 @@ def test_of_two_clusters_of_one_name_the_first_counts_and_the_other_is_told_of()
     world.apply({for_all.key: None})
     assert world.routing.patches.faults == {}
     assert keys_of(world, "extra") == ("gateway:demo/web",)
+
+
+def test_a_telemetry_touches_only_what_it_is_for() -> None:
+    world = start(gateway(), gateway("other"), objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"))
+    off = "accessLogging: [{disabled: true}]"
+    one = world.put(telemetry("demo", f"targetRefs: [{{kind: Gateway, name: web}}], {off}"))
+    assert one == {"Listener": {"gateway/demo/web/80"}}
+    rest = {"gateway/demo/other/80", "sidecar/outbound", "sidecar/s.demo.svc.cluster.local/80"}
+    assert world.put(telemetry("istio-system", off)) == {"Listener": rest}
