@@ -61,7 +61,7 @@ def find_for_all(snapshot: Snapshot, settings: MeshSettings) -> Telemetry | None
 
 
 def read_logging(given: Telemetry | None) -> AccessLogging:
-    """What it says of the access log."""
+    """What it says of the access log, where there is one that decides."""
     return given.spec.access_logging[0] if given is not None and given.spec.access_logging else EVERYTHING
 
 

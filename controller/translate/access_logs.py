@@ -9,6 +9,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from controller.kinds.telemetry import AccessLogging, StatusComparison
+from controller.registry.telemetry import EVERYTHING
 from controller.translate.envoy import pack
 
 _OPERATIONS = {
@@ -22,9 +23,12 @@ _SAME = {">": (">=", 1), "<": ("<=", -1)}
 
 
 def set_access_logs(listener: listener_pb2.Listener, logging: AccessLogging) -> None:
-    """Let a listener's requests and connections be logged as `logging` says. A connection has no status: one that is
-    for statuses is for requests only.
+    """Let a listener, which logs everything as it is translated, log what `logging` says.
+
+    A connection has no status: what is for statuses is for requests only.
     """
+    if logging == EVERYTHING:
+        return
     logs = [] if logging.disabled else [_build_log(logging)]
     for each in _list_filters(listener):
         manager, proxy = hcm_pb2.HttpConnectionManager(), tcp_proxy_pb2.TcpProxy()
