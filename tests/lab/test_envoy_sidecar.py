@@ -119,6 +119,38 @@ def test_requests_of_the_application_follow_the_routes_of_their_service() -> Non
         assert wait_for(lambda: set(found.count(10)) == {"v1", "v2"}, PATIENCE_SECONDS)
 
 
+FILTER = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: teapot, namespace: istio-system}
+spec:
+  configPatches:
+  - applyTo: HTTP_ROUTE
+    match: {context: SIDECAR_OUTBOUND, routeConfiguration: {portNumber: 80}}
+    patch:
+      operation: INSERT_FIRST
+      value: {match: {path: /teapot}, direct_response: {status: 418}}
+"""
+QUIET = """
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: quiet, namespace: istio-system}
+spec: {accessLogging: [{disabled: true}]}
+"""
+
+
+@isolated
+def test_what_is_patched_for_the_whole_mesh_is_patched_for_sidecars() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        found.controller.write("routes.yaml", ROUTES)
+        assert wait_for(lambda: found.ask("/gone") == "410", PATIENCE_SECONDS), found.log.read_text()
+        found.controller.write("filter.yaml", FILTER + "---" + QUIET)
+        assert wait_for(lambda: found.ask("/teapot") == "418", PATIENCE_SECONDS), found.log.read_text()
+        assert found.ask("/gone") == "410", "the routes are still there"
+        found.controller.remove("filter.yaml")
+        assert wait_for(lambda: found.ask("/teapot") in ("v1", "v2"), PATIENCE_SECONDS)
+
+
 @isolated
 def test_bytes_that_are_no_requests_pass_and_so_does_what_is_of_no_service() -> None:
     with chosen_mesh() as mesh, site(mesh) as found:

@@ -1,6 +1,8 @@
 """EnvoyFilters: what the door refuses, what patches do, and what is said of those that do nothing."""
 
 import json
+import re
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -22,6 +24,7 @@ from controller.routing.publication import Routing
 from controller.serve.resources import LISTENER_TYPE
 from controller.snapshot import Snapshot
 from controller.sources.documents import parse_documents
+from controller.sources.held import encode_held, parse_held
 from controller.status.documents import build_statuses
 from controller.translate.envoy import milliseconds, pack
 from controller.translate.listeners import translate_gateway_port
@@ -313,6 +316,22 @@ GATEWAY = (
     "spec: {gatewayClassName: ambit, listeners: [{name: http, port: 80, protocol: HTTP}]}}\n---\n"
 )
 FIRST = f"applyTo: HTTP_FILTER, match: {{context: GATEWAY}}, patch: {{operation: INSERT_FIRST, value: {LUA}}}"
+
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "envoy-filters.md"
+
+
+def test_what_the_page_shows_is_accepted() -> None:
+    shown = re.findall(r"```yaml\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    parsed = [parse_documents(text, "docs") for text in shown]
+    assert [each.problems for each in parsed] == [[], []]
+    assert [located.value.key.kind for each in parsed for located in each.objects] == ["EnvoyFilter", "Telemetry"]
+
+
+def test_a_form_that_is_held_survives_a_restart() -> None:
+    [located] = parse_documents((FOLDER / "envoy-filter" / GIVEN).read_text().split("---\n")[4], GIVEN).objects
+    assert isinstance(located.value, EnvoyFilter)
+    assert parse_held(encode_held({"a.yaml": [located.value]})) == {"a.yaml": [located.value]}
 
 
 def codes_of(text: str) -> list[str]:
