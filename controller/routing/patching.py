@@ -62,7 +62,7 @@ class PatchRecord:
 
     def __init__(self) -> None:
         self._effects: dict[ResourceKey, Effect] = {}
-        self._added: set[ResourceKey] = set()
+        self._added: Mapping[ResourceKey, Effect] = {}
 
     def put(self, key: ResourceKey, effect: Effect | None) -> None:
         """Take over what patches did to a resource; None where they did nothing, or it is no more."""
@@ -71,23 +71,23 @@ class PatchRecord:
         else:
             self._effects[key] = effect
 
-    def put_added(self, added: set[ResourceKey]) -> set[ResourceKey]:
+    def put_added(self, added: Mapping[ResourceKey, Effect]) -> set[ResourceKey]:
         """Take over which resources there are only by patches; gives those that are no more."""
         before, self._added = self._added, added
-        for key in before - added:
-            self.put(key, None)
-        return before - added
+        return before.keys() - added.keys()
 
     @property
     def touching(self) -> frozenset[PatchKey]:
         """The patches that do something."""
-        return frozenset(key for effect in self._effects.values() for key in effect.touching)
+        effects = (*self._effects.values(), *self._added.values())
+        return frozenset(key for effect in effects for key in effect.touching)
 
     @property
     def faults(self) -> Mapping[ObjectKey, str]:
         """By filter, what it makes that cannot be served: the first by name."""
         found: dict[ObjectKey, str] = {}
-        for (_, name), effect in sorted(self._effects.items()):
+        effects = (*self._effects.items(), *self._added.items())
+        for (_, name), effect in sorted(effects, key=lambda each: each[0]):
             if effect.culprit is not None:
                 found.setdefault(effect.culprit, f"{name}: {effect.fault}")
         return found
@@ -136,8 +136,10 @@ class Patcher:
         )
         return {target for text in texts if (target := parse_cluster_name(text, settings)) is not None}
 
-    def list_added(self, snapshot: Snapshot, settings: MeshSettings) -> Mapping[ResourceKey, Resource]:
-        """The listeners and clusters that patches add. Of two of one name that differ the first counts."""
+    def build_added(
+        self, snapshot: Snapshot, settings: MeshSettings
+    ) -> tuple[Mapping[ResourceKey, Resource], set[ResourceKey]]:
+        """The listeners and clusters that patches add, and which are no more. Of two of one name the first counts."""
         effects: dict[ResourceKey, Effect] = {}
         messages: dict[ResourceKey, Message] = {}
         readers: dict[ResourceKey, list[str]] = {}
@@ -155,12 +157,11 @@ class Patcher:
                 else:
                     effects[key] = replace(effect, touching=touching)
                     readers[key] = [*readers.get(key, ()), *keys]
-        for key, effect in effects.items():
-            self._record.put(key, effect)
-        return {
+        resources = {
             (type_url, name): build_resource(type_url, name, messages[type_url, name], keys=tuple(dict.fromkeys(keys)))
             for (type_url, name), keys in readers.items()
         }
+        return resources, self._record.put_added(effects)
 
 
 def _name(message: Message) -> str:

@@ -21,7 +21,6 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 
 from controller.kinds.core import Namespace, Node, Pod, Service
@@ -40,7 +39,7 @@ from controller.registry import grpc_routes, policies, services, telemetry, virt
 from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
-from controller.registry.envoy_filters import Side, find_for_all, find_for_gateway, is_for, is_for_all, selects
+from controller.registry.envoy_filters import Side, find_for_gateway, is_for, is_for_all, selects
 from controller.registry.gateways import Attached, build_ports
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
 from controller.registry.http_routes import Ranked, build_routes, sort_routes
@@ -56,7 +55,8 @@ from controller.registry.names import (
     name_sidecar_port,
 )
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
-from controller.routing.patching import Patcher, PatchRecord, Subject, Verdict
+from controller.routing.patched import At, PatchedResources
+from controller.routing.patching import PatchRecord
 from controller.serve.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -82,7 +82,6 @@ from controller.translate.listeners import (
     translate_outbound,
     translate_service_port,
 )
-from controller.translate.patches import find_disorder, find_twice, patch_cluster, patch_listener, patch_routes
 from controller.translate.routes import Dialect, translate_hosts
 
 OUTBOUND = "sidecar/outbound"
@@ -135,8 +134,6 @@ class _Update:
         self, index: RouteIndex, patches: PatchRecord, old: Snapshot, new: Snapshot, settings: MeshSettings
     ) -> None:
         self._index = index
-        self._patches = patches
-        self._patcher = Patcher(patches)
         self._old = old
         self._new = new
         self._settings = settings
@@ -144,9 +141,9 @@ class _Update:
         self._changes = {
             type_url: ChangeGatherer() for type_url in (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
         }
+        self._patched = PatchedResources(self._changes, patches, new, settings)
         self._dirty = _Dirty()
         self._rules: dict[Place, Rules] = {}
-        self._filters_for_all = find_for_all(new, settings)
         self._sidecar_logging = telemetry.read_logging(telemetry.find_for_all(new, settings))
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
@@ -167,7 +164,7 @@ class _Update:
         for target in sorted(self._dirty.clusters):
             self._build_cluster(target)
         if any(key.kind in _ADDING_KINDS for key in keys):
-            self._build_added()
+            self._patched.put_added()
         return {type_url: changes.finish() for type_url, changes in self._changes.items()}
 
     def _note(self, key: ObjectKey) -> None:
@@ -286,60 +283,21 @@ class _Update:
             ports = build_ports(gateway, self._find_attached(gateway))
         targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
         filters = find_for_gateway(self._new, self._settings, gateway) if gateway is not None and ports else ()
-        targets |= self._patcher.find_references(filters, self._settings)
+        targets |= self._patched.find_references(filters)
         gone, changed = self._index.put_gateway(place, set(ports), targets)
         self._dirty.clusters |= changed
         scope = (name_gateway(*place),)
         for port in gone:
             for type_url in (LISTENER_TYPE, ROUTE_TYPE):
-                self._remove(type_url, name_gateway_port(*place, port))
+                self._patched.remove(type_url, name_gateway_port(*place, port))
         decides = telemetry.find_for_gateway(self._new, self._settings, gateway) if gateway is not None else None
         for port, hosts in ports.items():
             name = name_gateway_port(*place, port)
-            at = _At(name, port, tuple(filters), Side.GATEWAY)
+            at = At(name, port, filters, Side.GATEWAY)
             listener = translate_gateway_port(name, port)
             set_access_logs(listener, telemetry.read_logging(decides))
-            self._put_listener(at, listener, scope)
-            self._put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
-
-    def _remove(self, type_url: str, name: str) -> None:
-        self._changes[type_url].put(name, None)
-        self._patches.put((type_url, name), None)
-
-    def _put_listener(self, at: "_At", message: listener_pb2.Listener, keys: tuple[str, ...]) -> None:
-        def find_fault() -> str:
-            return find_disorder(message)
-
-        subject = Subject(
-            (LISTENER_TYPE, at.name), message, lambda each: patch_listener(message, at.port, each), find_fault
-        )
-        self._put_patched(subject, at, keys)
-
-    def _put_routes(self, at: "_At", message: route_pb2.RouteConfiguration) -> None:
-        def find_fault() -> str:
-            return find_twice(message)
-
-        subject = Subject((ROUTE_TYPE, at.name), message, lambda each: patch_routes(message, at.port, each), find_fault)
-        self._put_patched(subject, at, ())
-
-    def _put_patched(self, subject: Subject, at: "_At", keys: tuple[str, ...]) -> None:
-        """Serve a message as its patches leave it. What they spoil is not put, so that its last form goes on."""
-        type_url, name = subject.key
-        match self._patcher.patch(subject, at.filters, at.side):
-            case Verdict.SERVE:
-                self._changes[type_url].put(name, build_resource(type_url, name, subject.message, keys=keys))
-            case Verdict.REMOVE:
-                self._changes[type_url].put(name, None)
-            case Verdict.WITHHOLD:
-                pass
-
-    def _build_added(self) -> None:
-        """Listeners and clusters that there are only because an EnvoyFilter adds them."""
-        added = self._patcher.list_added(self._new, self._settings)
-        for type_url, name in self._patches.put_added(set(added)):
-            self._changes[type_url].put(name, None)
-        for (type_url, name), resource in added.items():
-            self._changes[type_url].put(name, resource)
+            self._patched.put_listener(at, listener, scope)
+            self._patched.put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
 
     def _find_attached(self, gateway: Gateway) -> Iterator[Attached]:
         for key, state in self._index.routes_of_gateway((gateway.namespace, gateway.name)):
@@ -362,8 +320,8 @@ class _Update:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
             if not target.subset:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
-                self._remove(LISTENER_TYPE, name_sidecar_port(target.host, target.port))
-                self._remove(ROUTE_TYPE, name_sidecar_port(target.host, target.port))
+                self._patched.remove(LISTENER_TYPE, name_sidecar_port(target.host, target.port))
+                self._patched.remove(ROUTE_TYPE, name_sidecar_port(target.host, target.port))
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
         for target in targets:
             if service and not target.subset:
@@ -384,20 +342,19 @@ class _Update:
         They share the routes of gRPC's clients, which could not do what a patch may want: patched, there are two.
         """
         name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
-        filters = self._filters_for_all if service.addresses else ()
-        at = _At(name, target.port, tuple(filters), Side.SIDECAR)
-        if any(_patches_routes(each) for each in filters):
+        at = self._patched.at_sidecars(name, target.port)
+        if service.addresses and self._patched.has_routes_of_sidecars:
             routes = name
-            self._put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
+            self._patched.put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
         else:
-            self._remove(ROUTE_TYPE, name)
+            self._patched.remove(ROUTE_TYPE, name)
         if not service.addresses:
-            self._remove(LISTENER_TYPE, name)
+            self._patched.remove(LISTENER_TYPE, name)
             return
         [port] = (each for each in service.ports if each.number == target.port)
         message = translate_service_port(name, service.addresses, port, target, routes)
         set_access_logs(message, self._sidecar_logging)
-        self._put_listener(at, message, (SIDECARS,))
+        self._patched.put_listener(at, message, (SIDECARS,))
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
         for port in service.ports:
@@ -486,38 +443,16 @@ class _Update:
         service = self._members.find_service(*place) if place else None
         port = next((each for each in service.ports if each.number == target.port), None) if service else None
         if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
-            self._remove(CLUSTER_TYPE, target.cluster)
+            self._patched.remove(CLUSTER_TYPE, target.cluster)
             return
         message = translate_cluster(target, port.protocol, self._find_policy(target))
-        subject = Subject(
-            (CLUSTER_TYPE, target.cluster), message, lambda each: patch_cluster(message, target, each), lambda: ""
-        )
-        at = _At(target.cluster, target.port, tuple(self._filters_for_all), Side.SIDECAR)
-        self._put_patched(subject, at, (SIDECARS, *self._index.readers_of(target)))
-
-
-@dataclass(frozen=True, slots=True)
-class _At:
-    """What patches are told of a resource: its name and port, and which filters are for it."""
-
-    name: str
-    port: int
-    filters: tuple[EnvoyFilter, ...]
-    side: Side
+        self._patched.put_cluster(target, message, (SIDECARS, *self._index.readers_of(target)))
 
 
 def _build_outbound(logging: AccessLogging) -> Resource:
     message = translate_outbound(OUTBOUND)
     set_access_logs(message, logging)
     return build_resource(LISTENER_TYPE, OUTBOUND, message, keys=(SIDECARS,))
-
-
-def _patches_routes(given: EnvoyFilter) -> bool:
-    """Whether it patches the routes of sidecars."""
-    return any(
-        is_for(each, Side.SIDECAR) and each.apply_to in ("HTTP_ROUTE", "ROUTE_CONFIGURATION", "VIRTUAL_HOST")
-        for each in given.spec.config_patches
-    )
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

@@ -317,3 +317,15 @@ def test_a_telemetry_touches_only_what_it_is_for() -> None:
     assert one == {"Listener": {"gateway/demo/web/80"}}
     rest = {"gateway/demo/other/80", "sidecar/outbound", "sidecar/s.demo.svc.cluster.local/80"}
     assert world.put(telemetry("istio-system", off)) == {"Listener": rest}
+
+
+def test_an_added_listener_that_envoy_would_refuse_is_told_of_until_its_filter_goes() -> None:
+    filters = f"filters: [{{name: m, typed_config: {{{_HCM}, stat_prefix: x, route_config: {{}}}}}}]"
+    address = "address: {socket_address: {address: '::', port_value: 90}}"
+    value = f"{{name: extra, {address}, filter_chains: [{{{filters}}}]}}"
+    added = envoy_filter("demo", "", f"applyTo: LISTENER, patch: {{operation: ADD, value: {value}}}")
+    world = start(gateway(), added)
+    assert "extra" not in world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert list(world.routing.patches.faults) == [added.key]
+    world.apply({added.key: None})
+    assert world.routing.patches.faults == {}
