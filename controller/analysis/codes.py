@@ -86,6 +86,7 @@ REFUSALS: Mapping[str, Code] = {
     "duplicate-object": _error("an object that is given twice", "remove one of the two, or rename it"),
     "combination": _error("fields that exclude or need each other", "do as the message says"),
     "duplicate-endpoint": _error("an endpoint that stands twice", "remove one of the two, and give the other a weight"),
+    "egress-host": _error("a host of a Sidecar's egress that is none", "write NAMESPACE/HOST, as in ./* or shop/*"),
     "empty-match": _error("a source, operation or condition that names nothing", "name what to match, or remove it"),
     "host-value": _error("a host that is no DNS name", "write a full name, like api.example.com"),
     "invalid-name": _error("a name that Kubernetes would not take", "use lower-case letters, digits and '-'"),
@@ -185,6 +186,7 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a subset that no DestinationRule defines", "define it in a DestinationRule of the Service's namespace"
     ),
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
+    "sidecar-idle": _warning("a Sidecar that counts for nobody", "do as the message says, or take it out"),
     "telemetry-idle": _warning("a Telemetry that decides for no proxy", "do as the message says, or take it out"),
     "destination-rule-host-unknown": _error("a DestinationRule for no Service", "correct spec.host"),
 }

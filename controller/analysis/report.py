@@ -20,6 +20,7 @@ from controller.analysis.routes import (
     check_virtual_services,
 )
 from controller.analysis.selection import check_policy_selection, check_service_selection
+from controller.analysis.sidecars import check_sidecars
 from controller.analysis.telemetry import check_telemetries
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
@@ -45,6 +46,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_destination_rules,
     check_envoy_filters,
     check_telemetries,
+    check_sidecars,
 )
 WHOLE_CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (*CHECKS, check_patches)
 """With those that take as long as serving all there is: too long for an answer to somebody who applies one object."""

@@ -12,6 +12,7 @@ from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import KubernetesObject
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.kinds.sidecar import Sidecar
 from controller.kinds.telemetry import Telemetry
 from controller.kinds.virtual_service import VirtualService
 
@@ -45,6 +46,7 @@ CATALOGUE: Catalogue = build_catalogue(
     Service,
     ServiceAccount,
     ServiceEntry,
+    Sidecar,
     Telemetry,
     VirtualService,
     WorkloadEntry,

@@ -41,6 +41,8 @@ class RouteIndex:
         self._gateway_targets: dict[Place, set[Target]] = {}
         self._readers: dict[Target, set[Place]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
+        self._led: dict[Place, set[Target]] = {}
+        self._leading: dict[Target, set[Place]] = {}
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""
@@ -99,6 +101,27 @@ class RouteIndex:
     def readers_of(self, target: Target) -> tuple[str, ...]:
         """The names under which the Gateways find a target's cluster that send to it."""
         return tuple(name_gateway(*place) for place in sorted(self._readers.get(target, ())))
+
+    def put_led(self, place: Place, targets: set[Target]) -> set[Target]:
+        """Take over where the routes of a Service lead; gives the targets that are new to it or no more its."""
+        before = self._led.pop(place, set())
+        if targets:
+            self._led[place] = targets
+        for target in before - targets:
+            self._leading[target].discard(place)
+            if not self._leading[target]:
+                del self._leading[target]
+        for target in targets - before:
+            self._leading.setdefault(target, set()).add(place)
+        return before ^ targets
+
+    def led_from(self, place: Place) -> set[Target]:
+        """Where the routes of a Service lead."""
+        return self._led.get(place, set())
+
+    def leading_to(self, target: Target) -> Iterable[Place]:
+        """The Services whose routes lead to a target."""
+        return self._leading.get(target, ())
 
     def all_targets(self) -> set[Target]:
         """The ports and subsets of all Services."""

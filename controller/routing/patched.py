@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
@@ -57,9 +58,14 @@ class PatchedResources:
             for each in given.spec.config_patches
         )
 
-    def find_references(self, filters: Sequence[EnvoyFilter]) -> set[Target]:
-        """The services' clusters that patches for Gateways name."""
-        return self._patcher.find_references(filters, self._settings)
+    def find_references(self, filters: Sequence[EnvoyFilter], side: Side) -> set[Target]:
+        """The services' clusters that patches for one side name."""
+        return self._patcher.find_references(filters, side, self._settings)
+
+    @cached_property
+    def references_of_sidecars(self) -> set[Target]:
+        """Those that patches for sidecars name: all of them must have these."""
+        return self.find_references(self._for_all, Side.SIDECAR)
 
     def put_listener(self, at: At, message: listener_pb2.Listener, keys: tuple[str, ...]) -> None:
         """Serve a listener under `keys`."""

@@ -18,7 +18,8 @@ from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.meta import ObjectKey
 from controller.registry.envoy_filters import Side, find_gateways, is_for, is_for_all, sort_filters
 from controller.registry.http import Target
-from controller.registry.names import SIDECARS, MeshSettings, find_service_name, name_gateway
+from controller.registry.names import MeshSettings, find_service_name, name_gateway
+from controller.registry.sidecars import Visibility
 from controller.serve.resources import CLUSTER_TYPE, LISTENER_TYPE, Resource, build_resource
 from controller.snapshot import Snapshot
 from controller.translate.patches import Outcome, Prepared, find_disorder
@@ -98,13 +99,15 @@ class Patcher:
 
     def __init__(self, record: PatchRecord) -> None:
         self._record = record
-        self._prepared: dict[ObjectKey, Sequence[Prepared]] = {}
+        self._prepared: dict[ObjectKey, tuple[EnvoyFilter, Sequence[Prepared]]] = {}
 
     def prepare(self, given: EnvoyFilter) -> Sequence[Prepared]:
         """A filter's patches with their values."""
-        if given.key not in self._prepared:
-            self._prepared[given.key] = [Prepared(each, each.build_message()) for each in given.spec.config_patches]
-        return self._prepared[given.key]
+        known = self._prepared.get(given.key)
+        if known is None or known[0] is not given:  # one update may look at what a filter was, too
+            known = given, [Prepared(each, each.build_message()) for each in given.spec.config_patches]
+            self._prepared[given.key] = known
+        return known[1]
 
     def patch(self, subject: Subject, filters: Iterable[EnvoyFilter], side: Side) -> Verdict:
         """Let filters patch a message, each after the other."""
@@ -125,13 +128,13 @@ class Patcher:
         self._record.put(subject.key, Effect(frozenset(touching)) if touching else None)
         return Verdict.SERVE
 
-    def find_references(self, filters: Iterable[EnvoyFilter], settings: MeshSettings) -> set[Target]:
-        """The services' clusters that patches for Gateways name: their proxies must have them."""
+    def find_references(self, filters: Iterable[EnvoyFilter], side: Side, settings: MeshSettings) -> set[Target]:
+        """The services' clusters that patches for one side name: its proxies must have them."""
         texts = (
             text
             for given in filters
             for prepared in self.prepare(given)
-            if is_for(prepared.patch, Side.GATEWAY)
+            if is_for(prepared.patch, side)
             for text in list_texts(prepared.value)
         )
         return {target for text in texts if (target := parse_cluster_name(text, settings)) is not None}
@@ -179,7 +182,7 @@ def _list_readers(snapshot: Snapshot, settings: MeshSettings, given: EnvoyFilter
     if is_for(prepared.patch, Side.GATEWAY):
         found += sorted(name_gateway(each.namespace, each.name) for each in find_gateways(snapshot, settings, given))
     if is_for(prepared.patch, Side.SIDECAR) and is_for_all(settings, given):
-        found.append(SIDECARS)
+        found += Visibility(snapshot, settings).all_readers
     return found
 
 

@@ -9,6 +9,7 @@
     Service                              its clusters, endpoints and routes, and the routes that point at it
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
+    Sidecar                              the Services that its namespace's sidecars are told of newly or no more
     Telemetry                            the Gateways that it selects, now and before; one for the whole mesh all that
                                          sidecars listen for
     EnvoyFilter                          the Gateways that it selects, now and before; one for the whole mesh all
@@ -32,7 +33,8 @@ from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
 from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import WorkloadEntry
-from controller.kinds.telemetry import AccessLogging, Telemetry
+from controller.kinds.sidecar import Sidecar
+from controller.kinds.telemetry import Telemetry
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
 from controller.registry import grpc_routes, policies, services, telemetry, virtual_services
@@ -45,15 +47,16 @@ from controller.registry.http import Destination, Forward, RequestMatch, Route, 
 from controller.registry.http_routes import Ranked, build_routes, sort_routes
 from controller.registry.members import Members
 from controller.registry.names import (
-    SIDECARS,
     MeshSettings,
     find_service_name,
     name_gateway,
     name_gateway_port,
+    name_host,
     name_service_port,
     name_service_routes,
     name_sidecar_port,
 )
+from controller.registry.sidecars import Visibility
 from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
 from controller.routing.patched import At, PatchedResources
 from controller.routing.patching import PatchRecord
@@ -86,7 +89,7 @@ from controller.translate.routes import Dialect, translate_hosts
 
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
-_ADDING_KINDS = (EnvoyFilter.__name__, Gateway.__name__, GatewayClass.__name__)
+_ADDING_KINDS = (EnvoyFilter.__name__, Gateway.__name__, GatewayClass.__name__, Sidecar.__name__)
 """On what it depends which resources EnvoyFilters add, and for whom."""
 
 
@@ -113,11 +116,7 @@ class Routing:
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
         built = dict(self.update(Snapshot(), snapshot, snapshot.keys()))
-        logging = telemetry.read_logging(telemetry.find_for_all(snapshot, self._settings))
-        for type_url, resource in (
-            (LISTENER_TYPE, _build_outbound(logging)),
-            (CLUSTER_TYPE, build_resource(CLUSTER_TYPE, PASSTHROUGH, build_passthrough(), keys=(SIDECARS,))),
-        ):
+        for type_url, resource in _build_fixed(snapshot, self._settings):
             updated = {**built[type_url].updated, resource.name: resource}
             built[type_url] = ResourceChanges(updated, built[type_url].removed)
         return built
@@ -144,6 +143,7 @@ class _Update:
         self._patched = PatchedResources(self._changes, patches, new, settings)
         self._dirty = _Dirty()
         self._rules: dict[Place, Rules] = {}
+        self._visibility = Visibility(new, settings)
         self._sidecar_logging = telemetry.read_logging(telemetry.find_for_all(new, settings))
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
@@ -165,6 +165,9 @@ class _Update:
             self._build_cluster(target)
         if any(key.kind in _ADDING_KINDS for key in keys):
             self._patched.put_added()
+        if any(key.kind in (Sidecar.__name__, Telemetry.__name__) for key in keys):
+            for type_url, resource in _build_fixed(self._new, self._settings):
+                self._changes[type_url].put(resource.name, resource)
         return {type_url: changes.finish() for type_url, changes in self._changes.items()}
 
     def _note(self, key: ObjectKey) -> None:
@@ -181,6 +184,8 @@ class _Update:
                 self._dirty.routes.add((key.kind, *place))
             case EnvoyFilter.__name__:
                 self._note_filter(key)
+            case Sidecar.__name__:
+                self._note_sidecar(key.namespace)
             case Telemetry.__name__:
                 self._note_telemetry(key)
             case ReferenceGrant.__name__:
@@ -217,11 +222,21 @@ class _Update:
             self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
             if not is_for_all(self._settings, given):
                 continue
+            self._dirty.clusters |= self._patched.find_references([given], Side.SIDECAR)
             changing = [each for each in given.spec.config_patches if not each.adds_resource]
             if any(is_for(each, Side.SIDECAR) and each.apply_to != "CLUSTER" for each in changing):
                 self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
             if any(each.apply_to == "CLUSTER" for each in changing):
                 self._dirty.clusters |= self._index.all_targets()
+
+    def _note_sidecar(self, namespace: str) -> None:
+        before = Visibility(self._old, self._settings)
+        for service in self._new.objects(Service):
+            place = (service.namespace, service.name)
+            host = name_host(self._settings, *place)
+            if before.sees(namespace, place[0], host) != self._visibility.sees(namespace, place[0], host):
+                self._dirty.services.add(place)
+                self._dirty.clusters |= self._index.led_from(place)
 
     def _note_telemetry(self, key: ObjectKey) -> None:
         for snapshot in (self._old, self._new):
@@ -232,7 +247,6 @@ class _Update:
             self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
             if telemetry.is_for_all(self._settings, given):
                 self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
-                self._changes[LISTENER_TYPE].put(OUTBOUND, _build_outbound(self._sidecar_logging))
 
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
@@ -283,7 +297,7 @@ class _Update:
             ports = build_ports(gateway, self._find_attached(gateway))
         targets = {target for hosts in ports.values() for host in hosts for target in find_targets(host.routes)}
         filters = find_for_gateway(self._new, self._settings, gateway) if gateway is not None and ports else ()
-        targets |= self._patched.find_references(filters)
+        targets |= self._patched.find_references(filters, Side.GATEWAY)
         gone, changed = self._index.put_gateway(place, set(ports), targets)
         self._dirty.clusters |= changed
         scope = (name_gateway(*place),)
@@ -316,6 +330,7 @@ class _Update:
         targets = set(self._list_targets(place, service)) if service else set()
         gone = self._index.put_service(place, targets)
         self._dirty.clusters |= gone | targets
+        led: set[Target] = set()
         for target in gone:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
             if not target.subset:
@@ -332,9 +347,11 @@ class _Update:
                 listener = build_resource(LISTENER_TYPE, name, translate_api_listener(name, routes))
                 self._changes[LISTENER_TYPE].put(name, listener)
                 hosts = [VirtualHost("all", ("*",), self._find_routes(place, target))]
+                led.update(find_targets(hosts[0].routes))
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
                 self._build_sidecar_port(service, target, hosts)
+        self._dirty.clusters |= self._index.put_led(place, led)
 
     def _build_sidecar_port(self, service: services.Service, target: Target, hosts: Sequence[VirtualHost]) -> None:
         """Where sidecars take connections to a port; to a headless service they are none of its.
@@ -354,7 +371,7 @@ class _Update:
         [port] = (each for each in service.ports if each.number == target.port)
         message = translate_service_port(name, service.addresses, port, target, routes)
         set_access_logs(message, self._sidecar_logging)
-        self._patched.put_listener(at, message, (SIDECARS,))
+        self._patched.put_listener(at, message, self._visibility.find_readers((target.namespace, target.host)))
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
         for port in service.ports:
@@ -446,13 +463,22 @@ class _Update:
             self._patched.remove(CLUSTER_TYPE, target.cluster)
             return
         message = translate_cluster(target, port.protocol, self._find_policy(target))
-        self._patched.put_cluster(target, message, (SIDECARS, *self._index.readers_of(target)))
+        using = {place, *self._index.leading_to(target)}
+        sidecars = (
+            self._visibility.all_readers
+            if target in self._patched.references_of_sidecars
+            else self._visibility.find_readers(*((each[0], name_host(self._settings, *each)) for each in sorted(using)))
+        )
+        self._patched.put_cluster(target, message, (*sidecars, *self._index.readers_of(target)))
 
 
-def _build_outbound(logging: AccessLogging) -> Resource:
-    message = translate_outbound(OUTBOUND)
-    set_access_logs(message, logging)
-    return build_resource(LISTENER_TYPE, OUTBOUND, message, keys=(SIDECARS,))
+def _build_fixed(snapshot: Snapshot, settings: MeshSettings) -> Iterator[tuple[str, Resource]]:
+    """What all sidecars have, whatever services there are, each with its type URL."""
+    readers = Visibility(snapshot, settings).all_readers
+    outbound = translate_outbound(OUTBOUND)
+    set_access_logs(outbound, telemetry.read_logging(telemetry.find_for_all(snapshot, settings)))
+    yield LISTENER_TYPE, build_resource(LISTENER_TYPE, OUTBOUND, outbound, keys=readers)
+    yield CLUSTER_TYPE, build_resource(CLUSTER_TYPE, PASSTHROUGH, build_passthrough(), keys=readers)
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

@@ -4,7 +4,7 @@ A version that is a hash of the content is the same after a restart and on every
 back gets only what differs from what it has.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -126,6 +126,10 @@ class ResourceTable:
         if key in self._resources:
             yield key
         yield from self._names_by_key.get(key, ())
+
+    def choose_key(self, keys: Sequence[str]) -> str:
+        """The first key that leads to anything; the last where none does."""
+        return next((key for key in keys if key in self._names_by_key), keys[-1])
 
     def apply(self, changes: ResourceChanges) -> dict[str, Resource | None]:
         """Take `changes` over. Gives what really changed, with what was there before: equal content changes nothing."""

@@ -18,11 +18,11 @@ routes wait until it was given both, or had `ack_timeout_seconds` for it. For a 
 endpoints told anew, and holds the change back for 15 seconds when they are not.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from controller.registry.names import SIDECARS, name_gateway, name_node
+from controller.registry.names import SIDECARS, name_gateway, name_node, name_sidecars
 from controller.serve.resources import (
     ADDRESS_TYPE,
     AUTHORIZATION_TYPE,
@@ -173,8 +173,8 @@ class Session:
         table = self.tables.get(request.type_url)
         node_name = self.node.node_name if self.node else ""
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
-        scope = self._find_scope() if request.type_url in _SCOPED else ""
-        subscription = Subscription(table if table is not None else ResourceTable(), implicit, scope)
+        scopes = self._list_scopes() if request.type_url in _SCOPED else ()
+        subscription = Subscription(table if table is not None else ResourceTable(), implicit, scopes)
         subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
         self.types[request.type_url] = TypeState(subscription, now)
         return RequestOutcome.RESUMED if request.initial_versions else RequestOutcome.OPENED
@@ -193,13 +193,14 @@ class Session:
         state.last_error = ""
         return RequestOutcome.ACK
 
-    def _find_scope(self) -> str:
-        """The key of what this client means by everything: its Gateway's, or a sidecar's; of others it is nothing."""
+    def _list_scopes(self) -> Sequence[str]:
+        """The keys of what this client means by everything: its Gateway's, or a sidecar's; of others it is nothing."""
         node = self.node or ClientNode("", "")
         if node.id.startswith(_SIDECAR_ID_PREFIX) and not node.gateway:
-            return SIDECARS
+            _, _, place, *_ = (*node.id.split("~"), "", "")
+            return name_sidecars(place.rpartition(".")[2]), SIDECARS
         namespace, _, name = node.gateway.partition("/")
-        return name_gateway(namespace, name)
+        return (name_gateway(namespace, name),)
 
     def _must_wait_for_named(self, type_url: str, now: float) -> bool:
         """Whether what is new of this type may name something that the client was not told of yet."""

@@ -14,11 +14,13 @@ from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.security import AuthorizationPolicy
+from controller.kinds.sidecar import Sidecar
 from controller.kinds.telemetry import Telemetry
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours
 from controller.registry.conditions import Condition, judge_gateway, judge_route
 from controller.registry.envoy_filters import find_idle
 from controller.registry.names import MeshSettings
+from controller.registry.sidecars import find_idle as find_idle_sidecar
 from controller.registry.telemetry import find_idle as find_idle_telemetry
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
@@ -59,8 +61,11 @@ def build_statuses(
         idle = find_idle(snapshot, settings, given)
         judged = _judge_filter(given, idle, refused.get(given.key), faults.get(given.key))
         yield _build(given, {"conditions": _build_all(given, [judged], now)})
+    for sidecar in snapshot.objects(Sidecar):
+        judged = _judge_idle(find_idle_sidecar(snapshot, settings, sidecar), refused.get(sidecar.key))
+        yield _build(sidecar, {"conditions": _build_all(sidecar, [judged], now)})
     for telemetry in snapshot.objects(Telemetry):
-        judged = _judge_telemetry(find_idle_telemetry(snapshot, settings, telemetry), refused.get(telemetry.key))
+        judged = _judge_idle(find_idle_telemetry(snapshot, settings, telemetry), refused.get(telemetry.key))
         yield _build(telemetry, {"conditions": _build_all(telemetry, [judged], now)})
 
 
@@ -89,7 +94,7 @@ def _judge_filter(given: EnvoyFilter, idle: Mapping[int, str], problem: Problem 
     return Condition("Accepted", True, "Accepted", message)
 
 
-def _judge_telemetry(idle: str, problem: Problem | None) -> Condition:
+def _judge_idle(idle: str, problem: Problem | None) -> Condition:
     if problem is not None:
         return _judge_refused(problem)
     return Condition("Accepted", not idle, "NoMatchingProxy" if idle else "Accepted", idle)

@@ -90,6 +90,10 @@ def telemetry(where: str, spec: str, name: str = "t") -> KubernetesObject:
     return made("telemetry.istio.io/v1", "Telemetry", name, where, spec)
 
 
+def sidecar(where: str, hosts: str, name: str = "default") -> KubernetesObject:
+    return made("networking.istio.io/v1", "Sidecar", name, where, f"egress: [{{hosts: [{hosts}]}}]")
+
+
 NAMED = "match: {listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}}"
 _TYPE = "'@type': type.googleapis.com/envoy.extensions.filters.http"
 LUA = f"{{name: lua, typed_config: {{{_TYPE}.lua.v3.Lua, default_source_code: {{inline_string: x}}}}}}"
@@ -101,6 +105,11 @@ _HCM = (
     "'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, "
     f"http_filters: [{LUA}]"
 )
+_AUTHORIZER = (
+    "'@type': type.googleapis.com/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz, stat_prefix: x, "
+    "grpc_service: {envoy_grpc: {cluster_name: outbound|80||t.other.svc.cluster.local}}"
+)
+OTHERS = f"{{operation: INSERT_BEFORE, value: {{name: authorizer, typed_config: {{{_AUTHORIZER}}}}}}}"
 SPOILING = f"applyTo: NETWORK_FILTER, {NAMED}, patch: {{operation: MERGE, value: {{typed_config: {{{_HCM}}}}}}}"
 BUFFER = "{operation: MERGE, value: {per_connection_buffer_limit_bytes: 32768}}"
 STATUS = "{operation: ADD, value: {name: status, match: {path: /status}, direct_response: {status: 200}}}"
@@ -148,6 +157,7 @@ VALUES: list[KubernetesObject] = [
     objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: x}, ports: [{port: 80}, {name: grpc, port: 81}]"),
     objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
     objects.service("s", spec="type: ExternalName"),
+    objects.service("t", spec="clusterIP: 192.0.2.2, selector: {app: x}, ports: [{port: 80}]"),
     *(
         objects.pod(name, where, labels=f"app: {app}, version: one")
         for name in ("p", "q")
@@ -175,6 +185,13 @@ VALUES: list[KubernetesObject] = [
         )
     ),
     *(
+        sidecar(where, hosts, name)
+        for where in ("demo", "other", "istio-system")
+        for name in ("default", "second")
+        for hosts in ("./*", "'*/s.other.svc.cluster.local'", "~/*", "other/*, './t.demo.svc.cluster.local'")
+    ),
+    envoy_filter("istio-system", "", f"applyTo: NETWORK_FILTER, {NAMED}, patch: {OTHERS}"),
+    *(
         telemetry(where, rest, name)
         for where in ("demo", "istio-system")
         for name in ("t", "u")
@@ -193,7 +210,7 @@ VALUES: list[KubernetesObject] = [
 _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
 def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
     following = World()
@@ -212,7 +229,13 @@ def start(*values: KubernetesObject) -> World:
 
 def keys_of(world: World, cluster: str) -> Iterable[str]:
     found = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"].find(cluster)
-    return tuple(key for key in found.keys if key != "sidecars") if found else ()
+    return tuple(key for key in found.keys if not key.startswith("sidecars")) if found else ()
+
+
+def list_told(world: World, key: str) -> set[str]:
+    """The listeners that sidecars find under a name, by the host that they are for."""
+    table = world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    return {name.removeprefix("sidecar/").partition(".")[0] for name in table.find_names(key)}
 
 
 def test_a_pod_changes_only_the_endpoints_of_the_services_that_it_serves() -> None:
@@ -329,3 +352,38 @@ def test_an_added_listener_that_envoy_would_refuse_is_told_of_until_its_filter_g
     assert list(world.routing.patches.faults) == [added.key]
     world.apply({added.key: None})
     assert world.routing.patches.faults == {}
+
+
+def test_a_sidecar_narrows_what_those_of_its_namespace_are_told_of() -> None:
+    addressed = "clusterIP: 192.0.2.1, ports: [{port: 80}]"
+    world = start(objects.service("s", spec=addressed), objects.service("t", "other", spec=addressed))
+    changed = world.put(sidecar("demo", "./*"))
+    assert changed == {
+        "Listener": {"sidecar/outbound", "sidecar/s.demo.svc.cluster.local/80"},
+        "Cluster": {"passthrough", "outbound|80||s.demo.svc.cluster.local"},
+    }
+    assert list_told(world, "sidecars:demo") == {"outbound", "s"}
+    assert list_told(world, "sidecars") == {"outbound", "s", "t"}
+    world.put(sidecar("demo", "~/*"))
+    assert list_told(world, "sidecars:demo") == {"outbound"}
+    world.apply({sidecar("demo", "~/*").key: None})
+    assert list_told(world, "sidecars:demo") == set()
+
+
+def test_sidecars_have_the_clusters_that_the_routes_of_what_they_see_lead_to() -> None:
+    services = [objects.service("s"), objects.service("s", "other"), objects.service("t", "other")]
+    world = start(*services, sidecar("demo", "./*"))
+    clusters = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"]
+    own, led_to = "outbound|80||s.demo.svc.cluster.local", "outbound|80||s.other.svc.cluster.local"
+    assert set(clusters.find_names("sidecars:demo")) == {"passthrough", own}
+    world.put(virtual_service("v", "s", "host: s.other.svc"))
+    assert set(clusters.find_names("sidecars:demo")) == {"passthrough", own, led_to}
+
+
+def test_a_filter_that_becomes_another_one_is_the_other_one() -> None:
+    """One update looks at what a filter was and at what it is."""
+    world = start(envoy_filter("istio-system", "", f"applyTo: HTTP_ROUTE, patch: {STATUS}"))
+    changed = world.put(
+        envoy_filter("istio-system", "", f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}")
+    )
+    assert changed == {"Cluster": {"extra"}}
