@@ -48,6 +48,8 @@ _ABOUT: Mapping[str, tuple[str, ...]] = {
     "route_configuration": ("HTTP_ROUTE", "ROUTE_CONFIGURATION", "VIRTUAL_HOST"),
 }
 _FILTERS = ("HTTP_FILTER", "NETWORK_FILTER")
+ROUTER = "envoy.filters.http.router"
+"""The last of a listener's HTTP filters, without which Envoy takes none."""
 
 
 def _refuse_target(value: object) -> object:
@@ -224,7 +226,14 @@ class ConfigPatch(StrictModel):
                 "{operation} needs a filter by name: match.listener.filterChain.{field}",
                 {"operation": self.patch.operation, "field": field},
             )
+        if self.patch.operation in ("REMOVE", "INSERT_AFTER") and self.apply_to == "HTTP_FILTER" and self._is_of_router:
+            raise PydanticCustomError("patch_operation", "the router must be the last filter: write INSERT_BEFORE")
         return self
+
+    @property
+    def _is_of_router(self) -> bool:
+        chain = self.match.listener.filter_chain if self.match.listener else None
+        return bool(chain and chain.filter and chain.filter.sub_filter and chain.filter.sub_filter.name == ROUTER)
 
     @model_validator(mode="after")
     def _check_value(self) -> "ConfigPatch":

@@ -21,7 +21,6 @@ from tests.support.texts import pod_text, service_text, text_of
 from tests.support.web_backends import Backend, serve_web
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
-_MANAGER = "envoy.filters.network.http_connection_manager"
 
 
 @dataclass(slots=True)
@@ -129,11 +128,11 @@ def test_a_patch_comes_changes_and_goes(world: World) -> None:
 def test_what_a_patch_would_spoil_goes_on_as_it_was_and_the_status_says_so(world: World) -> None:
     world.controller.write("good.yaml", added_header("x-first"))
     assert wait_for(lambda: world.answers_with("x-first"), PATIENCE_SECONDS)
-    match = (
-        f"{{context: GATEWAY, listener: {{filterChain: {{filter: {{name: {_MANAGER}, "
-        "subFilter: {name: envoy.filters.http.router}}}}}"
+    router = (
+        "{name: second, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}"
     )
-    patch = f"{{applyTo: HTTP_FILTER, match: {match}, patch: {{operation: REMOVE}}}}"
+    value = f"patch: {{operation: INSERT_FIRST, value: {router}}}"
+    patch = f"{{applyTo: HTTP_FILTER, match: {{context: GATEWAY}}, {value}}}"
     spec = f"spec: {{configPatches: [{patch}]}}"
     world.controller.write("bad.yaml", text_of("networking.istio.io/v1alpha3", "EnvoyFilter", "bad", spec))
     assert wait_for(lambda: world.condition("bad").get("reason") == "Invalid", PATIENCE_SECONDS)

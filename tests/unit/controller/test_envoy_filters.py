@@ -110,6 +110,12 @@ def test_what_could_not_be_done_is_refused_with_its_code(patch: str, code: str) 
     assert problem.path.startswith("spec.configPatches[0]") or code == "patch-of-all"
 
 
+@pytest.mark.parametrize(("operation", "value"), [("REMOVE", ""), ("INSERT_AFTER", LUA)])
+def test_the_router_stays_the_last(operation: str, value: str) -> None:
+    [problem] = parse_documents(made(http_filter(operation, "router", value)), "f.yaml").problems
+    assert problem.code == "patch-operation"
+
+
 @pytest.mark.parametrize(
     ("rest", "code"),
     [
@@ -220,16 +226,13 @@ def test_merging_goes_into_an_extension_of_the_same_type_and_replaces_another() 
     assert router.typed_config.Is(cors_pb2.Cors.DESCRIPTOR)
 
 
-@pytest.mark.parametrize(
-    "patch",
-    [
-        pytest.param(http_filter("REMOVE", "router", ""), id="without-router"),
-        pytest.param(http_filter("INSERT_AFTER", "router"), id="behind-router"),
-    ],
-)
-def test_filters_in_an_order_that_envoy_refuses_are_found(patch: str) -> None:
+ROUTER = "{name: second, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}"
+
+
+def test_filters_in_an_order_that_envoy_refuses_are_found() -> None:
     assert find_disorder(apply()) == ""
-    assert "router" in find_disorder(apply(patch))
+    assert "router" in find_disorder(apply(http_filter("INSERT_FIRST", value=ROUTER)))
+    assert "router" in find_disorder(apply(http_filter("REPLACE", "router")))
 
 
 def cluster(text: str) -> str:
@@ -367,7 +370,7 @@ def codes_of(text: str) -> list[str]:
             ["envoy-patch-matches-nothing"],
             id="port",
         ),
-        pytest.param(made(http_filter("REMOVE", "router", "")), ["envoy-filter-breaks"], id="spoils"),
+        pytest.param(made(http_filter("INSERT_FIRST", value=ROUTER)), ["envoy-filter-breaks"], id="spoils"),
     ],
 )
 def test_analysis_tells_which_patches_do_nothing_and_which_do_harm(text: str, codes: list[str]) -> None:
