@@ -38,7 +38,7 @@ def _import_package(name: str) -> None:
         except ModuleNotFoundError:
             package, _, _ = package.rpartition(".")  # the message may stand within another one
             continue
-        for each in pkgutil.iter_modules(module.__path__):
+        for each in pkgutil.iter_modules(getattr(module, "__path__", ())):  # a plain module has none
             if each.name.endswith("_pb2"):
                 importlib.import_module(f"{package}.{each.name}")
         return

@@ -13,17 +13,19 @@ from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.json_format import MessageToDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controller.analysis.report import analyze_texts
 from controller.envoy_api.constraints import find_violation
 from controller.envoy_api.merging import merge
 from controller.envoy_api.values import UnknownTypeError, UnreadableValueError, parse_message
-from controller.kinds.envoy_filter import ConfigPatch, EnvoyFilter
+from controller.kinds.envoy_filter import MESSAGES, ConfigPatch, EnvoyFilter
 from controller.registry.names import MeshSettings
 from controller.routing.publication import Routing
 from controller.serve.resources import LISTENER_TYPE
 from controller.snapshot import Snapshot
-from controller.sources.documents import parse_documents
+from controller.sources.documents import parse_documents, parse_plain
 from controller.sources.held import encode_held, parse_held
 from controller.status.documents import build_statuses
 from controller.translate.envoy import milliseconds, pack
@@ -64,6 +66,8 @@ RATE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
     [
         pytest.param(struct("envoy.nothing.v3.Filter", ""), "envoy-type", id="type"),
         pytest.param(struct("os.path.Thing", ""), "envoy-type", id="type-of-nothing-of-envoys"),
+        pytest.param(struct("google.protobuf.json_format.Thing", ""), "envoy-type", id="module"),
+        pytest.param(struct("envoy.config.core.v3.address_pb2.Address", ""), "envoy-type", id="module-of-messages"),
         pytest.param(typed("envoy.nothing.v3.Filter", ""), "envoy-type", id="type-of-any"),
         pytest.param(typed(STRUCT, "value: {}"), "envoy-type", id="struct-without-type"),
         pytest.param(struct(RATE, "stat_prefix: x, bogus: 1"), "envoy-value", id="unknown-field"),
@@ -319,6 +323,55 @@ GATEWAY = (
     "spec: {gatewayClassName: ambit, listeners: [{name: http, port: 80, protocol: HTTP}]}}\n---\n"
 )
 FIRST = f"applyTo: HTTP_FILTER, match: {{context: GATEWAY}}, patch: {{operation: INSERT_FIRST, value: {LUA}}}"
+
+
+_NAMES = [
+    "name",
+    "typed_config",
+    "@type",
+    "type_url",
+    "value",
+    "filters",
+    "address",
+    "domains",
+    "routes",
+    "match",
+    "route",
+]
+_NAMES += [
+    "load_assignment",
+    "connect_timeout",
+    "typed_per_filter_config",
+    "metadata",
+    "filter_metadata",
+    "prefix",
+    "x",
+]
+_TYPES = [
+    f"type.googleapis.com/{each}" for each in (STRUCT, "xds.type.v3.TypedStruct", RATE, "google.protobuf.Duration")
+]
+_TYPES += ["google.protobuf.Struct", "envoy.type.v3.Percent", "/", "envoy", "envoy.config", "google.protobuf.Any"]
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(_TYPES)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(MESSAGES)), st.dictionaries(st.sampled_from(_NAMES), _VALUES, max_size=4))
+def test_no_value_makes_the_door_fail(target: str, value: dict[str, object]) -> None:
+    for operation in ("MERGE", "ADD"):
+        patch = {"applyTo": target, "patch": {"operation": operation, "value": value}}
+        document = {
+            "apiVersion": "networking.istio.io/v1alpha3",
+            "kind": "EnvoyFilter",
+            "metadata": {"name": "x"},
+            "spec": {"configPatches": [patch]},
+        }
+        parsed = parse_plain(document, "x")
+        assert len(parsed.objects) + bool(parsed.problems) == 1
 
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "envoy-filters.md"
