@@ -1,21 +1,36 @@
-"""Plaintext HTTP for this machine: readiness, metrics, and what the controller knows.
+"""Plaintext HTTP: readiness and metrics for everybody, and what the controller knows.
 
-No secrets, and nothing to change.
+No secrets, and nothing to change. The debug pages are for this machine, or for whoever has a token
+(`controller.admin_access`).
 """
 
+import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 
+from controller.admin_access import demand_token
 from controller.configuration import Configuration
+from controller.inspection.clients import list_clients
+from controller.inspection.dump import describe_problem
 from controller.metrics import ControllerMetrics
 from controller.registry.names import MeshSettings
-from controller.serve.hub import Client, Hub
+from controller.serve.hub import Hub
 from controller.status.documents import build_statuses, show_time
 from mesh.kit import metrics as exposition
 
 # Of the objects that /debug/state lists; a mesh of 100,000 pods is not to be read as one page.
 MAX_LISTED_OBJECTS = 10_000
+
+
+class Pages(Protocol):
+    """Pages that somebody else has."""
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Serve them."""
 
 
 class AdminPages:
@@ -28,13 +43,15 @@ class AdminPages:
         self._metrics = metrics
         self.is_ready = False
 
-    def build_app(self) -> web.Application:
-        """The web application."""
-        app = web.Application()
+    def build_app(self, token_file: Path | None, others: Iterable[Pages]) -> web.Application:
+        """The web application, with other pages. With a `token_file` its token is demanded for the debug pages."""
+        app = web.Application(middlewares=[demand_token(token_file)] if token_file else [])
         app.router.add_get("/healthz/ready", self._serve_ready)
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/debug/state", self._serve_state)
         app.router.add_get("/debug/conditions", self._serve_conditions)
+        for each in others:
+            each.add_routes(app.router)
         return app
 
     async def _serve_ready(self, _: web.Request) -> web.Response:
@@ -73,50 +90,12 @@ class AdminPages:
             }
             for key in keys[:MAX_LISTED_OBJECTS]
         ]
-        problems = [
-            {
-                "file": problem.file,
-                "line": problem.line,
-                "column": problem.column,
-                "object": str(problem.key) if problem.key else "",
-                "path": problem.path,
-                "value": problem.value,
-                "reason": problem.reason.value,
-                "code": problem.code,
-                "message": problem.message,
-            }
-            for problem in self._configuration.problems
-        ]
         state = {
             "version": self._configuration.snapshot.version,
             "object_count": len(keys),
             "objects": objects,
-            "problems": problems,
+            "problems": [describe_problem(problem) for problem in self._configuration.problems],
             "resources": {type_url: sorted(table.names()) for type_url, table in self._hub.tables.items()},
-            "clients": [_describe_client(client) for client in self._hub.clients],
+            "clients": list_clients(self._hub, time.monotonic()),
         }
         return web.json_response(state)
-
-
-def _describe_client(client: Client) -> dict[str, object]:
-    node = client.session.node
-    return {
-        "node": client.node,
-        "id": node.id if node else "",
-        "peer": client.peer,
-        "connected_at": client.connected_at,
-        "types": {
-            type_url: {
-                "is_wildcard": state.subscription.is_wildcard,
-                "keys": state.subscription.key_count,
-                "pending": state.subscription.pending_count,
-                "in_flight": bool(state.in_flight),
-                "sent_version": state.sent_version,
-                "acked_version": state.acked_version,
-                "responses": state.responses,
-                "nacks": state.nacks,
-                "last_error": state.last_error,
-            }
-            for type_url, state in client.session.types.items()
-        },
-    }

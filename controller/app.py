@@ -23,17 +23,28 @@ import grpc.aio
 from aiohttp import web
 
 from controller.admin import AdminPages
+from controller.admin_access import read_admin_token
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
 from controller.authority.node_tokens import NodeTokens
+from controller.authority.pages import AuthorityPages
 from controller.authority.plugged_in import Files, load_signer, read_files, watch_signer
+from controller.authority.revocation import REVOCATION_FILE, Revocations
 from controller.authority.root_store import load_or_create_root, lock_state
 from controller.authority.signing_service import Signing, SigningService
 from controller.authority.token_reviews import TokenReviews
+from controller.authority.trust_bundle import BundleSequence
 from controller.callers import Authenticate, authenticate_by_any, authenticate_local
 from controller.configuration import Configuration
-from controller.kinds.core import Namespace
+from controller.inspection.pages import DebugPages
 from controller.metrics import ControllerMetrics
-from controller.root_distribution import RootDistribution
+from controller.root_distribution import (
+    REVOCATIONS_KEY,
+    REVOCATIONS_NAME,
+    ROOTS_KEY,
+    ROOTS_NAME,
+    RootDistribution,
+    Texts,
+)
 from controller.serve.discovery_service import DiscoveryService
 from controller.serve.hub import Hub
 from controller.serving_certificate import ServingCertificate
@@ -42,6 +53,7 @@ from controller.sources.directory import FileText
 from controller.sources.files import watch_files
 from controller.sources.held import HeldFile
 from controller.sources.key_sets import KeySetFetcher, KeySetFile, find_urls, follow_keys
+from controller.sources.selection import NamespaceSelection
 from controller.status.cluster import ClusterLease, ClusterStatuses
 from controller.status.documents import build_statuses, show_time
 from controller.status.leadership import Leadership
@@ -71,8 +83,13 @@ GRPC_OPTIONS = [
     # Two controllers on one port would each see half of the agents.
     ("grpc.so_reuseport", 0),
 ]
+# How long a connection that has reached its age goes on beside the one that takes its place, as a share of that age and
+# at most: Istio's (facts of the control plane, section 7).
+GRACE_SHARE, MAX_GRACE_SECONDS = 0.1, 10.0
 # In the state directory: see controller.sources.held.
 HELD_FILE = "held-objects.json"
+# In the state directory: see controller.authority.trust_bundle.
+SEQUENCE_FILE = "trust-bundle-sequence.json"
 # In the state directory: see controller.sources.key_sets.
 KEY_SETS_FILE = "key-sets.json"
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -87,11 +104,15 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     metrics = ControllerMetrics()
     hub = Hub(metrics, settings.limits)
-    configuration = Configuration(hub, settings.mesh, metrics, HeldFile(settings.state_dir / HELD_FILE))
+    selection = NamespaceSelection(settings.discovery_selectors, settings.mesh.root_namespace)
+    held = HeldFile(settings.state_dir / HELD_FILE)
+    configuration = Configuration(hub, settings.mesh, metrics, held, selection)
     pages = AdminPages(configuration, hub, metrics, settings.mesh)
+    if settings.admin_token_file is not None:
+        read_admin_token(settings.admin_token_file)
     with lock_state(settings.state_dir):
         authority, files = _open_authority(settings)
-        metrics.root_expiry.set(authority.expiry.timestamp())
+        revocations = _open_revocations(settings, authority, metrics)
         async with AsyncExitStack() as stack:
             loaded = asyncio.Event()
             source = await _open_source(settings, metrics, stack)
@@ -104,22 +125,30 @@ async def run(settings: Settings) -> None:
             fetcher = _build_fetcher(configuration, settings)
             followers.append(tasks.create_task(follow_keys(fetcher, time.monotonic), name="fetch keys"))
             if source.cluster is not None:
-                leadership = _build_leadership(source.cluster, configuration, authority, settings)
+                leadership = _build_leadership(source.cluster, configuration, authority, revocations, settings)
                 leading = leadership.run(time.monotonic, read_clock)
                 followers.append(tasks.create_task(leading, name="lead, if nobody else does"))
             if settings.authority_dir is not None:
-                following = _follow_authority(settings.authority_dir, files, authority, metrics)
+                following = _follow_authority(settings.authority_dir, files, authority)
                 followers.append(tasks.create_task(following, name="follow the authority"))
-            await stack.enter_async_context(_serve_web(pages.build_app(), settings.admin, "listening for admin"))
+            followers.append(tasks.create_task(revocations.watch(), name="follow the revocation lists"))
+            sequence = BundleSequence(settings.state_dir / SEQUENCE_FILE)
+            others = (
+                DebugPages(configuration, hub, settings.mesh, settings.describe()),
+                AuthorityPages(authority, sequence, revocations),
+            )
+            web_pages = pages.build_app(settings.admin_token_file, others)
+            await stack.enter_async_context(_serve_web(web_pages, settings.admin, "listening for admin"))
             if source.cluster is not None:
                 validation = ValidationService(lambda: configuration.snapshot, settings.mesh).build_app()
-                context = ServingCertificate(authority, _list_names(settings)).build_context()
+                names = _list_names(settings)
+                context = ServingCertificate(authority, names, metrics.serving_expiry.note).build_context()
                 serving = _serve_web(validation, settings.webhook_listen, "listening for admission", context)
                 await stack.enter_async_context(serving)
             server = _build_server(settings, hub, configuration, authority, source.authenticate, metrics)
             await stack.enter_async_context(_serve_grpc(server, hub, settings))
             if settings.local_listen is not None:
-                local = _build_local_server(settings.local_listen, hub, metrics)
+                local = _build_local_server(settings, settings.local_listen, hub, metrics)
                 await stack.enter_async_context(_serve_grpc(local, hub, settings))
             # What was read stays: the collector need not look through a large mesh again and again, a second each time.
             gc.collect()
@@ -143,6 +172,26 @@ def _open_authority(settings: Settings) -> tuple[CertificateAuthority, Files]:
     return CertificateAuthority(root.signer), {}
 
 
+def _open_revocations(settings: Settings, authority: CertificateAuthority, metrics: ControllerMetrics) -> Revocations:
+    """What the authority has taken back, by the file beside it. Raises InvalidRevocationError."""
+    revocations = Revocations(
+        (settings.authority_dir or settings.state_dir) / REVOCATION_FILE, lambda: authority.signer
+    )
+    revocations.load()
+
+    def note() -> None:
+        metrics.root_expiry.note(authority.root_expiry)
+        metrics.chain_expiry.note(authority.chain_expiry)
+        lists = revocations.lists
+        metrics.revocation_expiry.note(lists.next_update if lists else None)
+        metrics.revoked.set(lists.revoked_count if lists else 0)
+
+    note()
+    authority.observers.append(note)
+    revocations.observers.append(note)
+    return revocations
+
+
 def _build_fetcher(configuration: Configuration, settings: Settings) -> KeySetFetcher:
     """What fetches keys of tokens; those that were had before serve from the start."""
     fetcher = KeySetFetcher(
@@ -157,14 +206,25 @@ def _build_fetcher(configuration: Configuration, settings: Settings) -> KeySetFe
 
 
 def _build_leadership(
-    cluster: "KubernetesClient", configuration: Configuration, authority: CertificateAuthority, settings: Settings
+    cluster: "KubernetesClient",
+    configuration: Configuration,
+    authority: CertificateAuthority,
+    revocations: Revocations,
+    settings: Settings,
 ) -> Leadership:
-    """What one of several controllers writes: the roots, and statuses."""
+    """What one of several controllers writes: the roots and revocation lists, and statuses."""
+
+    def read_texts() -> Texts:
+        texts = {(ROOTS_NAME, ROOTS_KEY): authority.root_pem}
+        if revocations.lists is not None:
+            texts[REVOCATIONS_NAME, REVOCATIONS_KEY] = revocations.lists.pem
+        return texts
+
     roots = RootDistribution(
         cluster.apply,
         cluster.FAILURES,
-        read_namespaces=lambda: configuration.snapshot.objects(Namespace),
-        read_bundle=lambda: authority.root_pem,
+        read_namespaces=lambda: configuration.namespaces,
+        read_texts=read_texts,
     )
     statuses = StatusWriter(
         ClusterStatuses(cluster).write,
@@ -178,7 +238,8 @@ def _build_leadership(
         ),
     )
     configuration.observers += [roots.note_changes, statuses.note_changes]
-    authority.observers.append(roots.note_roots)
+    authority.observers.append(roots.note_texts)
+    revocations.observers.append(roots.note_texts)
     namespace = settings.mesh.root_namespace
     identity = f"{socket.gethostname()}_{uuid.uuid4()}"
     lease = ClusterLease(cluster, namespace)
@@ -186,12 +247,9 @@ def _build_leadership(
     return Leadership(lease, cluster.FAILURES, namespace, identity, [roots.run, statuses.run, webhook.run])
 
 
-async def _follow_authority(
-    directory: Path, files: Files, authority: CertificateAuthority, metrics: ControllerMetrics
-) -> None:
+async def _follow_authority(directory: Path, files: Files, authority: CertificateAuthority) -> None:
     async for signer in watch_signer(directory, files, read_clock):
         authority.replace(signer)
-        metrics.root_expiry.set(authority.expiry.timestamp())
         log.info("certificate authority replaced", extra={"expires": authority.expiry.isoformat()})
 
 
@@ -258,7 +316,7 @@ def _build_server(
     metrics: ControllerMetrics,
 ) -> grpc.aio.Server:
     signing = Signing(authority, lambda: configuration.snapshot, read_clock, authenticate, settings.mesh.trust_domain)
-    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server = grpc.aio.server(options=_build_options(settings))
     handlers = [
         DiscoveryService(hub, authenticate, metrics).build_handler(),
         SigningService(signing, metrics).build_handler(),
@@ -267,7 +325,7 @@ def _build_server(
     names = _list_names(settings)
     for address in settings.listen:
         # One each: gRPC hands a credential's first certificate to the first port only, and later ports get nothing.
-        credentials = ServingCertificate(authority, names).build_credentials()
+        credentials = ServingCertificate(authority, names, metrics.serving_expiry.note).build_credentials()
         _listen(partial(server.add_secure_port, server_credentials=credentials), address, "listening for agents")
     return server
 
@@ -278,9 +336,20 @@ def _list_names(settings: Settings) -> list[str]:
     return [*_LOCAL_NAMES, *own_names, *settings.serving_names]
 
 
-def _build_local_server(address: ListenAddress, hub: Hub, metrics: ControllerMetrics) -> grpc.aio.Server:
+def _build_options(settings: Settings) -> list[tuple[str, int]]:
+    """gRPC's options: with an age, a connection's client is told to make a new one (GOAWAY) after 0.9 to 1.1 of it."""
+    if not settings.max_age_seconds:
+        return GRPC_OPTIONS
+    grace = min(settings.max_age_seconds * GRACE_SHARE, MAX_GRACE_SECONDS)
+    ages = {"grpc.max_connection_age_ms": settings.max_age_seconds, "grpc.max_connection_age_grace_ms": grace}
+    return [*GRPC_OPTIONS, *((name, max(1, round(seconds * 1000))) for name, seconds in ages.items())]
+
+
+def _build_local_server(
+    settings: Settings, address: ListenAddress, hub: Hub, metrics: ControllerMetrics
+) -> grpc.aio.Server:
     """Discovery without credentials, for clients that can show none: gRPC's own, on this machine."""
-    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server = grpc.aio.server(options=_build_options(settings))
     server.add_generic_rpc_handlers([DiscoveryService(hub, authenticate_local, metrics).build_handler()])
     _listen(server.add_insecure_port, address, "listening for clients of this machine")
     return server

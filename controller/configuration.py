@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from controller.kinds.catalogue import CATALOGUE
-from controller.kinds.core import Service
+from controller.kinds.core import Namespace, Service
 from controller.kinds.meta import ObjectKey
 from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy
@@ -20,6 +20,7 @@ from controller.snapshot import Changes, Snapshot
 from controller.sources.directory import Directory, DirectoryChange, FileText
 from controller.sources.held import Held, HeldFile, InvalidHeldFileError
 from controller.sources.problems import Problem, ProblemReason
+from controller.sources.selection import NamespaceSelection
 
 if TYPE_CHECKING:
     from controller.routing.publication import Routing
@@ -30,12 +31,20 @@ log = logging.getLogger(__name__)
 class Configuration:
     """Owner of the snapshot. Everything here happens between two awaits, so readers never see half a change."""
 
-    def __init__(self, hub: Hub, settings: MeshSettings, metrics: ControllerMetrics, held: HeldFile) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        settings: MeshSettings,
+        metrics: ControllerMetrics,
+        held: HeldFile,
+        selection: NamespaceSelection | None = None,
+    ) -> None:
         self._hub = hub
         self._settings = settings
         self._metrics = metrics
         self._directory = Directory()
         self._held = held
+        self._selection = selection or NamespaceSelection((), settings.root_namespace)
         self._routing: Routing | None = None
         hub.publish_routing = self._start_routing
         hub.open_ingress, hub.close_ingress = self._open_ingress, self._close_ingress
@@ -45,7 +54,19 @@ class Configuration:
 
     @property
     def problems(self) -> list[Problem]:
-        return self._directory.problems
+        """All that is refused at present, in namespaces that count."""
+        return [each for each in self._directory.problems if self._concerns(each)]
+
+    @property
+    def namespaces(self) -> list[Namespace]:
+        """The Namespaces that count."""
+        return [each for each in self.snapshot.objects(Namespace) if self._selection.counts(each.name)]
+
+    @property
+    def held(self) -> frozenset[ObjectKey]:
+        """The objects that serve in an earlier form, because their present one is invalid."""
+        found = (value.key for values in self._directory.held.values() for value in values)
+        return frozenset(filter(self.is_held, found))
 
     @property
     def faults(self) -> Mapping[ObjectKey, str]:
@@ -73,8 +94,11 @@ class Configuration:
     def _apply(self, texts: Mapping[str, FileText], is_first: bool) -> None:
         started = time.monotonic()
         change = self._directory.apply(texts)
-        objects: Changes = self._directory.objects if is_first else change.objects
-        self._log_problems(change)
+        selected = self._selection.take(
+            self._directory.objects if is_first else change.objects, lambda: self._directory.objects
+        )
+        objects = selected.objects
+        self._log_problems(change, selected.begun)
         sent = self._publish(objects) if objects else 0
         if objects:
             fields = {
@@ -140,8 +164,14 @@ class Configuration:
             self._note_faults(known)
             log.info("ingress gateway has no proxies any more", extra={"ingress": str(ingress)})
 
-    def _log_problems(self, change: DirectoryChange) -> None:
-        for problem in change.new_problems:
+    def _concerns(self, problem: Problem) -> bool:
+        return problem.key is None or self._selection.counts(problem.key.namespace)
+
+    def _log_problems(self, change: DirectoryChange, begun: Collection[str]) -> None:
+        """Tell what is new, and what was wrong already in namespaces that begin to count."""
+        new = set(change.new_problems)
+        news = [each for each in self.problems if each in new or (each.key and each.key.namespace in begun)]
+        for problem in news:
             self._metrics.refusals.add(reason=problem.reason.value)
             fields = {
                 "source_file": problem.file,
@@ -158,7 +188,7 @@ class Configuration:
         for passed in change.new_passed_over:
             fields = {"source_file": passed.file, "line": passed.line, "kind": passed.value, "why": passed.message}
             log.info("document of another tool passed over", extra=fields)
-        if change.solved_problems and not self._directory.problems:
+        if change.solved_problems and not self.problems:
             log.info("configuration has no problems any more")
 
     def _note_faults(self, known: Mapping[ObjectKey, str]) -> None:
@@ -189,6 +219,6 @@ class Configuration:
     def _count(self) -> None:
         for model in set(CATALOGUE.values()):
             self._metrics.objects.set(self.snapshot.count(model), group=model.GROUP, kind=model.KIND)
-        reasons = [problem.reason for problem in self._directory.problems]
+        reasons = [problem.reason for problem in self.problems]
         for reason in ProblemReason:
             self._metrics.problems.set(reasons.count(reason), reason=reason.value)

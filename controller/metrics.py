@@ -1,5 +1,8 @@
 """What the controller counts. Istio's names where the meaning is Istio's, so that dashboards and alerts carry over."""
 
+import time
+from datetime import datetime
+
 from mesh.kit.metrics import Metrics
 
 
@@ -37,9 +40,33 @@ class ControllerMetrics:
         self.csr_refusals = metrics.counter(
             "ambit_certificate_refusals_total", "Certificate requests refused, by reason.", "reason"
         )
-        self.root_expiry = metrics.gauge(
-            "citadel_server_root_cert_expiry_timestamp", "When the root certificate expires, in seconds since 1970."
+        self.root_expiry = Expiry(
+            metrics, "citadel_server_root_cert_expiry", "The first of the trusted roots to expire"
         )
+        self.chain_expiry = Expiry(
+            metrics, "citadel_server_cert_chain_expiry", "What signs, or the first above it below a root, to expire"
+        )
+        self.serving_expiry = Expiry(
+            metrics, "ambit_serving_cert_expiry", "The certificate of the controller's own listeners"
+        )
+        self.revocation_expiry = Expiry(metrics, "ambit_crl_expiry", "The first revocation list to be replaced")
+        self.revoked = metrics.gauge("ambit_crl_revoked_certificates", "Certificates that revocation lists take back.")
+
+
+class Expiry:
+    """When something ends: as a time, and as what is left until then. Neither is shown before `note`."""
+
+    def __init__(self, metrics: Metrics, name: str, what: str) -> None:
+        self._at: float | None = None
+        metrics.computed(f"{name}_timestamp", f"{what}: when, in seconds since 1970.", lambda: self._at)
+        metrics.computed(f"{name}_seconds", f"{what}: in how many seconds.", self._find_left)
+
+    def note(self, at: datetime | None) -> None:
+        """It ends then; None where there is nothing that does."""
+        self._at = at.timestamp() if at else None
+
+    def _find_left(self) -> float | None:
+        return None if self._at is None else self._at - time.time()
 
 
 _TYPES = ("Address", "Authorization", "Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration")

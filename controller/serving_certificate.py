@@ -3,10 +3,11 @@
 import os
 import ssl
 import time
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 import grpc
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -19,8 +20,11 @@ LIFETIME = timedelta(hours=24)
 class ServingCertificate:
     """Makes the listener's credentials; gRPC asks for them again at every handshake."""
 
-    def __init__(self, authority: CertificateAuthority, names: Iterable[str]) -> None:
+    def __init__(
+        self, authority: CertificateAuthority, names: Iterable[str], note_expiry: Callable[[datetime], None]
+    ) -> None:
         self._authority = authority
+        self._note_expiry = note_expiry
         self._names = tuple(names)
         self._renew_at = 0.0
 
@@ -65,6 +69,7 @@ class ServingCertificate:
         """A new key and the chain of its certificate, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         chain = self._authority.sign_server(key.public_key(), self._names, LIFETIME, read_clock())
+        self._note_expiry(x509.load_pem_x509_certificate(chain.encode()).not_valid_after_utc)
         self._renew_at = time.monotonic() + LIFETIME.total_seconds() / 2
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return pem, chain.encode()

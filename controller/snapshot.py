@@ -69,5 +69,14 @@ class Snapshot:
         tables = self._tables.values()
         return sorted(value.key for table in tables for names in table.values() for value in names.values())
 
+    def values(self) -> list[KubernetesObject]:
+        """All objects, sorted by kind, namespace and name."""
+        return [
+            table[namespace][name]
+            for _, table in sorted(self._tables.items())
+            for namespace in sorted(table)
+            for name in sorted(table[namespace])
+        ]
+
     def count(self, model: type[KubernetesObject]) -> int:
         return sum(map(len, self._tables.get(model.GROUP_KIND, {}).values()))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ambit import __version__
-from ambit.cli import bootstrap, lab, output, token
+from ambit.cli import bootstrap, certificates, controller, lab, output, token
 from ambit.cli.analyze import analyze
 from ambit.cli.demo import demo
 from ambit.cli.get import get
@@ -30,6 +30,8 @@ app.command()(get)
 app.command("ztunnel-config")(ztunnel_config)
 app.command("ztunnel-log")(ztunnel_log)
 app.add_typer(bootstrap.app, name="bootstrap")
+app.add_typer(certificates.app, name="certificates")
+app.add_typer(controller.app, name="controller")
 app.add_typer(lab.app, name="lab")
 app.add_typer(token.app, name="token")
 

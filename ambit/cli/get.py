@@ -1,42 +1,29 @@
 """`ambit get`."""
 
 import json
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, cast
 
 import typer
 
 from ambit.cli import output
+from ambit.cli.admin import ADMIN, Controller, TokenFile, read_page
 from ambit.cli.output import Format
-from mesh.kit.errors import TransientError
-
-ADMIN = "127.0.0.1:15014"
-"""The controller's default."""
-# The controller is on this machine.
-ANSWER_SECONDS = 10.0
 
 Row = tuple[str, str, str, str, str]
-
-
-class UnreachableControllerError(TransientError):
-    """The controller's admin page cannot be had."""
-
-    reason = "unreachable_controller"
 
 
 def get(
     kind: Annotated[str, typer.Argument(help="Only of this kind, as in HTTPRoute.", show_default=False)] = "",
     namespace: Annotated[str, typer.Option("-n", "--namespace", help="Only of this namespace.")] = "",
-    controller: Annotated[
-        str, typer.Option("--controller", metavar="HOST:PORT", help="The controller's AMBIT_ADMIN_LISTEN.")
-    ] = ADMIN,
+    controller: Controller = ADMIN,
+    token_file: TokenFile = None,
     format_: Annotated[Format, typer.Option("-o", "--output", help="How to show them.")] = Format.TABLE,
 ) -> None:
     """Show what has become of Gateways, routes and policies: the conditions that Kubernetes would show as status."""
     found = [
         each
-        for each in _ask(controller)
+        for each in cast(Sequence[Mapping[str, object]], read_page(controller, "/debug/conditions", token_file))
         if kind.lower() in ("", str(each["kind"]).lower()) and namespace in ("", each["namespace"])
     ]
     if format_ is Format.JSON:
@@ -44,18 +31,6 @@ def get(
         return
     rows = [row for each in found for row in _list_rows(each)]
     output.show_table(f"{len(found)} objects", ("object", "of it", "condition", "reason", "message"), rows)
-
-
-def _ask(controller: str) -> list[Mapping[str, object]]:
-    url = f"http://{controller}/debug/conditions"
-    try:
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
-            found: object = json.load(answer)
-    except (OSError, ValueError) as error:
-        raise UnreachableControllerError(
-            f"no answer from a controller at {url} ({error}): is it running here? --controller names another"
-        ) from error
-    return cast(list[Mapping[str, object]], found)
 
 
 def _list_rows(document: Mapping[str, object]) -> Iterator[Row]:

@@ -54,6 +54,10 @@ class MeshFolders:
     def root_certificate(self) -> Path:
         return self.controller_state / "root-cert.pem"
 
+    @property
+    def revocations(self) -> Path:
+        return self.controller_state / "ca-crl.pem"
+
 
 def create_node_token(files: NodeFiles, name: str) -> str:
     """Write the node's random token (0600) and return the controller's line for it: name and SHA-256."""
@@ -108,6 +112,7 @@ def build_ztunnel(
     """A node's ztunnel. `number` is the node's, from which its addresses follow."""
     controller = f"https://{_with_port(addresses.controller_addresses()[0], CONTROLLER_PORT)}"
     environment = {
+        "CRL_PATH": str(folders.revocations),
         **inherited,
         "XDS_ADDRESS": controller,
         "CA_ADDRESS": controller,

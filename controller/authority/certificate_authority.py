@@ -104,9 +104,24 @@ class CertificateAuthority:
         return self._signer.bundle
 
     @property
+    def signer(self) -> Signer:
+        """What signs at present."""
+        return self._signer
+
+    @property
     def expiry(self) -> datetime:
         """When what signs ends."""
         return self._signer.certificate.not_valid_after_utc
+
+    @property
+    def root_expiry(self) -> datetime:
+        """When the first of the trusted roots ends."""
+        return _find_end(self._signer.bundle)
+
+    @property
+    def chain_expiry(self) -> datetime:
+        """When what signs ends, or something above it below a root, if that is earlier."""
+        return min([self.expiry, *map(_find_end, self._signer.intermediates)])
 
     def sign_workload(
         self, key: CertificatePublicKeyTypes, identity: SpiffeIdentity, lifetime: timedelta, now: datetime
@@ -137,6 +152,10 @@ class CertificateAuthority:
         builder = _leaf(signer, key, lifetime, now).add_extension(alternatives, critical=True)
         leaf = _sign(signer, builder.add_extension(usage, critical=False))
         return leaf + ("".join(signer.intermediates) or signer.bundle)
+
+
+def _find_end(pem: str) -> datetime:
+    return min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(pem.encode()))
 
 
 def _leaf(

@@ -60,6 +60,11 @@ class Hub:
     def clients(self) -> list[Client]:
         return sorted(self._clients, key=lambda client: (client.node, client.connected_at))
 
+    @property
+    def ingresses(self) -> list[Ingress]:
+        """The ingress gateways that have proxies here."""
+        return sorted(self._ingresses)
+
     def publish(self, changes: Mapping[str, ResourceChanges], version: int) -> int:
         """Take over what changed, as one step: no client sees half of it. Gives how many resources really changed."""
         self.version = version

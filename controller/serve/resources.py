@@ -118,6 +118,10 @@ class ResourceTable:
     def names(self) -> Iterable[str]:
         return self._resources.keys()
 
+    def versions(self) -> Iterator[tuple[str, str]]:
+        """The name and version of each resource."""
+        return ((name, resource.version) for name, resource in self._resources.items())
+
     def find_differing(self, versions: Mapping[str, str]) -> set[str]:
         """The names of what is not as `versions` has it: other versions, what is new, and what is no more."""
         resources = self._resources

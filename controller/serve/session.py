@@ -20,6 +20,7 @@ listeners and routes wait until it was given both, or had `ack_timeout_seconds` 
 it wants the endpoints told anew, and holds the change back for 15 seconds when they are not.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -42,6 +43,11 @@ from mesh.kit.errors import RefusedError, UnknownSummaryError
 
 # A client speaks of a handful of types; Envoy knows about a dozen.
 MAX_TYPES = 32
+# What is kept of a response and of why it was refused, so that a person can be told: a bound for each client and type.
+MAX_TOLD_NAMES = 100
+MAX_REFUSALS = 5
+# Envoy quotes whole messages.
+MAX_ERROR_CHARACTERS = 2_000
 _ZTUNNEL_ID_PREFIX = "ztunnel~"
 _SIDECAR_ID_PREFIX = "sidecar~"
 _NAMED_BY: Mapping[str, tuple[str, ...]] = {
@@ -93,9 +99,34 @@ class SessionLimits:
     policy_wait_seconds: float = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Of what a response told: the first MAX_TOLD_NAMES names, and of how many resources in all.
+
+    No names at all mean everything there was.
+    """
+
+    names: tuple[str, ...] = ()
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRefusal:
+    """A NACK: when it came, by the clock that requests come with, why, and what the response had told."""
+
+    at: float
+    version: int
+    error: str
+    told: Told
+
+
 @dataclass(slots=True)
 class TypeState:
-    """Where the dialogue about one type stands. Versions are those of the snapshot that a response was made from."""
+    """Where the dialogue about one type stands. Versions are those of the snapshot that a response was made from.
+
+    `told` is what the last response told; `refused` are names that were in a response which the client refused, and
+    that it was not told of again.
+    """
 
     subscription: Subscription
     opened_at: float
@@ -106,6 +137,9 @@ class TypeState:
     responses: int = 0
     nacks: int = 0
     last_error: str = ""
+    told: Told = Told()
+    refused: set[str] = field(default_factory=set)
+    refusals: deque[ClientRefusal] = field(default_factory=lambda: deque(maxlen=MAX_REFUSALS))
 
     def is_blocked(self, now: float, limits: SessionLimits) -> bool:
         return bool(self.in_flight) and now < self.sent_at + limits.ack_timeout_seconds
@@ -136,7 +170,7 @@ class Session:
         state = self.types.get(request.type_url)
         if state is None:
             return self._open(request, now)
-        outcome = self._take_answer(state, request)
+        outcome = self._take_answer(state, request, now)
         if request.subscribe or request.unsubscribe:
             state.subscription.change(request.subscribe, request.unsubscribe)
             return RequestOutcome.CHANGED if outcome is RequestOutcome.STALE else outcome
@@ -198,7 +232,7 @@ class Session:
         is_back = request.initial_versions or request.summary is not None
         return RequestOutcome.RESUMED if is_back else RequestOutcome.OPENED
 
-    def _take_answer(self, state: TypeState, request: DeltaRequest) -> RequestOutcome:
+    def _take_answer(self, state: TypeState, request: DeltaRequest, now: float) -> RequestOutcome:
         if not request.nonce:
             return RequestOutcome.CHANGED
         if request.nonce != state.in_flight:
@@ -206,7 +240,9 @@ class Session:
         state.in_flight = ""
         if request.error is not None:
             state.nacks += 1
-            state.last_error = request.error
+            state.last_error = request.error[:MAX_ERROR_CHARACTERS]
+            state.refused.update(state.told.names)
+            state.refusals.append(ClientRefusal(now, state.sent_version, state.last_error, state.told))
             return RequestOutcome.NACK
         state.acked_version = state.sent_version
         state.last_error = ""
@@ -279,6 +315,9 @@ class Session:
         state.in_flight = str(self.nonces)
         state.sent_at, state.sent_version = now, version
         state.responses += 1
+        names = [*delivery.news, *delivery.removed]
+        state.told = Told(tuple(names[:MAX_TOLD_NAMES]), delivery.count + len(delivery.removed))
+        state.refused.difference_update(names)
         parts = delivery.resources, delivery.removed, delivery.framed, delivery.count
         return DeltaResponse(type_url, state.in_flight, str(version), *parts)
 

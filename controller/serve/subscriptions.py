@@ -85,6 +85,18 @@ class Subscription:
         """What the client has; not known of a client that has everything."""
         return self._sent.keys()
 
+    def list_names(self) -> list[str]:
+        """All that the client has or is about to be told of, sorted."""
+        return sorted({*(self._table.names() if self.is_wildcard else self._sent), *self._pending})
+
+    def find(self, name: str) -> Resource | None:
+        """The resource as it is now, which the client has unless it waits to be told of it."""
+        return self._find_wanted(name)
+
+    def is_waiting(self, name: str) -> bool:
+        """Whether the client is to be told of it, and was not yet."""
+        return name in self._pending or self._has_nothing
+
     def is_settled(self, name: str) -> bool:
         """Whether the client has asked for `name`, and has been told what there is to tell of it."""
         return name in self._keys and name not in self._pending and name not in self._missing

@@ -8,6 +8,8 @@
 Label values come from the program, never from the network, so that the number of series is bounded.
 """
 
+from collections.abc import Callable
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -41,17 +43,36 @@ class Metric:
         return "\n".join(lines) + "\n"
 
 
+class ComputedGauge:
+    """A gauge whose value is asked for when it is shown; none is shown where that is None."""
+
+    def __init__(self, name: str, description: str, read: Callable[[], float | None]) -> None:
+        self._gauge = Metric("gauge", name, description, ())
+        self._read = read
+
+    def render(self) -> str:
+        value = self._read()
+        if value is None:
+            return ""
+        self._gauge.set(value)
+        return self._gauge.render()
+
+
 class Metrics:
     """All metrics of a process, in the order in which they were made."""
 
     def __init__(self) -> None:
-        self._metrics: list[Metric] = []
+        self._metrics: list[Metric | ComputedGauge] = []
 
     def counter(self, name: str, description: str, *labels: str) -> Metric:
         return self._register(Metric("counter", name, description, labels))
 
     def gauge(self, name: str, description: str, *labels: str) -> Metric:
         return self._register(Metric("gauge", name, description, labels))
+
+    def computed(self, name: str, description: str, read: Callable[[], float | None]) -> None:
+        """A gauge whose value `read` gives at the time."""
+        self._metrics.append(ComputedGauge(name, description, read))
 
     def render(self) -> str:
         """The page that Prometheus scrapes."""

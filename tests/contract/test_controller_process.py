@@ -288,3 +288,50 @@ def test_sigterm_ends_connected_streams_in_order(controller: ControllerProcess, 
             stream.receive()
         assert ending.value.code() == grpc.StatusCode.UNAVAILABLE
     assert "controller has stopped" in controller.log[-1]
+
+
+def test_a_connection_ends_at_its_age_and_who_comes_back_with_versions_gets_nothing_again(
+    controller: ControllerProcess,
+) -> None:
+    assert controller.stop() == 0
+    controller.start(AMBIT_CONNECTION_MAX_AGE="1s")
+    with closing(controller.connect()) as channel:
+        versions: dict[str, str] = {}
+        peers = set()
+        for _ in range(3):
+            started = time.monotonic()
+            with closing(DeltaStream(channel, "token-1")) as stream:
+                stream.send(AUTHORIZATION)
+                stream.send(ADDRESS, initial_resource_versions=versions)
+                stream.receive_and_acknowledge()
+                response = stream.receive_and_acknowledge()
+                assert set(addresses_of(response)) == (set() if versions else {POD_NAME, SERVICE_NAME})
+                assert not response.removed_resources
+                versions |= {each.name: each.version for each in response.resources}
+                [client] = json.loads(controller.fetch("/debug/syncz"))
+                peers.add(client["peer"])
+                with pytest.raises(grpc.RpcError) as ending:
+                    stream.receive()
+            assert ending.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert 0.5 < time.monotonic() - started < 5
+        assert len(peers) == 3, "each stream came over a connection of its own"
+    assert not [line for line in controller.log if "Traceback" in line or "ERROR" in line]
+
+
+def test_only_namespaces_that_selectors_mean_are_served(controller: ControllerProcess) -> None:
+    namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: demo, labels: {mesh: LABEL}}}"
+    assert controller.stop() == 0
+    controller.write("namespace.yaml", namespace.replace("LABEL", "out"))
+    controller.start(AMBIT_DISCOVERY_SELECTORS="[{matchLabels: {mesh: in}}]")
+    with closing(controller.connect()) as channel, closing(subscribe(channel)) as stream:
+        stream.receive_and_acknowledge()
+        assert addresses_of(stream.receive_and_acknowledge()) == {}
+        csr = build_csr(ec.generate_private_key(ec.SECP256R1()), IDENTITY)
+        with pytest.raises(grpc.RpcError) as refusal:
+            create_certificate(channel, "token-1", csr, IDENTITY)
+        assert refusal.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        controller.write("namespace.yaml", namespace.replace("LABEL", "in"))
+        assert set(addresses_of(stream.receive_and_acknowledge())) == {POD_NAME, SERVICE_NAME}
+        assert create_certificate(channel, "token-1", csr, IDENTITY).cert_chain
+        controller.remove("namespace.yaml")
+        assert set(stream.receive_and_acknowledge().removed_resources) == {POD_NAME, SERVICE_NAME}

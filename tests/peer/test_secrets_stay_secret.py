@@ -28,6 +28,14 @@ from tests.support.texts import text_of
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 NAME = "secret/demo/a"
 GATEWAY_API = "gateway.networking.k8s.io/v1"
+PAGES = (
+    "/debug/state",
+    "/debug/conditions",
+    "/debug/syncz",
+    "/debug/dump",
+    "/debug/config_dump?client=demo/web",
+    "/metrics",
+)
 
 
 @pytest.fixture
@@ -193,7 +201,11 @@ def test_no_page_log_file_or_command_shows_a_key(
     with run_gateway(controller, tmp_path, "web") as envoy:
         assert wait_for(lambda: NAME in envoy.fetch("/config_dump"), PATIENCE_SECONDS)
         shown = {
-            **{page: controller.fetch(page) for page in ("/debug/state", "/debug/conditions", "/metrics")},
+            **{page: controller.fetch(page) for page in PAGES},
+            "dump": run("controller", "dump", "-", "--controller", controller.address("admin")),
+            "config": run(
+                "controller", "config", "demo/web", "--controller", controller.address("admin"), "-o", "yaml"
+            ),
             "log": "".join(controller.log),
             "get": run("get", "--controller", controller.address("admin"), "-o", "json"),
             "analyze": run("analyze", "-f", str(controller.config), "-o", "json"),
@@ -201,6 +213,8 @@ def test_no_page_log_file_or_command_shows_a_key(
             **{path.name: path.read_text() for path in controller.state.rglob("*") if path.is_file()},
         }
     assert '"earlier_form_serves": true' in shown["/debug/state"], "of the Secret whose present form is refused"
+    assert '"name": "type"' in shown["dump"], "the Secret is there, by its name"
+    assert "type: Secret" in shown["config"]
     for place, text in shown.items():
         assert mark not in text, place
         assert body[60:80] not in text, place  # behind what all keys begin with

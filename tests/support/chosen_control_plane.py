@@ -141,7 +141,8 @@ async def serve(folder: Path, address: str) -> None:
     server = grpc.aio.server(options=GRPC_OPTIONS)
     handlers = [DiscoveryService(hub, authenticate, metrics).build_handler(), AnySigning(folder).build_handler()]
     server.add_generic_rpc_handlers(handlers)
-    port = server.add_secure_port(f"{address}:0", ServingCertificate(authority, [address]).build_credentials())
+    credentials = ServingCertificate(authority, [address], metrics.serving_expiry.note).build_credentials()
+    port = server.add_secure_port(f"{address}:0", credentials)
     await server.start()
     reader = asyncio.StreamReader(limit=1 << 26)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -36,6 +36,20 @@ def test_lists_and_ipv6_addresses_are_read() -> None:
         pytest.param("AMBIT_LISTEN", "15012", id="port-alone"),
         pytest.param("AMBIT_LISTEN", "a:b", id="port-word"),
         pytest.param("AMBIT_ADMIN_LISTEN", "127.0.0.1:70000", id="port-large"),
+        pytest.param("AMBIT_ADMIN_LISTEN", "0.0.0.0:15014", id="open-debug-pages"),
+        pytest.param("AMBIT_ADMIN_LISTEN", "localhost:15014", id="a-name-may-lead-anywhere"),
+        pytest.param("AMBIT_CONNECTION_MAX_AGE", "long", id="age"),
+        pytest.param("AMBIT_DISCOVERY_SELECTORS", "mesh: in", id="selectors-no-list"),
+        pytest.param("AMBIT_DISCOVERY_SELECTORS", "[{matchLabel: {mesh: in}}]", id="selectors-field"),
+        pytest.param("AMBIT_DISCOVERY_SELECTORS", "[{", id="selectors-no-yaml"),
+        pytest.param(
+            "AMBIT_DISCOVERY_SELECTORS", "[{matchExpressions: [{key: a, operator: In}]}]", id="selectors-no-values"
+        ),
+        pytest.param(
+            "AMBIT_DISCOVERY_SELECTORS",
+            "[{matchExpressions: [{key: a, operator: Exists, values: [b]}]}]",
+            id="selectors-needless-values",
+        ),
         pytest.param("AMBIT_LOG_LEVEL", "loud", id="level"),
     ],
 )
@@ -57,3 +71,29 @@ def test_with_kubernetes_node_tokens_may_be_missing_and_there_is_no_directory() 
         read_settings({**NEEDED, "AMBIT_KUBECONFIG": "in-cluster"})
     with pytest.raises(InvalidSettingError, match="AMBIT_NODE_TOKENS"):
         read_settings({**NEEDED, "AMBIT_NODE_TOKENS": ""})
+
+
+def test_debug_pages_may_be_open_to_others_with_a_token() -> None:
+    settings = read_settings({**NEEDED, "AMBIT_ADMIN_LISTEN": "0.0.0.0:1", "AMBIT_ADMIN_TOKEN_FILE": "/token"})
+    assert str(settings.admin_token_file) == "/token"
+
+
+def test_ages_are_durations() -> None:
+    assert read_settings(NEEDED).max_age_seconds == 1800
+    assert read_settings({**NEEDED, "AMBIT_CONNECTION_MAX_AGE": "0s"}).max_age_seconds == 0
+
+
+def test_what_a_dump_says_of_settings_has_no_paths() -> None:
+    given = {"AMBIT_KUBECONFIG": "/hidden", "AMBIT_STATE_DIR": "/hidden", "AMBIT_CA_DIR": "/hidden"}
+    described = read_settings(given).describe()
+    assert "hidden" not in str(described)
+    assert (described["source"], described["has_own_root"]) == ("kubernetes", False)
+
+
+def test_selectors_are_read_in_istios_form() -> None:
+    text = "[{matchLabels: {mesh: in}}, {matchExpressions: [{key: team, operator: NotIn, values: [other]}]}]"
+    [first, second] = read_settings({**NEEDED, "AMBIT_DISCOVERY_SELECTORS": text}).discovery_selectors
+    assert first.matches({"mesh": "in"})
+    assert not first.matches({})
+    assert second.matches({})
+    assert not second.matches({"team": "other"})

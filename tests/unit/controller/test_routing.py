@@ -431,13 +431,13 @@ def follow_and_compare(steps: Steps) -> None:
     assert following.show() == without
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(steps_of(VALUES))
 def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
     follow_and_compare(steps)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS, PATCHES]).flatmap(lambda values: steps_of(values, least=8))
 )
