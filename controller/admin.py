@@ -65,7 +65,7 @@ class AdminPages:
         """The statuses that objects would have on Kubernetes."""
         configuration = self._configuration
         now = show_time(datetime.now(UTC))
-        found = build_statuses(configuration.snapshot, self._mesh, configuration.problems, now)
+        found = build_statuses(configuration.snapshot, self._mesh, configuration.problems, now, configuration.faults)
         statuses = [
             {
                 "group": each.key.group,

@@ -230,7 +230,11 @@ def _build_leadership(
         ClusterStatuses(cluster).write,
         cluster.FAILURES,
         read_statuses=lambda: build_statuses(
-            configuration.snapshot, settings.mesh, configuration.problems, show_time(read_clock())
+            configuration.snapshot,
+            settings.mesh,
+            configuration.problems,
+            show_time(read_clock()),
+            configuration.faults,
         ),
     )
     configuration.observers += [roots.note_changes, statuses.note_changes]

@@ -68,6 +68,11 @@ class Configuration:
         found = (value.key for values in self._directory.held.values() for value in values)
         return frozenset(filter(self.is_held, found))
 
+    @property
+    def faults(self) -> Mapping[ObjectKey, str]:
+        """What EnvoyFilters make that proxies would refuse, as far as anything is built."""
+        return self._routing.patches.faults if self._routing is not None else {}
+
     def is_held(self, key: ObjectKey | None) -> bool:
         """Whether an object serves in an earlier form, because its present one is invalid."""
         return self._directory.is_held(key)
@@ -127,7 +132,9 @@ class Configuration:
         old, self.snapshot = self.snapshot, self.snapshot.apply(changes)
         publication = dict(build_changes(old, self.snapshot, changes, self._settings))
         if self._routing is not None:
+            known = self.faults
             publication |= self._routing.update(old, self.snapshot, changes)
+            self._log_faults(known)
         self._log_hints(changes)
         sent = self._hub.publish(publication, self.snapshot.version)
         return sent
@@ -141,15 +148,20 @@ class Configuration:
         sent = self._hub.publish(self._routing.build(self.snapshot), self.snapshot.version)
         fields = {"resources": sent, "seconds": round(time.monotonic() - started, 4)}
         log.info("routes are served from now on", extra=fields)
+        self._note_faults({})
 
     def _open_ingress(self, ingress: Ingress) -> None:
         if self._routing is not None:
+            known = self.faults
             self._hub.publish(self._routing.open(self.snapshot, ingress), self.snapshot.version)
+            self._note_faults(known)
             log.info("ingress gateway is served", extra={"ingress": str(ingress)})
 
     def _close_ingress(self, ingress: Ingress) -> None:
         if self._routing is not None:
+            known = self.faults
             self._hub.publish(self._routing.close(self.snapshot, ingress), self.snapshot.version)
+            self._note_faults(known)
             log.info("ingress gateway has no proxies any more", extra={"ingress": str(ingress)})
 
     def _concerns(self, problem: Problem) -> bool:
@@ -173,8 +185,23 @@ class Configuration:
                 "earlier_form_serves": self._directory.is_held(problem.key),
             }
             log.warning("configuration refused", extra=fields)
+        for passed in change.new_passed_over:
+            fields = {"source_file": passed.file, "line": passed.line, "kind": passed.value, "why": passed.message}
+            log.info("document of another tool passed over", extra=fields)
         if change.solved_problems and not self.problems:
             log.info("configuration has no problems any more")
+
+    def _note_faults(self, known: Mapping[ObjectKey, str]) -> None:
+        """Tell of faults that no change of an object has made or ended: a client has."""
+        self._log_faults(known)
+        changed = [key for key in {**known, **self.faults} if known.get(key) != self.faults.get(key)]
+        for observe in self.observers if changed else ():
+            observe(changed)
+
+    def _log_faults(self, known: Mapping[ObjectKey, str]) -> None:
+        for key, fault in self.faults.items():
+            if known.get(key) != fault:
+                log.warning("patch is not served: proxies would refuse it", extra={"object": key, "problem": fault})
 
     def _log_hints(self, changes: Changes) -> None:
         """What is valid but may not be what its author expects."""

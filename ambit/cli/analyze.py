@@ -44,7 +44,7 @@ def analyze(
         _show_json(report)
     else:
         _show_table(report)
-    has_failed = report.count(Severity.ERROR) or (strict and report.entries)
+    has_failed = report.count(Severity.ERROR) or (strict and report.count(Severity.WARNING))
     raise typer.Exit(1 if has_failed else 0)
 
 
@@ -110,8 +110,11 @@ def _show_table(report: "Report") -> None:
     from controller.analysis.codes import Severity
 
     looked_at = f"{_count(report.object_count, 'object')} in {_count(report.file_count, 'file')}"
-    errors, warnings = (_count(report.count(severity), severity.value) for severity in Severity)
-    title = f"{looked_at}: {errors}, {warnings}"
+    counts = {severity: report.count(severity) for severity in Severity}
+    shown = [
+        _count(count, severity.value) for severity, count in counts.items() if count or severity is not Severity.NOTICE
+    ]
+    title = f"{looked_at}: {', '.join(shown)}"
     if not report.entries:
         print(title)
         return

@@ -37,8 +37,9 @@ def parse_manifests(sources: Sequence[Source]) -> list[Manifest]:
     problems: list[str] = []
     for source in sources:
         parsed = parse_documents(source.text, source.name, LAB_CATALOGUE)
-        if parsed.problems:
-            problems += [str(problem) for problem in parsed.problems]
+        # A lab has no other tools: what nobody carries out is refused with the rest.
+        if refused := [*parsed.problems, *parsed.passed_over]:
+            problems += map(str, refused)
             continue
         # Nothing was refused, so there is a typed object for every document.
         for located, document in zip(parsed.objects, _documents(source.text), strict=True):

@@ -9,10 +9,11 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """An error does not work, or not as written; a warning is most likely a mistake."""
+    """An error does not work, or not as written; a warning is most likely a mistake; a notice is only to be known."""
 
     ERROR = "error"
     WARNING = "warning"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ def _warning(meaning: str, fix: str) -> Code:
     return Code(Severity.WARNING, meaning, fix)
 
 
+def _notice(meaning: str, fix: str) -> Code:
+    return Code(Severity.NOTICE, meaning, fix)
+
+
 REFUSALS: Mapping[str, Code] = {
     "unreadable": _error("the file cannot be read, or is no UTF-8", "check the file's permissions and encoding"),
     "syntax": _error("the text is no YAML", "correct the YAML at this place; what stands after it was not read"),
@@ -43,6 +48,9 @@ REFUSALS: Mapping[str, Code] = {
     ),
     "unknown-version": _error("a kind that is read, in a version that is not", "write a version that is read"),
     "unknown-field": _error("a field that does not exist", "correct its spelling or its place, or remove it"),
+    "log-expression": _error(
+        "an access log's filter that is not carried out", "compare the status, as in response.code >= 400"
+    ),
     "missing-field": _error("a field that must be there is not", "add the field"),
     "wrong-type": _error("a value of another type", "write a value of the type that the message names"),
     "invalid-value": _error("a value that is not allowed", "write a value that the message allows"),
@@ -53,9 +61,23 @@ REFUSALS: Mapping[str, Code] = {
     ),
     "duration-type": _error("a duration that is no text", "write it with its unit, as in 250ms"),
     "duration-value": _error("text that is no duration", "write numbers with h, m, s or ms, as in 1m30s"),
+    "envoy-type": _error(
+        "a type that Envoy's API does not have", "correct @type or type_url: the full name of a message"
+    ),
+    "envoy-value": _error(
+        "a value that Envoy would not take", "correct the field that the message names, as Envoy's API has it"
+    ),
     "header-name": _error("a name that no header may have", "use letters, digits and '-'"),
     "header-value": _error("a header's value with a control character", "remove the character"),
     "listener-twice": _error("two listeners of a Gateway with one name", "rename one of them"),
+    "other-kind": _notice("a document of another tool, which is passed over", "expect no effect of it in the mesh"),
+    "patch-match": _error(
+        "a match that does not choose what is patched", "write the match that the message names, or another applyTo"
+    ),
+    "patch-of-all": _error(
+        "a patch of a service's cluster for some proxies only", "patch it for all, or add a cluster of another name"
+    ),
+    "patch-operation": _error("an operation that its applyTo does not have", "write one that the message names"),
     "path-value": _error(
         "a path that no normalised request can have", "begin it with '/', without //, /./, /../ and %2F"
     ),
@@ -81,6 +103,7 @@ REFUSALS: Mapping[str, Code] = {
     ),
     "combination": _error("fields that exclude or need each other", "do as the message says"),
     "duplicate-endpoint": _error("an endpoint that stands twice", "remove one of the two, and give the other a weight"),
+    "egress-host": _error("a host of a Sidecar's egress that is none", "write NAMESPACE/HOST, as in ./* or shop/*"),
     "empty-match": _error("a source, operation or condition that names nothing", "name what to match, or remove it"),
     "host-value": _error("a host that is no DNS name", "write a full name, like api.example.com"),
     "invalid-name": _error("a name that Kubernetes would not take", "use lower-case letters, digits and '-'"),
@@ -173,6 +196,17 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a route of a Service, which ordinary clients do not follow",
         "attach it to a Gateway, or label the Service istio.io/use-waypoint",
     ),
+    "envoy-filter-idle": _warning(
+        "an EnvoyFilter with a patch that reaches no proxy", "do as the message says, or take the patch out"
+    ),
+    "envoy-patch-matches-nothing": _warning(
+        "an EnvoyFilter with a patch that matches nothing of the proxies that it reaches",
+        "correct the match: the page on EnvoyFilters says what is called how",
+    ),
+    "envoy-filter-breaks": _error(
+        "an EnvoyFilter that makes something that Envoy would refuse",
+        "correct the patch; until then what was served goes on",
+    ),
     "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
     "authority-missing": _error(
         "a BackendTLSPolicy whose authority is not there", "give the ConfigMap, with certificates in PEM as ca.crt"
@@ -219,6 +253,8 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a subset that no DestinationRule defines", "define it in a DestinationRule of the Service's namespace"
     ),
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
+    "sidecar-idle": _warning("a Sidecar that counts for nobody", "do as the message says, or take it out"),
+    "telemetry-idle": _warning("a Telemetry that decides for no proxy", "do as the message says, or take it out"),
     "destination-rule-host-unknown": _error("a DestinationRule for no Service", "correct spec.host"),
     "waypoint-unusable": _error(
         "a label that asks for a waypoint that cannot be had", "correct the label, or the Gateway that it names"

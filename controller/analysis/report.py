@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from controller.analysis.certificates import check_backend_tls, check_certificates
 from controller.analysis.codes import CODES, REFUSALS, Severity
 from controller.analysis.enforcement import check_enforcement, check_shadowing
+from controller.analysis.envoy_filters import check_envoy_filters, check_patches
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
 from controller.analysis.ingress import check_bindings, check_istio_gateways
@@ -21,10 +22,13 @@ from controller.analysis.routes import (
     check_virtual_services,
 )
 from controller.analysis.selection import check_policy_selection, check_service_selection
+from controller.analysis.sidecars import check_sidecars
 from controller.analysis.targets import check_targets, check_what_gateways_know
+from controller.analysis.telemetry import check_telemetries
 from controller.analysis.waypoints import check_waypoints
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
+from controller.kinds.others import POD_MAKERS
 from controller.registry.names import MeshSettings
 from controller.snapshot import Snapshot
 from controller.sources.composing import Node
@@ -51,12 +55,13 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_waypoints,
     check_bindings,
     check_istio_gateways,
+    check_envoy_filters,
+    check_telemetries,
+    check_sidecars,
 )
+WHOLE_CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (*CHECKS, check_patches)
+"""With those that take as long as serving all there is: too long for an answer to somebody who applies one object."""
 
-# Kinds that are not read here and make pods: what selects those pods cannot be judged.
-_POD_MAKERS = frozenset(
-    {"CronJob", "DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "Rollout", "StatefulSet"}
-)
 # Reasons after which nobody knows what else the file would have said.
 _BLINDING = frozenset(
     {ProblemReason.UNREADABLE, ProblemReason.SYNTAX, ProblemReason.TOO_LARGE, ProblemReason.DUPLICATE_KEY}
@@ -101,9 +106,9 @@ def analyze_texts(
         Snapshot().apply(objects), settings or MeshSettings(), _find_doubtful(directory.problems, nodes, objects.keys())
     )
     places = _Places(directory.files, nodes, catalogue)
-    findings = {finding for check in CHECKS for finding in check(given)}
+    findings = {finding for check in WHOLE_CHECKS for finding in check(given)}
     entries = [
-        *(_from_problem(problem) for problem in directory.problems),
+        *(_from_problem(problem) for problem in (*directory.problems, *directory.passed_over)),
         *(places.locate(finding) for finding in findings),
     ]
     return Report(sorted(entries), sum(text is not None for text in texts.values()), len(objects))
@@ -119,7 +124,7 @@ def _find_doubtful(
     doubtful = set()
     for node in (node for found in nodes.values() for node in found):
         kind = get_text(node, "kind")
-        if kind != "Pod" and kind not in _POD_MAKERS:
+        if kind != "Pod" and kind not in POD_MAKERS:
             continue
         namespace = get_text(node, "metadata", "namespace") or DEFAULT_NAMESPACE
         if kind != "Pod" or (namespace, get_text(node, "metadata", "name")) not in known:

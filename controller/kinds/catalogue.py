@@ -7,6 +7,7 @@ from controller.kinds.config_maps import ConfigMap
 from controller.kinds.core import Namespace, Node, Pod, Service, ServiceAccount
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
+from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
@@ -16,7 +17,9 @@ from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.kinds.sidecar import Sidecar
 from controller.kinds.stream_routes import TCPRoute, TLSRoute
+from controller.kinds.telemetry import Telemetry
 from controller.kinds.virtual_service import VirtualService
 
 Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
@@ -38,6 +41,7 @@ CATALOGUE: Catalogue = build_catalogue(
     ConfigMap,
     DestinationRule,
     EndpointSlice,
+    EnvoyFilter,
     GRPCRoute,
     Gateway,
     GatewayClass,
@@ -53,8 +57,10 @@ CATALOGUE: Catalogue = build_catalogue(
     Service,
     ServiceAccount,
     ServiceEntry,
+    Sidecar,
     TCPRoute,
     TLSRoute,
+    Telemetry,
     VirtualService,
     WorkloadEntry,
 )

@@ -90,7 +90,7 @@ def _attach_to_service(
     if service is None or not is_served(service):
         return None
     if not isinstance(route, RequestRoute):
-        message = f"a {type(route).__name__} counts at Gateways only, and not for Services"
+        message = f"a {route.KIND} counts at Gateways only, and not for Services"
         return Attachment(Reason.UNSUPPORTED_VALUE, message, {})
     if place[0] != route.namespace:
         message = f"only routes of namespace {place[0]} itself count for its Services"

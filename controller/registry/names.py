@@ -140,7 +140,12 @@ def name_secret(namespace: str, name: str) -> str:
 
 
 SIDECARS = "sidecars"
-"""The name under which all that a sidecar needs is found."""
+"""The name under which all that a sidecar needs is found, where nobody says what its namespace is told of."""
+
+
+def name_sidecars(namespace: str) -> str:
+    """The name under which all that the sidecars of a namespace need is found, where a Sidecar says what that is."""
+    return f"sidecars:{namespace}"
 
 
 def name_sidecar_port(host: str, port: int) -> str:

@@ -50,7 +50,8 @@ class RouteIndex:
         self._reader_targets: dict[_Part, set[Target]] = {}
         self._readers: dict[Target, set[_Part]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
-        self._reach: dict[Place, set[Target]] = {}
+        self._led: dict[Place, set[Target]] = {}
+        self._leading: dict[Target, set[Place]] = {}
         self._bound: dict[Place, set[Place]] = {}
         self._waypoints: dict[Place, Place] = {}
 
@@ -127,8 +128,8 @@ class RouteIndex:
 
         Gives the targets that it has newly or no more.
         """
-        reach = (self._reach.get(service, set()) for service in self._bound.get(place, ()))
-        return self._put_targets((name_gateway(*place), "services"), set().union(*reach))
+        led = (self._led.get(service, set()) for service in self._bound.get(place, ()))
+        return self._put_targets((name_gateway(*place), "services"), set().union(*led))
 
     def _put_targets(self, reader: _Part, targets: set[Target]) -> set[Target]:
         before = self._reader_targets.pop(reader, set())
@@ -146,11 +147,30 @@ class RouteIndex:
         """The names under which the proxies of gateways find a target's cluster that send to it."""
         return tuple(sorted({reader for reader, _ in self._readers.get(target, ())}))
 
-    def put_reach(self, place: Place, targets: set[Target]) -> None:
-        """Take over where the routes of a Service lead that is reached through a waypoint."""
-        self._reach.pop(place, None)
+    def put_led(self, place: Place, targets: set[Target]) -> set[Target]:
+        """Take over where requests to a Service lead; gives the targets that are new to it or no more its."""
+        before = self._led.pop(place, set())
         if targets:
-            self._reach[place] = targets
+            self._led[place] = targets
+        for target in before - targets:
+            self._leading[target].discard(place)
+            if not self._leading[target]:
+                del self._leading[target]
+        for target in targets - before:
+            self._leading.setdefault(target, set()).add(place)
+        return before ^ targets
+
+    def led_from(self, place: Place) -> set[Target]:
+        """Where requests to a Service lead."""
+        return self._led.get(place, set())
+
+    def leading_to(self, target: Target) -> Iterable[Place]:
+        """The Services from which requests lead to a target."""
+        return self._leading.get(target, ())
+
+    def all_targets(self) -> set[Target]:
+        """The ports and subsets of all Services."""
+        return {target for targets in self._service_targets.values() for target in targets}
 
     def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over the ports and subsets that a Service has; gives those that it has no more."""

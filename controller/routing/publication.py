@@ -19,6 +19,12 @@
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before;
                                          the secrets of the Gateway whose proxy a pod is
     Node                                 the endpoints of the Services that its pods serve
+    Sidecar                              the Services that its namespace's sidecars are told of newly or no more
+    Telemetry                            the gateways of both kinds that it selects, now and before; one for the whole
+                                         mesh all that sidecars listen for
+    EnvoyFilter                          the gateways of both kinds that it selects, now and before; one for the whole
+                                         mesh all Services, where it patches what sidecars do, and all clusters, where
+                                         those
 
 Which ingress gateways there are, no object says: one is opened for its first proxy, and closed after its last.
 
@@ -27,16 +33,18 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_network
 
-from google.protobuf.message import Message
+from envoy.config.route.v3 import route_pb2
 
 from controller.kinds.backend_tls_policy import BackendTLSPolicy
 from controller.kinds.config_maps import ConfigMap
 from controller.kinds.core import Namespace, Node, Pod, Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.discovery import EndpointSlice
+from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import GATEWAY_LABEL, BackendReference, Gateway, GatewayClass, ReferenceGrant
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute
@@ -47,10 +55,12 @@ from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy
+from controller.kinds.sidecar import Sidecar
 from controller.kinds.stream_routes import TCPRoute, TLSRoute
+from controller.kinds.telemetry import AccessLogging, Telemetry
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import grpc_routes, ingress, policies, request_policies, services, virtual_services
+from controller.registry import grpc_routes, ingress, policies, request_policies, services, telemetry, virtual_services
 from controller.registry.attachment import (
     ROUTE_KINDS,
     GatewayRoute,
@@ -67,19 +77,20 @@ from controller.registry.backend_tls import BackendTls, find_backend_tls, list_t
 from controller.registry.certificates import find_nodes, find_secrets, list_references
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
+from controller.registry.envoy_filters import Side, find_for_proxies, is_for, is_for_all, selects
+from controller.registry.gateway_proxies import GatewayProxies, describe_gateway, describe_ingress
 from controller.registry.gateways import ANY_HOST, Attached, Chain, RequestChain, build_ports, find_chain_targets
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
 from controller.registry.http_routes import FindTarget, Ranked, build_routes, sort_routes
 from controller.registry.members import Members
 from controller.registry.names import (
-    SIDECARS,
     MeshSettings,
     find_service_name,
     name_direct,
     name_gateway,
     name_gateway_port,
     name_gateway_routes,
-    name_ingress,
+    name_host,
     name_ingress_port,
     name_proxy,
     name_secret,
@@ -90,8 +101,11 @@ from controller.registry.names import (
 )
 from controller.registry.proxies import Ingress
 from controller.registry.request_policies import NO_POLICIES, RequestPolicies
+from controller.registry.sidecars import Visibility
 from controller.registry.waypoints import Waypoints
 from controller.routing.index import Place, ResourceName, RouteIndex, RouteKey, RouteState
+from controller.routing.patched import At, PatchedResources
+from controller.routing.patching import PatchRecord
 from controller.routing.secrets import SecretIndex
 from controller.serve.resources import (
     CLUSTER_TYPE,
@@ -106,6 +120,7 @@ from controller.serve.resources import (
     build_resource,
 )
 from controller.snapshot import Snapshot
+from controller.translate.access_logs import set_access_logs
 from controller.translate.clusters import (
     PASSTHROUGH,
     ServingEndpoint,
@@ -122,6 +137,10 @@ from controller.translate.waypoints import Others, WaypointPort, build_direct, t
 _KINDS = {kind.KIND: kind for kind in ROUTE_KINDS}
 OUTBOUND = "sidecar/outbound"
 """The resource name of where a sidecar's redirect rules lead."""
+_ADDING_KINDS = {each.GROUP_KIND for each in (EnvoyFilter, Gateway, GatewayClass, Sidecar)}
+"""On what it depends which resources EnvoyFilters add, and for whom; beside it, on which ingress gateways there are."""
+_FIXED_KINDS = {each.GROUP_KIND for each in (Sidecar, Telemetry)}
+"""On what it depends what all sidecars have."""
 
 
 @dataclass(slots=True)
@@ -139,22 +158,34 @@ class _Dirty:
     secrets: set[Place] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept from one change to the next. `ingresses` are the ingress gateways that are open."""
+
+    routes: RouteIndex = field(default_factory=RouteIndex)
+    secrets: SecretIndex = field(default_factory=SecretIndex)
+    patches: PatchRecord = field(default_factory=PatchRecord)
+    ingresses: set[Ingress] = field(default_factory=set)
+
+
 class Routing:
     """The L7 resources of a mesh, and what they were made from. One owner."""
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
-        self._index = RouteIndex()
-        self._ingresses: set[Ingress] = set()
-        self._secrets = SecretIndex()
+        self._kept = _Kept()
+
+    @property
+    def patches(self) -> PatchRecord:
+        """What EnvoyFilters do."""
+        return self._kept.patches
 
     def build(self, snapshot: Snapshot) -> Mapping[str, ResourceChanges]:
         """Everything, from nothing."""
         built = dict(self.update(Snapshot(), snapshot, snapshot.keys()))
-        outbound, passthrough = translate_outbound(OUTBOUND), build_passthrough()
-        for type_url, name, message in ((LISTENER_TYPE, OUTBOUND, outbound), (CLUSTER_TYPE, PASSTHROUGH, passthrough)):
-            resource = build_resource(type_url, name, message, keys=(SIDECARS,))
-            built[type_url] = ResourceChanges({**built[type_url].updated, name: resource}, built[type_url].removed)
+        for type_url, resource in _build_fixed(snapshot, self._settings):
+            updated = {**built[type_url].updated, resource.name: resource}
+            built[type_url] = ResourceChanges(updated, built[type_url].removed)
         return built
 
     def update(self, old: Snapshot, new: Snapshot, keys: Iterable[ObjectKey]) -> Mapping[str, ResourceChanges]:
@@ -163,39 +194,35 @@ class Routing:
 
     def open(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
         """What the first proxy of an ingress gateway adds."""
-        self._ingresses.add(ingress)
+        self._kept.ingresses.add(ingress)
         return self._begin(snapshot, snapshot).run_for(ingress)
 
     def close(self, snapshot: Snapshot, ingress: Ingress) -> Mapping[str, ResourceChanges]:
         """What goes with the last proxy of an ingress gateway."""
-        self._ingresses.discard(ingress)
+        self._kept.ingresses.discard(ingress)
         return self._begin(snapshot, snapshot).run_for(ingress)
 
     def _begin(self, old: Snapshot, new: Snapshot) -> "_Update":
-        return _Update((self._index, self._secrets), self._ingresses, old, new, self._settings)
+        return _Update(self._kept, old, new, self._settings)
 
 
 class _Update:
     """One change."""
 
-    def __init__(
-        self,
-        indexes: tuple[RouteIndex, SecretIndex],
-        ingresses: Iterable[Ingress],
-        old: Snapshot,
-        new: Snapshot,
-        settings: MeshSettings,
-    ) -> None:
-        self._index, self._secrets = indexes
-        self._ingresses = frozenset(ingresses)
+    def __init__(self, kept: _Kept, old: Snapshot, new: Snapshot, settings: MeshSettings) -> None:
+        self._index, self._secrets = kept.routes, kept.secrets
+        self._ingresses = frozenset(kept.ingresses)
         self._old = old
         self._new = new
         self._settings = settings
         self._members = Members(new, settings, EntryHosts(new, settings))
         self._changes = {type_url: ChangeGatherer() for type_url in ROUTING_TYPES}
+        self._patched = PatchedResources(self._changes, kept.patches, new, settings)
         self._dirty = _Dirty()
         self._waypoints = Waypoints(new, settings)
         self._rules: dict[Place, Rules] = {}
+        self._visibility = Visibility(new, settings)
+        self._sidecar_logging = telemetry.read_logging(telemetry.find_for_all(new, settings))
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:
@@ -208,14 +235,18 @@ class _Update:
                 self._dirty.services |= state.services
                 self._dirty.istio_gateways |= state.istio_gateways
         self._dirty.ingresses.update(self._find_selected())
-        return self._build()
+        changed = {key.group_kind for key in keys}
+        if changed & _FIXED_KINDS:
+            for type_url, resource in _build_fixed(self._new, self._settings):
+                self._changes[type_url].put(resource.name, resource)
+        return self._build(adds=bool(changed & _ADDING_KINDS))
 
     def run_for(self, opened: Ingress) -> Mapping[str, ResourceChanges]:
         """The resources of an ingress gateway that was opened or closed."""
         self._dirty.ingresses.add(opened)
-        return self._build()
+        return self._build(adds=True)
 
-    def _build(self) -> Mapping[str, ResourceChanges]:
+    def _build(self, adds: bool) -> Mapping[str, ResourceChanges]:
         for place in sorted(self._dirty.services):
             self._build_service(place)
         for place in sorted(self._dirty.gateways):
@@ -231,6 +262,8 @@ class _Update:
             self._build_cluster(target)
         for place in sorted(self._dirty.secrets):
             self._build_secret(place)
+        if adds:
+            self._patched.put_added(sorted(self._ingresses))
         return {type_url: changes.finish() for type_url, changes in self._changes.items()}
 
     def _note(self, key: ObjectKey) -> None:
@@ -253,6 +286,12 @@ class _Update:
                 | VirtualService.GROUP_KIND
             ):
                 self._dirty.routes.add((key.kind, *place))
+            case EnvoyFilter.GROUP_KIND:
+                self._note_filter(key)
+            case Sidecar.GROUP_KIND:
+                self._note_sidecar(key.namespace)
+            case Telemetry.GROUP_KIND:
+                self._note_telemetry(key)
             case AuthorizationPolicy.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     self._note_policy(snapshot.find(AuthorizationPolicy, *place))
@@ -331,6 +370,45 @@ class _Update:
         for _, target in list_targets(policy):
             self._note_service((policy.namespace, target.name))
 
+    def _note_filter(self, key: ObjectKey) -> None:
+        for snapshot in (self._old, self._new):
+            given = snapshot.find(EnvoyFilter, key.namespace, key.name)
+            if given is None:
+                continue
+            self._note_proxies(partial(selects, self._settings, given))
+            if not is_for_all(self._settings, given):
+                continue
+            self._dirty.clusters |= self._patched.find_references([given], Side.SIDECAR)
+            changing = [each for each in given.spec.config_patches if not each.adds_resource]
+            if any(is_for(each, Side.SIDECAR) and each.apply_to != "CLUSTER" for each in changing):
+                self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
+            if any(each.apply_to == "CLUSTER" for each in changing):
+                self._dirty.clusters |= self._index.all_targets()
+
+    def _note_sidecar(self, namespace: str) -> None:
+        self._dirty.clusters |= self._patched.references_of_sidecars
+        before = Visibility(self._old, self._settings)
+        for service in self._new.objects(Service):
+            place = (service.namespace, service.name)
+            host = name_host(self._settings, *place)
+            if before.sees(namespace, place[0], host) != self._visibility.sees(namespace, place[0], host):
+                self._dirty.services.add(place)
+                self._dirty.clusters |= self._index.led_from(place)
+
+    def _note_telemetry(self, key: ObjectKey) -> None:
+        for snapshot in (self._old, self._new):
+            given = snapshot.find(Telemetry, key.namespace, key.name)
+            if given is None:
+                continue
+            self._note_proxies(partial(telemetry.selects, self._settings, given))
+            if telemetry.is_for_all(self._settings, given):
+                self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
+
+    def _note_proxies(self, is_chosen: Callable[[GatewayProxies], bool]) -> None:
+        gateways = (each for each in self._new.objects(Gateway) if is_chosen(describe_gateway(each)))
+        self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
+        self._dirty.ingresses |= {each for each in self._ingresses if is_chosen(describe_ingress(each))}
+
     def _note_service(self, place: Place | None) -> None:
         if place is not None:
             self._dirty.services.add(place)
@@ -402,9 +480,11 @@ class _Update:
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
+        proxies = GatewayProxies(place[0], {}, name_gateway(*place), place[1])
         ports: dict[int, tuple[Chain, ...]] = {}
         held = NO_POLICIES
         if gateway is not None and is_ours(self._new, gateway):
+            proxies = describe_gateway(gateway)
             built = build_ports(self._new, gateway, self._find_attached(gateway))
             ports = {port: self._secure(chains) for port, chains in built.items()}
             held = self._find_policies(gateway)
@@ -415,14 +495,14 @@ class _Update:
         def name(port: int, listener: str) -> str:
             return name_gateway_routes(*place, port, listener) if listener else name_gateway_port(*place, port)
 
-        self._put_ports(name_gateway(*place), ports, name, held)
+        self._put_ports(proxies, ports, name, held)
 
     def _build_ingress(self, reader: Ingress) -> None:
         ports: dict[int, tuple[Chain, ...]] = {}
         if reader in self._ingresses:
             built = ingress.build_ports(self._new, self._settings, reader, self._find_bound, self._build_bound_routes)
             ports = {port: (RequestChain("", ANY_HOST, hosts),) for port, hosts in built.items()}
-        self._put_ports(name_ingress(reader), ports, lambda port, _: name_ingress_port(reader, port))
+        self._put_ports(describe_ingress(reader), ports, lambda port, _: name_ingress_port(reader, port))
 
     def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
         for _, *place in self._index.routes_of_istio_gateway(gateway):
@@ -434,45 +514,49 @@ class _Update:
 
     def _put_ports(
         self,
-        reader: str,
+        proxies: GatewayProxies,
         ports: Mapping[int, tuple[Chain, ...]],
         name: Callable[[int, str], str],
         held: RequestPolicies = NO_POLICIES,
     ) -> None:
-        """Take over the ports of all proxies that find theirs under the name `reader`.
+        """Take over the ports of a gateway's proxies.
 
         `name` gives the resource name of a port, or of the routes of one of its listeners.
         """
-        made = {
-            each: resource
-            for port, chains in ports.items()
-            for each, resource in self._build_port(reader, port, chains, name, held)
-        }
+        filters = find_for_proxies(self._new, self._settings, proxies) if ports else ()
+        made: set[ResourceName] = set()
+        for port, chains in ports.items():
+            at = At(name(port, ""), port, filters, Side.GATEWAY)
+            made |= set(self._put_port(proxies, at, chains, partial(name, port), held))
         targets = {target for chains in ports.values() for target in find_chain_targets(chains)}
-        gone, changed = self._index.put_reader(reader, set(made), targets)
+        targets |= self._patched.find_references(filters, Side.GATEWAY)
+        gone, changed = self._index.put_reader(proxies.reader, made, targets)
         self._dirty.clusters |= changed
         for type_url, each in gone:
-            self._changes[type_url].put(each, None)
-        for (type_url, each), resource in made.items():
-            self._changes[type_url].put(each, resource)
+            self._patched.remove(type_url, each)
 
-    def _build_port(
+    def _put_port(
         self,
-        reader: str,
-        port: int,
+        proxies: GatewayProxies,
+        at: At,
         chains: Sequence[Chain],
-        name: Callable[[int, str], str],
+        name: Callable[[str], str],
         held: RequestPolicies,
-    ) -> Iterator[tuple[ResourceName, Resource]]:
-        """The listener of a port, and the routes that it names."""
-        own = name(port, "")
-        message = translate_chains(own, port, chains, lambda chain: name(port, chain.listener), held)
-        yield (LISTENER_TYPE, own), build_resource(LISTENER_TYPE, own, message, keys=(reader,))
+    ) -> Iterator[ResourceName]:
+        """The listener of a port, and the routes that it names; gives what they are called."""
+        listener = translate_chains(at.name, at.port, chains, lambda chain: name(chain.listener), held)
+        set_access_logs(listener, self._find_logging(proxies))
+        self._patched.put_listener(at, listener, (proxies.reader,))
+        yield LISTENER_TYPE, at.name
         for chain in chains:
             if isinstance(chain, RequestChain) and chain.secrets != ():
-                routes = name(port, chain.listener)
+                routes = name(chain.listener)
                 table = self._translate(routes, chain.hosts, Dialect.ENVOY)
-                yield (ROUTE_TYPE, routes), build_resource(ROUTE_TYPE, routes, table)
+                self._patched.put_routes(replace(at, name=routes), table)
+                yield ROUTE_TYPE, routes
+
+    def _find_logging(self, proxies: GatewayProxies) -> AccessLogging:
+        return telemetry.read_logging(telemetry.find_for_proxies(self._new, self._settings, proxies))
 
     def _secure(self, chains: Sequence[Chain]) -> tuple[Chain, ...]:
         """Speak TLS to what has a policy for it."""
@@ -516,6 +600,7 @@ class _Update:
         served = [port for service in bound for port in self._list_waypoint_ports(gateway, service, direct)]
         others = Others(direct, self._find_policies(gateway)) if self._waypoints.serves_workloads(gateway) else None
         message = translate_waypoint(name, served, others)
+        set_access_logs(message, self._find_logging(describe_gateway(gateway)))
         scope = (name_gateway(*place),)
         self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=scope))
         self._changes[CLUSTER_TYPE].put(direct, build_resource(CLUSTER_TYPE, direct, build_direct(direct), keys=scope))
@@ -559,25 +644,24 @@ class _Update:
             age = route.age_key if route else ()
             yield Attached(hosts, state.routes, age, state.destinations)
 
-    def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> Message:
-        table: Message = translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
-        return table
+    def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> route_pb2.RouteConfiguration:
+        return translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
 
     def _build_service(self, place: Place) -> None:
         service = self._members.find_service(*place)
         targets = set(self._list_targets(place, service)) if service else set()
         gone = self._index.put_service(place, targets)
         self._dirty.clusters |= gone | targets
+        led: set[Target] = set()
         for target in gone:
             self._changes[ENDPOINT_TYPE].put(target.cluster, None)
             if not target.subset and not target.is_secured:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
-                self._changes[LISTENER_TYPE].put(name_sidecar_port(target.host, target.port), None)
+                self._patched.remove(LISTENER_TYPE, name_sidecar_port(target.host, target.port))
+                self._patched.remove(ROUTE_TYPE, name_sidecar_port(target.host, target.port))
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
-        reach: set[Target] = set()
         for target in targets:
             if service and not target.subset and not target.is_secured:
-                self._build_sidecar_port(service, target)
                 name, routes = (
                     name_service_port(target.host, target.port),
                     name_service_routes(target.host, target.port),
@@ -585,24 +669,34 @@ class _Update:
                 listener = build_resource(LISTENER_TYPE, name, translate_api_listener(name, routes))
                 self._changes[LISTENER_TYPE].put(name, listener)
                 found = self._find_routes(place, target)
-                reach |= {target} | find_targets(found)
+                led |= {target} | find_targets(found)
                 hosts = [VirtualHost("all", ("*",), found)]
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
-
-        self._index.put_reach(place, reach if service and service.waypoint else set())
+                self._build_sidecar_port(service, target, hosts)
+        self._dirty.clusters |= self._index.put_led(place, led)
         if (waypoint := self._index.waypoint_of(place)) is not None:
             self._dirty.waypoints.add(waypoint)
 
-    def _build_sidecar_port(self, service: services.Service, target: Target) -> None:
-        """Where sidecars take connections to a port; to a headless service they are none of its."""
+    def _build_sidecar_port(self, service: services.Service, target: Target, hosts: Sequence[VirtualHost]) -> None:
+        """Where sidecars take connections to a port; to a headless service they are none of its.
+
+        They share the routes of gRPC's clients, which could not do what a patch may want: patched, there are two.
+        """
         name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
+        at = self._patched.at_sidecars(name, target.port)
+        if service.addresses and self._patched.has_routes_of_sidecars:
+            routes = name
+            self._patched.put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
+        else:
+            self._patched.remove(ROUTE_TYPE, name)
         if not service.addresses:
-            self._changes[LISTENER_TYPE].put(name, None)
+            self._patched.remove(LISTENER_TYPE, name)
             return
         [port] = (each for each in service.ports if each.number == target.port)
         message = translate_service_port(name, service.addresses, port, target, routes)
-        self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=(SIDECARS,)))
+        set_access_logs(message, self._sidecar_logging)
+        self._patched.put_listener(at, message, self._visibility.find_readers((target.namespace, target.host)))
 
     def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
         for port in service.ports:
@@ -696,17 +790,34 @@ class _Update:
         service = self._members.find_service(*place) if place else None
         port = next((each for each in service.ports if each.number == target.port), None) if service else None
         if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
-            self._changes[CLUSTER_TYPE].put(target.cluster, None)
+            self._patched.remove(CLUSTER_TYPE, target.cluster)
             return
         tls = self._find_tls(target) if target.is_secured else None
         if target.is_secured and tls is None:
-            self._changes[CLUSTER_TYPE].put(target.cluster, None)
+            self._patched.remove(CLUSTER_TYPE, target.cluster)
             return
         message = translate_cluster(target, port.protocol, self._find_policy(target), tls)
-        readers = self._index.readers_of(target)
-        keys = readers if target.is_secured else (SIDECARS, *readers)
-        cluster = build_resource(CLUSTER_TYPE, target.cluster, message, keys=keys)
-        self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
+        self._patched.put_cluster(
+            target, message, (*self._list_sidecars(place, target), *self._index.readers_of(target))
+        )
+
+    def _list_sidecars(self, place: Place, target: Target) -> Sequence[str]:
+        """The names under which sidecars find a cluster of `place`; one over TLS only a patch gives them."""
+        if target in self._patched.references_of_sidecars:
+            return self._visibility.all_readers
+        if target.is_secured:
+            return ()
+        using = sorted({place, *self._index.leading_to(target)})
+        return self._visibility.find_readers(*((each[0], name_host(self._settings, *each)) for each in using))
+
+
+def _build_fixed(snapshot: Snapshot, settings: MeshSettings) -> Iterator[tuple[str, Resource]]:
+    """What all sidecars have, whatever services there are, each with its type URL."""
+    readers = Visibility(snapshot, settings).all_readers
+    outbound = translate_outbound(OUTBOUND)
+    set_access_logs(outbound, telemetry.read_logging(telemetry.find_for_all(snapshot, settings)))
+    yield LISTENER_TYPE, build_resource(LISTENER_TYPE, OUTBOUND, outbound, keys=readers)
+    yield CLUSTER_TYPE, build_resource(CLUSTER_TYPE, PASSTHROUGH, build_passthrough(), keys=readers)
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

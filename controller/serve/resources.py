@@ -5,7 +5,7 @@ back gets only what differs from what it has.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 
@@ -162,6 +162,10 @@ class ResourceTable:
         if key in self._resources:
             yield key
         yield from self._names_by_key.get(key, ())
+
+    def choose_key(self, keys: Sequence[str]) -> str:
+        """The first key that leads to anything; the last where none does."""
+        return next((key for key in keys if key in self._names_by_key), keys[-1])
 
     def apply(self, changes: ResourceChanges) -> dict[str, Resource | None]:
         """Take `changes` over. Gives what really changed, with what was there before: equal content changes nothing."""

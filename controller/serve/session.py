@@ -21,11 +21,11 @@ it wants the endpoints told anew, and holds the change back for 15 seconds when 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from controller.registry.names import SIDECARS, name_gateway, name_ingress, name_node, name_proxy
+from controller.registry.names import SIDECARS, name_gateway, name_ingress, name_node, name_proxy, name_sidecars
 from controller.serve.readers import NOBODY, ReaderTable
 from controller.serve.resources import (
     ADDRESS_TYPE,
@@ -218,12 +218,12 @@ class Session:
         table = self.tables.get(request.type_url)
         node_name = self.node.node_name if self.node else ""
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
-        scope = self._find_scope() if request.type_url in _SCOPED else ""
+        scopes = self._list_scopes() if request.type_url in _SCOPED else ()
         table = table if table is not None else ResourceTable()
         if request.type_url == SECRET_TYPE:
-            scope = self._find_reader()
-            table = ReaderTable(table, scope)
-        subscription = Subscription(table, implicit, scope)
+            reader = self._find_reader()
+            scopes, table = (reader,), ReaderTable(table, reader)
+        subscription = Subscription(table, implicit, scopes)
         if request.summary is not None:
             subscription.resume(_find_changed(request, request.summary, table))
         else:
@@ -248,15 +248,16 @@ class Session:
         state.last_error = ""
         return RequestOutcome.ACK
 
-    def _find_scope(self) -> str:
-        """The key of what this client means by everything: its gateway's, or a sidecar's; of others it is nothing."""
+    def _list_scopes(self) -> Sequence[str]:
+        """The keys of what this client means by everything: its gateway's, or a sidecar's; of others it is nothing."""
         node = self.node or ClientNode("", "")
         if node.ingress is not None:
-            return name_ingress(node.ingress)
+            return (name_ingress(node.ingress),)
         if node.id.startswith(_SIDECAR_ID_PREFIX) and not node.gateway:
-            return SIDECARS
+            _, _, place, *_ = (*node.id.split("~"), "", "")
+            return name_sidecars(place.rpartition(".")[2]), SIDECARS
         namespace, _, name = node.gateway.partition("/")
-        return name_gateway(namespace, name)
+        return (name_gateway(namespace, name),)
 
     def _find_reader(self) -> str:
         """The key of the secrets that this client may have: its Gateway's proxies', on the node that it has proved."""

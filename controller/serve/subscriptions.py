@@ -7,7 +7,7 @@ resource's name, an address, a service's host name); of it we keep the keys and 
 What changes is kept as a set of names, not as a queue of states: what goes out is the state at the time of sending.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.serve.resources import Resource, ResourceTable
@@ -45,13 +45,15 @@ class Delivery:
 class Subscription:
     """One client's subscription to one type. The table is the type's; it is read, never changed.
 
-    `scope` is the key of all that a client may mean by everything, where that is less than the whole table.
+    `scopes` are keys of all that a client may mean by everything, where that is less than the whole table: of these the
+    first counts that leads to anything.
     """
 
-    def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = (), scope: str = "") -> None:
+    def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = (), scopes: Sequence[str] = ()) -> None:
         self._table = table
         self._implicit = frozenset(implicit_keys)
-        self._scope = scope
+        self._scopes = scopes
+        self._scope = table.choose_key(scopes) if scopes else ""
         self._keys: set[str] = set(self._implicit)
         self._sent: dict[str, tuple[str, ...]] = {}
         self._pending: set[str] = set()
@@ -157,7 +159,17 @@ class Subscription:
         if self.is_wildcard:
             self._pending.update(changed)
             return
+        if len(self._scopes) > 1:
+            self._follow_scope()
         self._pending.update(name for name in changed if name in self._sent or self._wants(self._table.find(name)))
+
+    def _follow_scope(self) -> None:
+        """What this client means by everything may be something else now: all that it has or gets is looked at."""
+        before, self._scope = self._scope, self._table.choose_key(self._scopes)
+        if before != self._scope and before in self._keys:
+            self._keys.discard(before)
+            self._keys.add(self._scope)
+            self._pending.update(self._sent, self._table.find_names(self._scope))
 
     def take(self, updates: bool = True, removals: bool = True) -> Delivery:
         """Take out what is to be sent now, at most MAX_RESPONSE_BYTES of it; the rest stays pending."""

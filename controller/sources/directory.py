@@ -33,6 +33,7 @@ class DirectoryChange:
 
     objects: Mapping[ObjectKey, KubernetesObject | None]
     new_problems: Sequence[Problem]
+    new_passed_over: Sequence[Problem]
     solved_problems: Sequence[Problem]
 
 
@@ -43,6 +44,7 @@ class _File:
     objects: Mapping[ObjectKey, Located] = field(default_factory=dict)
     held: frozenset[ObjectKey] = frozenset()
     problems: Sequence[Problem] = ()
+    passed_over: Sequence[Problem] = ()
 
 
 _NO_FILE = _File()
@@ -73,6 +75,11 @@ class Directory:
     def problems(self) -> list[Problem]:
         """All that is refused at present, by file and line."""
         return _sorted({problem for file in self._troubled for problem in self._files[file].problems} | self._doubles)
+
+    @property
+    def passed_over(self) -> list[Problem]:
+        """The documents of other tools, by file and line."""
+        return _sorted({each for file in self._files.values() for each in file.passed_over})
 
     @property
     def held(self) -> dict[str, list[KubernetesObject]]:
@@ -110,7 +117,13 @@ class Directory:
         old_problems |= self._doubles
         changes = {key: change for key in sorted(touched) for change in self._decide_owner(key, before)}
         new_problems |= self._doubles
-        return DirectoryChange(changes, _sorted(new_problems - old_problems), _sorted(old_problems - new_problems))
+        passed = [{each for known in state.values() for each in known.passed_over} for state in (before, after)]
+        return DirectoryChange(
+            changes,
+            _sorted(new_problems - old_problems),
+            _sorted(passed[1] - passed[0]),
+            _sorted(old_problems - new_problems),
+        )
 
     def _decide_owner(self, key: ObjectKey, before: Mapping[str, _File]) -> "Sequence[KubernetesObject | None]":
         """Give `key` its owner; the object as it is now if that differs from what it was, nothing otherwise."""
@@ -173,7 +186,7 @@ def _read(file: str, text: str | PlainObject | Unreadable, before: _File, catalo
         parsed = parse_plain(text, file, catalogue)
     valid = {located.value.key: located for located in parsed.objects}
     held = {key: old for key, old in before.objects.items() if key not in valid and parsed.may_mention(key)}
-    return _File(valid | held, frozenset(held), tuple(parsed.problems))
+    return _File(valid | held, frozenset(held), tuple(parsed.problems), tuple(parsed.passed_over))
 
 
 def _sorted(problems: set[Problem]) -> list[Problem]:

@@ -15,6 +15,7 @@ from pydantic_core.core_schema import ErrorType
 
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, KubernetesObject, ObjectKey
+from controller.kinds.others import explain_other
 from controller.sources.composing import ComposeError, Node, build_node, compose_documents
 from controller.sources.problems import Problem, ProblemReason
 
@@ -26,6 +27,11 @@ MAX_PROBLEMS_PER_OBJECT = 20
 
 UNKNOWN_VERSION = "unknown-version"
 """The code of an object of a kind that is read, in a version that is not."""
+
+OTHER_KIND = "other-kind"
+"""The code of a document that is another tool's."""
+# Of a file that Envoy itself is started with; an object of Kubernetes has neither.
+_ENVOYS_OWN = ("static_resources", "dynamic_resources")
 
 _PYDANTICS_OWN = frozenset(get_args(ErrorType))
 
@@ -64,7 +70,7 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a text held.
+    """What a text held. `passed_over` are documents of other tools.
 
     `has_unnamed` says that some of it could not even be told to be about an object of some name; `doubtful_names` are
     those of objects whose kind could not be read. Whoever knows earlier objects of the same text keeps them in these
@@ -75,6 +81,7 @@ class Parsed:
     problems: Sequence[Problem] = ()
     has_unnamed: bool = False
     doubtful_names: frozenset[str] = frozenset()
+    passed_over: Sequence[Problem] = ()
 
     def may_mention(self, key: ObjectKey) -> bool:
         """Whether the text may be about the object `key`, though not in a form that could be accepted."""
@@ -97,7 +104,7 @@ def parse_documents(text: str, file: str, catalogue: Catalogue = CATALOGUE) -> P
         place = Node(error.line, error.column, None)
         parser.refuse(_Refused(place, "", "", ProblemReason(error.reason), error.message))
         parser.has_unnamed = True
-    return Parsed(parser.objects, parser.problems, parser.has_unnamed, frozenset(parser.doubtful_names))
+    return parser.finish()
 
 
 def parse_plain(document: PlainObject, file: str, catalogue: Catalogue = CATALOGUE) -> Parsed:
@@ -110,7 +117,7 @@ def parse_plain(document: PlainObject, file: str, catalogue: Catalogue = CATALOG
             pass  # seldom: the way below says where it is
     parser = _Parser(file, catalogue)
     parser.parse_object(build_node(document))
-    return Parsed(parser.objects, parser.problems, parser.has_unnamed, frozenset(parser.doubtful_names))
+    return parser.finish()
 
 
 def compose_objects(text: str) -> Iterator[Node]:
@@ -169,15 +176,26 @@ class _Parser:
         self.problems: list[Problem] = []
         self.has_unnamed = False
         self.doubtful_names: set[str] = set()
+        self.passed_over: list[Problem] = []
+
+    def finish(self) -> Parsed:
+        names = frozenset(self.doubtful_names)
+        return Parsed(self.objects, self.problems, self.has_unnamed, names, self.passed_over)
 
     def refuse(self, what: _Refused, key: ObjectKey | None = None) -> None:
+        self.problems.append(self._build_problem(what, key))
+
+    def _build_problem(self, what: _Refused, key: ObjectKey | None) -> Problem:
         place, code = what.node, what.code or what.reason.code
-        self.problems.append(
-            Problem(self._file, place.line, place.column, key, what.path, what.value, what.reason, what.message, code)
+        return Problem(
+            self._file, place.line, place.column, key, what.path, what.value, what.reason, what.message, code
         )
 
     def parse_object(self, node: Node) -> None:
         model = self._find_model(node)
+        if isinstance(model, _Refused) and model.code == OTHER_KIND:
+            self.passed_over.append(self._build_problem(model, None))
+            return
         if isinstance(model, _Refused):
             self.refuse(model)
             self._keep_name(node)
@@ -200,6 +218,9 @@ class _Parser:
     def _find_model(self, node: Node) -> "type[KubernetesObject] | _Refused":
         if not isinstance(node.value, dict):
             return _Refused(node, "", _shorten(node), ProblemReason.NOT_AN_OBJECT, "a document must be one object")
+        if any(name in node.value for name in _ENVOYS_OWN) and not get_text(node, "apiVersion"):
+            why = "Envoy is started with it, and nothing here reads it"
+            return _Refused(node, "", "", ProblemReason.UNKNOWN_KIND, why, OTHER_KIND)
         for name in ("apiVersion", "kind"):
             if not get_text(node, name):
                 return _Refused(node, name, "", ProblemReason.MISSING_FIELD, "must be there, as text")
@@ -208,6 +229,8 @@ class _Parser:
         if model is None:
             at, why = _get(node, "kind") or node, _explain(kind, self._catalogue)
             code = UNKNOWN_VERSION if _versions_of(kind, self._catalogue) else ""
+            if not code and (other := explain_other(version, kind)):
+                why, code = other, OTHER_KIND
             return _Refused(at, "kind", f"{version} {kind}", ProblemReason.UNKNOWN_KIND, why, code)
         return model
 

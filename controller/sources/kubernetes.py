@@ -189,9 +189,7 @@ class KubernetesSource:
     def _go_without(self, watch: _Watch) -> None:
         if not watch.is_withheld:
             watch.is_withheld = True
-            log.warning(
-                "Kubernetes does not let us read these, there are none to us", extra={"kind": watch.model.__name__}
-            )
+            log.warning("Kubernetes does not let us read these, there are none to us", extra={"kind": watch.model.KIND})
         watch.first_look.set()
 
     def _fail(self, watch: _Watch, error: Exception) -> None:

@@ -7,21 +7,28 @@ are ours: entries of other controllers stay as they are.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import cast
 
 from controller.kinds.backend_tls_policy import BackendTLSPolicy
 from controller.kinds.core import Service
+from controller.kinds.envoy_filter import EnvoyFilter
 from controller.kinds.gateway_api import CONTROLLER, CONTROLLERS, GROUP, Gateway, GatewayClass, ParentReference
 from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
+from controller.kinds.sidecar import Sidecar
+from controller.kinds.telemetry import Telemetry
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours, list_kinds
 from controller.registry.bindings import Binding, Traffic
 from controller.registry.conditions import Condition, judge_gateway, judge_route
+from controller.registry.envoy_filters import find_idle
 from controller.registry.names import MeshSettings
 from controller.registry.policy_conditions import judge_backend_tls
 from controller.registry.request_policies import Policy
+from controller.registry.sidecars import find_idle as find_idle_sidecar
 from controller.registry.target_conditions import judge_targeted
+from controller.registry.telemetry import find_idle as find_idle_telemetry
 from controller.registry.waypoints import Waypoints
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
@@ -42,9 +49,13 @@ class StatusDocument:
 
 
 def build_statuses(
-    snapshot: Snapshot, settings: MeshSettings, problems: Iterable[Problem], now: str
+    snapshot: Snapshot,
+    settings: MeshSettings,
+    problems: Iterable[Problem],
+    now: str,
+    faults: Mapping[ObjectKey, str] = MappingProxyType({}),
 ) -> Iterator[StatusDocument]:
-    """Of all objects that have one. `now` is RFC 3339."""
+    """Of all objects that have one. `now` is RFC 3339; `faults` say what EnvoyFilters would have proxies refuse."""
     routes: list[GatewayRoute] = [route for kind in ROUTE_KINDS for route in snapshot.objects(kind)]
     for owner in snapshot.objects(GatewayClass):
         if owner.spec.controller_name in CONTROLLERS:
@@ -65,6 +76,16 @@ def build_statuses(
     for policy in policies:
         judged = _judge_policy(snapshot, settings, policy, refused.get(policy.key))
         yield _build(policy, {"conditions": _build_all(policy, judged, now)})
+    for given in snapshot.objects(EnvoyFilter):
+        idle = find_idle(snapshot, settings, given)
+        condition = _judge_filter(given, idle, refused.get(given.key), faults.get(given.key))
+        yield _build(given, {"conditions": _build_all(given, [condition], now)})
+    for sidecar in snapshot.objects(Sidecar):
+        condition = _judge_idle(find_idle_sidecar(snapshot, settings, sidecar), refused.get(sidecar.key))
+        yield _build(sidecar, {"conditions": _build_all(sidecar, [condition], now)})
+    for telemetry in snapshot.objects(Telemetry):
+        condition = _judge_idle(find_idle_telemetry(snapshot, settings, telemetry), refused.get(telemetry.key))
+        yield _build(telemetry, {"conditions": _build_all(telemetry, [condition], now)})
 
 
 def show_time(time: datetime) -> str:
@@ -82,6 +103,29 @@ def _judge_policy(
     if refusal:
         return [Condition("ZtunnelAccepted", False, "UnsupportedValue", refusal)]
     return [Condition("ZtunnelAccepted", True, "Accepted", "enforced by ztunnel")]
+
+
+def _judge_filter(given: EnvoyFilter, idle: Mapping[int, str], problem: Problem | None, fault: str | None) -> Condition:
+    """Of one that serves in an earlier form or spoils something, why; else which of its patches reach nobody."""
+    if problem is not None:
+        return _judge_refused(problem)
+    if fault is not None:
+        return Condition("Accepted", False, "Invalid", f"{fault}; what was served before goes on")
+    message = "; ".join(f"configPatches[{index}] reaches no proxy: {why}" for index, why in idle.items())
+    if len(idle) == len(given.spec.config_patches):
+        return Condition("Accepted", False, "NoMatchingProxy", message)
+    return Condition("Accepted", True, "Accepted", message)
+
+
+def _judge_idle(idle: str, problem: Problem | None) -> Condition:
+    if problem is not None:
+        return _judge_refused(problem)
+    return Condition("Accepted", not idle, "NoMatchingProxy" if idle else "Accepted", idle)
+
+
+def _judge_refused(problem: Problem) -> Condition:
+    message = f"{problem.path}: {problem.message}; the last valid form goes on"
+    return Condition("Accepted", False, "UnsupportedValue", message)
 
 
 def _build(given: KubernetesObject, status: PlainObject) -> StatusDocument:

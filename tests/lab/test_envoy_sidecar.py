@@ -17,7 +17,7 @@ from tests.support.chosen_mesh import PATIENCE_SECONDS, ROUTER_IPV4, ChosenMesh,
 from tests.support.controller_process import ControllerProcess
 from tests.support.envoy_in_mesh import CONTROLLER_PORT, find_refusals, start_sidecar
 from tests.support.isolation import isolated
-from tests.support.texts import SUBSETS, pod_text, service_text
+from tests.support.texts import SUBSETS, pod_text, service_text, text_of
 from tests.support.web_backends import Backend, serve_web
 
 VIP, TCP_VIP = "203.0.113.1", "203.0.113.2"
@@ -42,6 +42,16 @@ class Site:
             return str(json.loads("".join(body))["server"])
         except ValueError:
             return status
+
+    def reaches_web(self) -> bool:
+        """Whether a connection to the Service's address is answered."""
+        with self.client.connect(VIP, 80) as connection:
+            connection.settimeout(1)
+            try:
+                connection.sendall(b"GET /gone HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+                return connection.recv(100) != b""
+            except OSError:
+                return False
 
     def count(self, times: int, path: str = "/", *options: str) -> Counter[str]:
         return Counter(self.ask(path, VIP, *options) for _ in range(times))
@@ -117,6 +127,63 @@ def test_requests_of_the_application_follow_the_routes_of_their_service() -> Non
         assert found.ask("/gone", VIP, "--header", "Host: web.demo") == "410"
         found.controller.remove("routes.yaml")
         assert wait_for(lambda: set(found.count(10)) == {"v1", "v2"}, PATIENCE_SECONDS)
+
+
+FILTER = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: teapot, namespace: istio-system}
+spec:
+  configPatches:
+  - applyTo: HTTP_ROUTE
+    match: {context: SIDECAR_OUTBOUND, routeConfiguration: {portNumber: 80}}
+    patch:
+      operation: INSERT_FIRST
+      value: {match: {path: /teapot}, direct_response: {status: 418}}
+"""
+QUIET = """
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: quiet, namespace: istio-system}
+spec: {accessLogging: [{disabled: true}]}
+"""
+
+
+@isolated
+def test_what_is_patched_for_the_whole_mesh_is_patched_for_sidecars() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        found.controller.write("routes.yaml", ROUTES)
+        assert wait_for(lambda: found.ask("/gone") == "410", PATIENCE_SECONDS), found.log.read_text()
+        found.controller.write("filter.yaml", FILTER + "---" + QUIET)
+        assert wait_for(lambda: found.ask("/teapot") == "418", PATIENCE_SECONDS), found.log.read_text()
+        assert found.ask("/gone") == "410", "the routes are still there"
+        found.controller.remove("filter.yaml")
+        assert wait_for(lambda: found.ask("/teapot") in ("v1", "v2"), PATIENCE_SECONDS)
+
+
+def narrowed(hosts: str) -> str:
+    spec = f"spec: {{egress: [{{hosts: [{hosts}]}}]}}"
+    return text_of("networking.istio.io/v1", "Sidecar", "default", spec)
+
+
+@isolated
+def test_what_a_sidecar_is_not_told_of_has_no_routes_for_it() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        found.controller.write("routes.yaml", ROUTES)
+        assert wait_for(lambda: found.ask("/gone") == "410", PATIENCE_SECONDS), found.log.read_text()
+        found.controller.write("sidecar.yaml", narrowed("./lines.demo.svc.cluster.local"))
+        assert wait_for(lambda: not found.reaches_web(), PATIENCE_SECONDS), "nobody else has the Service's address"
+        assert found.client.ask(TCP_VIP, 9000).server == "v1"
+        stats = found.client.execute("curl", "--silent", "http://127.0.0.1:15000/clusters")
+        assert "outbound|80||web.demo.svc.cluster.local" not in stats
+        found.controller.write("sidecar.yaml", narrowed("'*/*'"))
+        assert wait_for(found.reaches_web, PATIENCE_SECONDS), found.log.read_text()
+        assert found.ask("/gone") == "410"
+        found.controller.write("sidecar.yaml", narrowed("~/*"))
+        assert wait_for(lambda: not found.reaches_web(), PATIENCE_SECONDS)
+        found.controller.remove("sidecar.yaml")
+        assert wait_for(found.reaches_web, PATIENCE_SECONDS), found.log.read_text()
+        assert found.ask("/gone") == "410"
 
 
 @isolated

@@ -255,3 +255,17 @@ def test_no_request_fails_while_a_listener_changes_to_another_secret(world: Worl
         is_over.set()
         client.join()
     assert set(outcomes) == {"200 2 v1"}, outcomes
+
+
+def test_a_patch_changes_what_one_of_the_hosts_of_a_port_serves(world: World) -> None:
+    world.listen(https("a", "a.test", "a"), https("b", "b.test", "a"))
+    world.curl_until("200 2 v1", "b.test")
+    closed = "{name: closed, match: {prefix: /}, direct_response: {status: 418}}"
+    match = "{context: GATEWAY, routeConfiguration: {vhost: {domainName: b.test}}}"
+    patch = f"{{applyTo: HTTP_ROUTE, match: {match}, patch: {{operation: INSERT_FIRST, value: {closed}}}}}"
+    spec = f"spec: {{targetRefs: [{{kind: Gateway, name: web}}], configPatches: [{patch}]}}"
+    world.controller.write("filter.yaml", text_of("networking.istio.io/v1alpha3", "EnvoyFilter", "closed", spec))
+    world.curl_until("418 2", "b.test")
+    assert world.curl("a.test") == "200 2 v1"
+    world.controller.remove("filter.yaml")
+    world.curl_until("200 2 v1", "b.test")

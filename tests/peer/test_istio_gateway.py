@@ -1,9 +1,11 @@
 """Istio's Gateways carried out by the real Envoy: VirtualServices that are bound to them are what requests meet."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,60 @@ def test_a_controller_that_comes_back_tells_only_what_has_changed(world: World) 
     assert any("Listener already_known=2" in line for line in resumed), resumed
     metrics = world.controller.fetch("/metrics")
     assert 'ambit_xds_resources_sent_total{type="Listener",change="updated"} 0' in metrics
+
+
+def test_filters_and_access_logs_are_chosen_by_the_labels_of_an_ingress_gateway(world: World) -> None:
+    def write(name: str, kind: str, version: str, labels: str, rest: str) -> None:
+        metadata = f"{{name: {name}, namespace: istio-system}}"
+        text = f"{{apiVersion: {version}, kind: {kind}, metadata: {metadata}, spec: {{{labels}, {rest}}}}}"
+        world.controller.write(f"{name}.yaml", text)
+
+    def filter_by(name: str, label: str) -> None:
+        header = f"{{header: {{key: x-{name}, value: 'yes'}}}}"
+        patch = f"{{operation: MERGE, value: {{response_headers_to_add: [{header}]}}}}"
+        patches = f"configPatches: [{{applyTo: ROUTE_CONFIGURATION, match: {{context: GATEWAY}}, patch: {patch}}}]"
+        selector = f"workloadSelector: {{labels: {{istio: {label}}}}}"
+        write(name, "EnvoyFilter", "networking.istio.io/v1alpha3", selector, patches)
+
+    filter_by("others", "egressgateway")
+    filter_by("ours", "ingressgateway")
+    assert wait_for(lambda: "x-ours" in world.ask().headers, PATIENCE_SECONDS)
+    assert "x-others" not in world.ask().headers
+    selector, log = "selector: {matchLabels: {istio: ingressgateway}}", "accessLogging: [{disabled: true}]"
+    write("silent", "Telemetry", "telemetry.istio.io/v1", selector, log)
+    paths = count()
+
+    def is_logged() -> bool:
+        """Whether a request is, which Envoy writes within twenty milliseconds."""
+        path = f"/silent-{next(paths)}"
+        world.ask(path)
+        return bool(wait_for(lambda: f"{path} " in world.envoy.log_file.read_text(), 0.5))
+
+    assert wait_for(lambda: not is_logged(), PATIENCE_SECONDS)
+    world.controller.remove("silent.yaml")
+    assert wait_for(is_logged, PATIENCE_SECONDS)
+
+
+def test_a_patch_that_spoils_an_ingress_gateway_is_told_of_when_its_first_proxy_comes(
+    world: World, tmp_path: Path
+) -> None:
+    def reason() -> str:
+        found = json.loads(world.controller.fetch("/debug/conditions"))
+        [status] = [each["status"] for each in found if each["kind"] == "EnvoyFilter"] or [{"conditions": [{}]}]
+        return str(status["conditions"][0].get("reason", ""))
+
+    router = "{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}"
+    value = f"{{name: second, typed_config: {router}}}"
+    patch = f"{{applyTo: HTTP_FILTER, match: {{context: GATEWAY}}, patch: {{operation: INSERT_FIRST, value: {value}}}}}"
+    metadata = "{name: spoiling, namespace: istio-system}"
+    spec = f"{{workloadSelector: {{labels: {{late: 'yes'}}}}, configPatches: [{patch}]}}"
+    version = "networking.istio.io/v1alpha3"
+    world.controller.write(
+        "spoiling.yaml", f"{{apiVersion: {version}, kind: EnvoyFilter, metadata: {metadata}, spec: {spec}}}"
+    )
+    assert wait_for(lambda: reason() == "Accepted", PATIENCE_SECONDS)
+    with run_ingress(world.controller, tmp_path, {**LABELS, "late": "yes"}):
+        assert wait_for(lambda: reason() == "Invalid", PATIENCE_SECONDS)
+        assert any("patch is not served" in line for line in world.controller.log)
+        assert world.ask().status == 200, "others are not touched"
+    assert wait_for(lambda: reason() == "Accepted", PATIENCE_SECONDS)

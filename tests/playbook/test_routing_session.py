@@ -265,3 +265,43 @@ def test_the_older_form_carries_the_resources_themselves() -> None:
     assert (sent.type_url, sent.nonce, sent.version_info) == (CLUSTER_TYPE, "7", "3")
     assert [Cluster.FromString(each.value).name for each in sent.resources] == ["a"]
     assert open_delta().write(response) == response.encode()
+
+
+SIDECAR = ClientNode("sidecar~192.0.2.1~web-1.demo~demo.svc.cluster.local", "node-1")
+
+
+def test_a_sidecar_follows_what_its_namespace_is_told_of() -> None:
+    talk = Dialogue(SIDECAR)
+    talk.publish(CLUSTER_TYPE, resource("a", ("sidecars",)), resource("b", ("sidecars",)))
+    talk.ask(CLUSTER_TYPE)
+    assert talk.hear() == (CLUSTER_TYPE, ["a", "b"], [])
+    talk.acknowledge()
+    # A Sidecar comes that has `a` only, and something else that is for its namespace.
+    both = ("sidecars", "sidecars:demo")
+    talk.publish(CLUSTER_TYPE, resource("a", both), resource("c", ("sidecars:demo",)))
+    assert talk.hear() == (CLUSTER_TYPE, ["a", "c"], ["b"])
+    talk.acknowledge()
+    talk.publish(CLUSTER_TYPE, resource("b", ("sidecars",), "2"))
+    assert talk.hear() is None
+    # It goes: everything is there again.
+    talk.publish(CLUSTER_TYPE, resource("a", ("sidecars",)), removed=["c"])
+    assert talk.hear() == (CLUSTER_TYPE, ["a", "b"], ["c"])
+
+
+def test_sidecars_of_other_namespaces_do_not_notice() -> None:
+    talk = Dialogue(ClientNode(SIDECAR.id.replace("demo", "other"), "node-1"))
+    talk.publish(CLUSTER_TYPE, resource("b", ("sidecars",)))
+    talk.ask(CLUSTER_TYPE)
+    assert talk.hear() == (CLUSTER_TYPE, ["b"], [])
+    talk.acknowledge()
+    talk.publish(CLUSTER_TYPE, resource("c", ("sidecars:demo",)))
+    assert talk.hear() is None
+
+
+def test_a_sidecar_that_comes_back_is_told_what_it_should_not_have_any_more() -> None:
+    talk = Dialogue(SIDECAR)
+    both = ("sidecars", "sidecars:demo")
+    kept, hidden = resource("a", both), resource("b", ("sidecars",))
+    talk.publish(CLUSTER_TYPE, kept, hidden)
+    talk.ask(CLUSTER_TYPE, versions={"a": kept.version, "b": hidden.version})
+    assert talk.hear() == (CLUSTER_TYPE, [], ["b"])

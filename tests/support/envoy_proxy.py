@@ -115,7 +115,8 @@ def _run(folder: Path, document: str, admin_port: int) -> Iterator[Envoy]:
     bootstrap.write_text(document)
     log = folder / f"envoy-{admin_port}.log"
     command = [find_envoy(), "-c", str(bootstrap), "--concurrency", "1", "--disable-hot-restart"]
-    process = start_process([*command, "--log-level", "warning"], log)
+    # What it logs is there at once, and not within ten seconds.
+    process = start_process([*command, "--log-level", "warning", "--file-flush-interval-msec", "20"], log)
     envoy = Envoy(process, log, admin_port)
     try:
         assert wait_for(lambda: _is_ready(envoy), PATIENCE_SECONDS), log.read_text()

@@ -188,19 +188,26 @@ def test_root_namespace_is_a_setting() -> None:
 def test_pods_that_are_made_by_others_or_refused_silence_what_would_select_them() -> None:
     others = peer(ELSEWHERE) + service(selector="app: other") + source("serviceAccounts: [worker]")
     assert len(codes_of(SHOP + others)) == 3
-    assert codes_of(SHOP + DEPLOYMENT + others) == ["unknown-kind"]
+    assert codes_of(SHOP + DEPLOYMENT + others) == ["other-kind"]
     refused = "apiVersion: v1\nkind: Pod\nmetadata: {name: other, namespace: shop, labels: {app: 1}}\n---\n"
     assert codes_of(SHOP + refused + policy(ELSEWHERE)) == ["wrong-type"]
     assert codes_of(SHOP + policy(ELSEWHERE), "[") == ["syntax"]
     elsewhere = DEPLOYMENT.replace("shop", "jobs")
-    assert codes_of(SHOP + elsewhere + policy(ELSEWHERE)) == ["unknown-kind", "policy-selector-matches-nothing"]
+    assert codes_of(SHOP + elsewhere + policy(ELSEWHERE)) == ["other-kind", "policy-selector-matches-nothing"]
 
 
 def test_kind_that_is_not_read_is_a_warning_and_its_version_an_error() -> None:
     assert codes_of(policy().replace("/v1", "/v9")) == ["unknown-version"]
     assert CODES["unknown-version"].severity is Severity.ERROR
-    assert codes_of(DEPLOYMENT) == ["unknown-kind"]
+    assert codes_of("apiVersion: extensions.istio.io/v1\nkind: WasmPlugin\nmetadata: {name: x}") == ["unknown-kind"]
     assert CODES["unknown-kind"].severity is Severity.WARNING
+
+
+def test_documents_of_other_tools_are_a_notice() -> None:
+    static = "static_resources: {listeners: []}\n---\n"
+    assert codes_of(static + DEPLOYMENT) == ["other-kind", "other-kind"]
+    assert CODES["other-kind"].severity is Severity.NOTICE
+    assert codes_of("apiVersion: v1\nkind: Servce\nmetadata: {name: x}") == ["unknown-kind"], "no kind of Kubernetes"
 
 
 def test_object_in_two_files_is_an_error_in_the_second() -> None:
@@ -249,13 +256,13 @@ def types_of_checks() -> set[str]:
 
 
 def test_every_refusal_has_its_line_in_the_list_and_nothing_else_is_in_it() -> None:
-    words = types_of_checks() | {reason.value for reason in ProblemReason} | {"unknown_version"}
+    words = types_of_checks() | {reason.value for reason in ProblemReason} | {"unknown_version", "other_kind"}
     assert {word.replace("_", "-") for word in words} == set(REFUSALS)
 
 
 def test_the_page_has_every_code_with_its_severity_and_meaning() -> None:
     page = (REPOSITORY / "docs/analyze.md").read_text()
-    rows = re.findall(r"^\| `([a-z-]+)` \| (error|warning) \| (.+) \| (.+) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z-]+)` \| (error|warning|notice) \| (.+) \| (.+) \|$", page, re.MULTILINE)
     assert rows == [
         (name, code.severity.value, code.meaning, code.fix) for name, code in {**CROSS_CHECKS, **REFUSALS}.items()
     ]

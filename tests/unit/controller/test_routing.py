@@ -34,6 +34,8 @@ class World:
         self.snapshot = Snapshot()
         self.routing = Routing(MeshSettings())
         self.tables = {type_url: ResourceTable() for type_url in ROUTING_TYPES}
+        for type_url, changes in self.routing.build(self.snapshot).items():
+            self.tables[type_url].apply(changes)
 
     def apply(self, changes: dict[ObjectKey, KubernetesObject | None]) -> dict[str, set[str]]:
         """Gives the names of the resources that changed, by the last part of their type."""
@@ -64,9 +66,13 @@ def made(version: str, kind: str, name: str, where: str, spec: str) -> Kubernete
     return parse(f"{{apiVersion: {version}, kind: {kind}, metadata: {{name: {name}{place}}}, spec: {{{spec}}}}}")
 
 
-def gateway(name: str = "web", rest: str = "", where: str = "demo", owner: str = "ambit") -> KubernetesObject:
+def gateway(
+    name: str = "web", rest: str = "", where: str = "demo", owner: str = "ambit", labels: str = ""
+) -> KubernetesObject:
     listeners = rest or "{name: http, port: 80, protocol: HTTP}"
-    return made(GATEWAY_API, "Gateway", name, where, f"gatewayClassName: {owner}, listeners: [{listeners}]")
+    metadata = f"{{name: {name}, namespace: {where}, labels: {{{labels}}}}}"
+    spec = f"{{gatewayClassName: {owner}, listeners: [{listeners}]}}"
+    return parse(f"{{apiVersion: {GATEWAY_API}, kind: Gateway, metadata: {metadata}, spec: {spec}}}")
 
 
 def route(name: str, parents: str, backends: str, where: str = "demo", kind: str = "HTTPRoute") -> KubernetesObject:
@@ -115,6 +121,38 @@ def authentication(to: str, where: str = "demo") -> KubernetesObject:
     return made(SECURITY, "RequestAuthentication", "p", where, f"{to}, {rules}")
 
 
+def envoy_filter(where: str, rest: str, patch: str, name: str = "f") -> KubernetesObject:
+    return made("networking.istio.io/v1alpha3", "EnvoyFilter", name, where, f"{rest} configPatches: [{{{patch}}}]")
+
+
+def telemetry(where: str, spec: str, name: str = "t") -> KubernetesObject:
+    return made("telemetry.istio.io/v1", "Telemetry", name, where, spec)
+
+
+def sidecar(where: str, hosts: str, name: str = "default") -> KubernetesObject:
+    return made("networking.istio.io/v1", "Sidecar", name, where, f"egress: [{{hosts: [{hosts}]}}]")
+
+
+NAMED = "match: {listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager}}}}"
+_TYPE = "'@type': type.googleapis.com/envoy.extensions.filters.http"
+LUA = f"{{name: lua, typed_config: {{{_TYPE}.lua.v3.Lua, default_source_code: {{inline_string: x}}}}}}"
+AUTHORIZER = (
+    f"{{name: authorizer, typed_config: {{{_TYPE}.ext_authz.v3.ExtAuthz, "
+    "grpc_service: {envoy_grpc: {cluster_name: outbound|80||s.other.svc.cluster.local}}}}"
+)
+_HCM = (
+    "'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, "
+    f"http_filters: [{LUA}]"
+)
+_AUTHORIZER = (
+    "'@type': type.googleapis.com/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz, stat_prefix: x, "
+    "grpc_service: {envoy_grpc: {cluster_name: outbound|80||t.other.svc.cluster.local}}"
+)
+OTHERS = f"{{operation: INSERT_BEFORE, value: {{name: authorizer, typed_config: {{{_AUTHORIZER}}}}}}}"
+SPOILING = f"applyTo: NETWORK_FILTER, {NAMED}, patch: {{operation: MERGE, value: {{typed_config: {{{_HCM}}}}}}}"
+BUFFER = "{operation: MERGE, value: {per_connection_buffer_limit_bytes: 32768}}"
+STATUS = "{operation: ADD, value: {name: status, match: {path: /status}, direct_response: {status: 200}}}"
+EXTRA = "{name: extra, type: STATIC, connect_timeout: 1s}"
 ALL = "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"
 LABELLED = (
     "{name: labelled, port: 81, protocol: HTTP, "
@@ -198,12 +236,65 @@ BACKENDS: list[KubernetesObject] = [
     ),
     parse("{apiVersion: v1, kind: ConfigMap, metadata: {name: ca, namespace: demo}}"),
 ]
+PATCHES: list[KubernetesObject] = [
+    gateway("web", f"{ALL}, {ended('{name: c}')}", labels="edge: 'yes'"),
+    gateway("web", f"{ALL}, {STREAMS}"),
+    secret("demo", PAIRS[0]),
+    objects.waypoint(name="web"),
+    istio_gateway("i", "istio: ingress", "'*'"),
+    virtual_service("v", "www.test", "host: s", gateways="i"),
+    *(
+        objects.service(name, spec="clusterIP: 192.0.2.2, selector: {app: x}, ports: [{port: 80}]")
+        for name in ("s", "t")
+    ),
+    objects.service("s", "other"),
+    route("a", "{name: web}", "{name: s, port: 80}"),
+    *(
+        envoy_filter(where, rest, patch)
+        for where in ("demo", "istio-system")
+        for rest, patch in (
+            ("", f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_BEFORE, value: {LUA}}}"),
+            ("workloadSelector: {labels: {edge: 'yes'}},", f"applyTo: LISTENER, patch: {BUFFER}"),
+            (
+                "workloadSelector: {labels: {istio: ingress}},",
+                f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}",
+            ),
+            ("targetRefs: [{kind: Gateway, name: web}],", f"applyTo: HTTP_ROUTE, patch: {STATUS}"),
+            ("priority: -1,", f"applyTo: HTTP_ROUTE, match: {{context: SIDECAR_OUTBOUND}}, patch: {STATUS}"),
+            ("", f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}"),
+            ("", "applyTo: CLUSTER, patch: {operation: MERGE, value: {connect_timeout: 3s}}"),
+            ("", "applyTo: LISTENER, match: {listener: {portNumber: 80}}, patch: {operation: REMOVE}"),
+            ("", f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {AUTHORIZER}}}"),
+        )
+    ),
+    *(
+        sidecar(where, hosts, name)
+        for where in ("demo", "other", "istio-system")
+        for name in ("default", "second")
+        for hosts in ("./*", "'*/s.other.svc.cluster.local'", "~/*", "other/*, './t.demo.svc.cluster.local'")
+    ),
+    envoy_filter("istio-system", "", f"applyTo: NETWORK_FILTER, {NAMED}, patch: {OTHERS}"),
+    *(
+        telemetry(where, rest, name)
+        for where in ("demo", "istio-system")
+        for name in ("t", "u")
+        for rest in (
+            "accessLogging: [{disabled: true}]",
+            "accessLogging: [{filter: {expression: response.code >= 400}}]",
+            "targetRefs: [{kind: Gateway, name: web}], accessLogging: [{}]",
+            "selector: {matchLabels: {edge: 'yes'}}, accessLogging: [{disabled: true}]",
+            "selector: {matchLabels: {istio: ingress}}, accessLogging: [{disabled: true}]",
+        )
+    ),
+]
 VALUES: list[KubernetesObject] = [
     *BACKENDS,
     *CERTIFICATES,
     *CONNECTIONS,
+    *PATCHES,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
+    gateway("web", labels="edge: 'yes'"),
     gateway("other", ALL, "other"),
     gateway_class("ambit.dev/gateway-controller"),
     gateway_class("example.com/another"),
@@ -266,6 +357,7 @@ VALUES: list[KubernetesObject] = [
     objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
     objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]"),
     objects.service("s", spec="type: ExternalName"),
+    objects.service("t", spec="clusterIP: 192.0.2.2, selector: {app: x}, ports: [{port: 80}]"),
     *(
         objects.pod(name, where, labels=f"app: {app}, version: one")
         for name in ("p", "q")
@@ -339,14 +431,16 @@ def follow_and_compare(steps: Steps) -> None:
     assert following.show() == without
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(steps_of(VALUES))
 def test_following_changes_gives_what_building_everything_gives(steps: Steps) -> None:
     follow_and_compare(steps)
 
 
-@settings(max_examples=200)
-@given(st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS]).flatmap(lambda values: steps_of(values, least=8)))
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS, PATCHES]).flatmap(lambda values: steps_of(values, least=8))
+)
 def test_following_changes_of_a_few_objects_gives_the_same(steps: Steps) -> None:
     follow_and_compare(steps)
 
@@ -359,7 +453,13 @@ def start(*values: KubernetesObject) -> World:
 
 def keys_of(world: World, cluster: str) -> Iterable[str]:
     found = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"].find(cluster)
-    return tuple(key for key in found.keys if key != "sidecars") if found else ()
+    return tuple(key for key in found.keys if not key.startswith("sidecars")) if found else ()
+
+
+def list_told(world: World, key: str) -> set[str]:
+    """The listeners that sidecars find under a name, by the host that they are for."""
+    table = world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    return {name.removeprefix("sidecar/").partition(".")[0] for name in table.find_names(key)}
 
 
 def test_a_pod_changes_only_the_endpoints_of_the_services_that_it_serves() -> None:
@@ -402,9 +502,10 @@ def test_a_backend_of_another_namespace_needs_that_namespaces_grant() -> None:
 
 def test_a_gateway_of_somebody_elses_class_is_not_served() -> None:
     world = start(gateway(owner="theirs"))
-    assert not world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    listeners = world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert "gateway/demo/web/80" not in listeners
     world.put(gateway_class("ambit.dev/gateway-controller"))
-    assert world.show()["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert "gateway/demo/web/80" in listeners
 
 
 def test_a_waypoint_has_the_clusters_of_its_services_and_of_their_routes() -> None:
@@ -562,3 +663,159 @@ def test_a_backend_over_tls_is_a_cluster_of_its_own_for_gateways_only() -> None:
     }
     assert keys_of(world, plain) == ()
     assert keys_of(world, f"{plain}|tls") == ("gateway:demo/web",)
+
+
+def test_a_filter_for_one_gateway_rebuilds_nothing_else() -> None:
+    world = start(gateway(), gateway("other"), objects.service("s"), route("a", "{name: web}", "{name: s, port: 80}"))
+    patch = f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {LUA}}}"
+    changed = world.put(envoy_filter("demo", "targetRefs: [{kind: Gateway, name: web}],", patch))
+    assert changed == {"Listener": {"gateway/demo/web/80"}}
+
+
+def test_a_gateways_proxies_have_the_service_that_a_patch_names() -> None:
+    world = start(gateway(), objects.service("s", "other"))
+    cluster = "outbound|80||s.other.svc.cluster.local"
+    assert keys_of(world, cluster) == ()
+    patch = f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {AUTHORIZER}}}"
+    world.put(envoy_filter("demo", "", patch))
+    assert keys_of(world, cluster) == ("gateway:demo/web",)
+
+
+def test_what_a_filter_spoils_stays_as_it_was_until_the_filter_is_right_again() -> None:
+    world = start(gateway(), gateway("other"), envoy_filter("demo", "", f"applyTo: LISTENER, patch: {BUFFER}"))
+    before = world.show()
+    spoiling = envoy_filter("demo", "priority: 1,", SPOILING, "spoiling")
+    assert world.put(spoiling) == {}
+    assert world.show() == before
+    [(key, fault)] = world.routing.patches.faults.items()
+    assert (key, fault.partition(":")[0]) == (spoiling.key, "gateway/demo/other/80")
+    assert "router" in fault
+    # Another change of the same listeners waits, too, and comes when nothing spoils them any more.
+    assert world.apply({envoy_filter("demo", "", SPOILING).key: None}) == {}
+    assert world.apply({spoiling.key: None}) == {"Listener": {"gateway/demo/web/80", "gateway/demo/other/80"}}
+    assert world.routing.patches.faults == {}
+
+
+def test_what_is_spoilt_from_the_beginning_is_not_served() -> None:
+    world = start(gateway(), envoy_filter("demo", "", SPOILING))
+    listeners = world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert "gateway/demo/web/80" not in listeners
+
+
+def test_of_two_clusters_of_one_name_the_first_counts_and_the_other_is_told_of() -> None:
+    other = EXTRA.replace("1s", "2s")
+    add = "applyTo: CLUSTER, patch: {operation: ADD, value: "
+    for_all = envoy_filter("istio-system", "", f"{add}{EXTRA}}}")
+    world = start(gateway(), for_all, envoy_filter("demo", "", f"{add}{other}}}"))
+    [key] = world.routing.patches.faults
+    assert key.namespace == "demo"
+    world.apply({for_all.key: None})
+    assert world.routing.patches.faults == {}
+    assert keys_of(world, "extra") == ("gateway:demo/web",)
+
+
+def test_a_telemetry_touches_only_what_it_is_for() -> None:
+    world = start(gateway(), gateway("other"), objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"))
+    off = "accessLogging: [{disabled: true}]"
+    one = world.put(telemetry("demo", f"targetRefs: [{{kind: Gateway, name: web}}], {off}"))
+    assert one == {"Listener": {"gateway/demo/web/80"}}
+    rest = {"gateway/demo/other/80", "sidecar/outbound", "sidecar/s.demo.svc.cluster.local/80"}
+    assert world.put(telemetry("istio-system", off)) == {"Listener": rest}
+
+
+def test_an_added_listener_that_envoy_would_refuse_is_told_of_until_its_filter_goes() -> None:
+    filters = f"filters: [{{name: m, typed_config: {{{_HCM}, stat_prefix: x, route_config: {{}}}}}}]"
+    address = "address: {socket_address: {address: '::', port_value: 90}}"
+    value = f"{{name: extra, {address}, filter_chains: [{{{filters}}}]}}"
+    added = envoy_filter("demo", "", f"applyTo: LISTENER, patch: {{operation: ADD, value: {value}}}")
+    world = start(gateway(), added)
+    assert "extra" not in world.tables["type.googleapis.com/envoy.config.listener.v3.Listener"]
+    assert list(world.routing.patches.faults) == [added.key]
+    world.apply({added.key: None})
+    assert world.routing.patches.faults == {}
+
+
+def test_a_sidecar_narrows_what_those_of_its_namespace_are_told_of() -> None:
+    addressed = "clusterIP: 192.0.2.1, ports: [{port: 80}]"
+    world = start(objects.service("s", spec=addressed), objects.service("t", "other", spec=addressed))
+    changed = world.put(sidecar("demo", "./*"))
+    assert changed == {
+        "Listener": {"sidecar/outbound", "sidecar/s.demo.svc.cluster.local/80"},
+        "Cluster": {"passthrough", "outbound|80||s.demo.svc.cluster.local"},
+    }
+    assert list_told(world, "sidecars:demo") == {"outbound", "s"}
+    assert list_told(world, "sidecars") == {"outbound", "s", "t"}
+    world.put(sidecar("demo", "~/*"))
+    assert list_told(world, "sidecars:demo") == {"outbound"}
+    world.apply({sidecar("demo", "~/*").key: None})
+    assert list_told(world, "sidecars:demo") == set()
+
+
+def test_sidecars_have_the_clusters_that_the_routes_of_what_they_see_lead_to() -> None:
+    services = [objects.service("s"), objects.service("s", "other"), objects.service("t", "other")]
+    world = start(*services, sidecar("demo", "./*"))
+    clusters = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"]
+    own, led_to = "outbound|80||s.demo.svc.cluster.local", "outbound|80||s.other.svc.cluster.local"
+    assert set(clusters.find_names("sidecars:demo")) == {"passthrough", own}
+    world.put(virtual_service("v", "s", "host: s.other.svc"))
+    assert set(clusters.find_names("sidecars:demo")) == {"passthrough", own, led_to}
+
+
+def test_an_ingress_gateway_has_what_filters_by_its_labels_make_of_it() -> None:
+    labels = "workloadSelector: {labels: {istio: ingress}},"
+    authorizer = f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {AUTHORIZER}}}"
+    extra = f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}"
+    world = start(
+        istio_gateway("web", "istio: ingress", "'*'"),
+        objects.service("s", "other"),
+        envoy_filter("demo", labels, extra),
+    )
+    cluster = "outbound|80||s.other.svc.cluster.local"
+    assert keys_of(world, "extra") == ()
+    assert world.open(EDGE)["Cluster"] == {"extra"}
+    assert keys_of(world, "extra") == (f"ingress:{EDGE}",)
+    changed = world.put(envoy_filter("demo", labels, authorizer, "authorizer"))
+    assert changed == {"Listener": {EDGE_ROUTES}, "Cluster": {cluster}}
+    assert keys_of(world, cluster) == (f"ingress:{EDGE}",)
+    assert not world.put(envoy_filter("other", labels, authorizer))
+    assert world.close(EDGE)["Cluster"] == {"extra", cluster}
+    assert keys_of(world, cluster) == ()
+
+
+def test_what_filters_make_of_listeners_with_tls_and_their_routes() -> None:
+    world = start(
+        gateway("web", f"{ended('{name: c}')}, {ended('{name: c}', host='b.test')}"), secret("demo", PAIRS[0])
+    )
+    changed = world.put(envoy_filter("demo", "", f"applyTo: HTTP_ROUTE, patch: {STATUS}"))
+    assert changed == {"RouteConfiguration": {"gateway/demo/web/443/a", "gateway/demo/web/443/b"}}
+    patch = f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {LUA}}}"
+    assert world.put(envoy_filter("demo", "", patch, "g")) == {"Listener": {"gateway/demo/web/443"}}
+
+
+def test_a_waypoint_writes_the_access_log_of_its_telemetry_and_is_not_patched() -> None:
+    world = start(objects.waypoint(), objects.service("s", metadata="labels: {istio.io/use-waypoint: waypoint}"))
+    off = "targetRefs: [{kind: Gateway, name: waypoint}], accessLogging: [{disabled: true}]"
+    assert world.put(telemetry("demo", off)) == {"Listener": {"waypoint/demo/waypoint"}}
+    assert not world.put(
+        envoy_filter("demo", "", f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}"),
+        envoy_filter("demo", "", f"applyTo: LISTENER, match: {{context: GATEWAY}}, patch: {BUFFER}", "g"),
+    )
+
+
+def test_sidecars_of_a_new_view_have_the_clusters_that_patches_name() -> None:
+    patch = f"applyTo: HTTP_FILTER, {NAMED}, patch: {{operation: INSERT_FIRST, value: {AUTHORIZER}}}"
+    world = start(objects.service("s", "other"), envoy_filter("istio-system", "", patch), sidecar("demo", "~/*"))
+    clusters = world.tables["type.googleapis.com/envoy.config.cluster.v3.Cluster"]
+    named = "outbound|80||s.other.svc.cluster.local"
+    assert named in set(clusters.find_names("sidecars:demo"))
+    world.put(sidecar("other", "~/*"))
+    assert named in set(clusters.find_names("sidecars:other"))
+
+
+def test_a_filter_that_becomes_another_one_is_the_other_one() -> None:
+    """One update looks at what a filter was and at what it is."""
+    world = start(envoy_filter("istio-system", "", f"applyTo: HTTP_ROUTE, patch: {STATUS}"))
+    changed = world.put(
+        envoy_filter("istio-system", "", f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}")
+    )
+    assert changed == {"Cluster": {"extra"}}
