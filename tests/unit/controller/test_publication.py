@@ -174,7 +174,7 @@ VALUES: list[KubernetesObject] = [
 _change = st.sampled_from(VALUES).flatmap(lambda value: st.tuples(st.just(value.key), st.just(value) | st.none()))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(_change, min_size=1, max_size=4), min_size=1, max_size=12))
 def test_following_changes_gives_what_starting_over_gives(steps: Steps) -> None:
     following = World()
