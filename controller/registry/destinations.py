@@ -10,7 +10,7 @@ from enum import Enum
 
 from controller.kinds import destination_rule as kinds
 from controller.kinds.destination_rule import DestinationRule
-from controller.registry.names import MeshSettings, find_service_name
+from controller.registry.names import MeshSettings, find_full_host, name_host
 from controller.snapshot import Snapshot
 
 
@@ -107,12 +107,13 @@ class Rules:
 
 
 def find_rules(snapshot: Snapshot, settings: MeshSettings, namespace: str, name: str) -> Rules:
-    """What is said of a Kubernetes Service."""
+    """What is said of a Kubernetes Service, or of a host of a ServiceEntry, where `name` is a whole host."""
+    host = name if "." in name else name_host(settings, namespace, name)
     for place in dict.fromkeys((namespace, settings.root_namespace)):
         found = [
             rule
             for rule in snapshot.objects_in(DestinationRule, place)
-            if find_service_name(rule.spec.host, place, settings) == (namespace, name)
+            if find_full_host(rule.spec.host, place, settings) == host
         ]
         if found:
             return _merge(sorted(found, key=lambda rule: rule.age_key))

@@ -50,6 +50,12 @@ def find_service_name(host: str, namespace: str, settings: MeshSettings) -> tupl
     return (place, name) if suffix in ("svc", f"svc.{settings.domain_suffix}") else None
 
 
+def find_full_host(host: str, namespace: str, settings: MeshSettings) -> str:
+    """The whole host name that an object of `namespace` means by `host`: a Service's, or any other as it is."""
+    place = find_service_name(host, namespace, settings)
+    return name_host(settings, *place) if place else host
+
+
 def name_service(settings: MeshSettings, namespace: str, name: str) -> str:
     """A Service's resource name."""
     return name_hosted(namespace, name_host(settings, namespace, name))

@@ -5,6 +5,7 @@ It is kept from one change to the next, so that a change is followed without loo
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from controller.registry.http import Target
 from controller.registry.http_routes import Ranked
@@ -14,6 +15,9 @@ Place = tuple[str, str]
 """Namespace and name of an object whose kind is known."""
 RouteKey = tuple[str, str, str]
 """Kind, namespace and name of an HTTPRoute, a GRPCRoute or a VirtualService."""
+
+Capture = tuple[IPv4Network | IPv6Network, int]
+"""The addresses and the port of connections to a service."""
 
 _Reader = tuple[str, Place]
 """A Gateway, as what it is a proxy of: its own ports (gateway), or Services (waypoint)."""
@@ -47,6 +51,8 @@ class RouteIndex:
         self._reach: dict[Place, set[Target]] = {}
         self._bound: dict[Place, set[Place]] = {}
         self._waypoints: dict[Place, Place] = {}
+        self._captures: dict[Place, frozenset[Capture]] = {}
+        self._captors: dict[Capture, dict[Place, bool]] = {}
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""
@@ -99,7 +105,8 @@ class RouteIndex:
     def put_waypoint(self, place: Place, services: set[Place]) -> None:
         """Take over which Services a waypoint serves."""
         for service in self._bound.pop(place, set()):
-            del self._waypoints[service]
+            if self._waypoints.get(service) == place:
+                del self._waypoints[service]
         if services:
             self._bound[place] = services
             self._waypoints.update(dict.fromkeys(services, place))
@@ -138,6 +145,30 @@ class RouteIndex:
         self._reach.pop(place, None)
         if targets:
             self._reach[place] = targets
+
+    def put_captures(self, place: Place, captures: frozenset[Capture], is_entry: bool) -> set[Place]:
+        """Take over which connections are a service's; gives the others that have some of those which changed."""
+        before = self._captures.pop(place, frozenset())
+        for capture in before:
+            del self._captors[capture][place]
+        others = {other for each in before ^ captures for other in self._captors.get(each, ())}
+        for capture in captures:
+            self._captors.setdefault(capture, {})[place] = is_entry
+        if captures:
+            self._captures[place] = captures
+        for capture in before - captures:
+            if not self._captors[capture]:
+                del self._captors[capture]
+        return others
+
+    def captures_of(self, place: Place) -> frozenset[Capture]:
+        """Those that are a service's alone. What several have is a Kubernetes Service's, else nobody's."""
+        return frozenset(each for each in self._captures.get(place, ()) if self._find_owner(each) == place)
+
+    def _find_owner(self, capture: Capture) -> Place | None:
+        captors = self._captors[capture]
+        owners = list(captors) if len(captors) == 1 else [place for place, is_entry in captors.items() if not is_entry]
+        return owners[0] if len(owners) == 1 else None
 
     def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over the ports and subsets that a Service has; gives those that it has no more."""

@@ -11,7 +11,7 @@
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, routes that point at it, its waypoint
-    ServiceEntry                         the waypoints of hosts
+    ServiceEntry                         the same of each of its hosts, and of those that it takes from others
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
     Node                                 the endpoints of the Services that its pods serve
 
@@ -21,7 +21,7 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from google.protobuf.message import Message
 
@@ -39,7 +39,15 @@ from controller.kinds.security import AuthorizationPolicy
 from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
 from controller.registry import grpc_routes, policies, request_policies, services, virtual_services
-from controller.registry.attachment import GatewayRoute, attach, find_gateway, find_parent_service, is_ours, resolve
+from controller.registry.attachment import (
+    HOSTNAME_KIND,
+    GatewayRoute,
+    attach,
+    find_gateway,
+    find_parent_service,
+    is_ours,
+    resolve,
+)
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
 from controller.registry.gateways import Attached, build_ports
@@ -49,6 +57,7 @@ from controller.registry.members import Members
 from controller.registry.names import (
     SIDECARS,
     MeshSettings,
+    find_full_host,
     find_service_name,
     name_direct,
     name_gateway,
@@ -58,8 +67,10 @@ from controller.registry.names import (
     name_sidecar_port,
     name_waypoint,
 )
+from controller.registry.services import Discovery
 from controller.registry.waypoints import Waypoints
-from controller.routing.index import Place, RouteIndex, RouteKey, RouteState
+from controller.registry.workloads import Workload
+from controller.routing.index import Capture, Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -74,6 +85,8 @@ from controller.translate.clusters import (
     PASSTHROUGH,
     ServingEndpoint,
     build_passthrough,
+    pass_through,
+    resolve_names,
     translate_cluster,
     translate_endpoints,
 )
@@ -101,6 +114,7 @@ class _Dirty:
     endpoints: set[Place] = field(default_factory=set)
     clusters: set[Target] = field(default_factory=set)
     waypoints: set[Place] = field(default_factory=set)
+    sidecars: set[Place] = field(default_factory=set)
 
 
 class Routing:
@@ -143,6 +157,8 @@ class _Update:
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:
             self._note(key)
+        if any(key.group_kind in (Service.GROUP_KIND, ServiceEntry.GROUP_KIND) for key in keys):
+            self._note_hosts()
         for route in sorted(self._dirty.routes):
             after = self._read_route(route)
             before = self._index.put_route(route, after)
@@ -151,6 +167,8 @@ class _Update:
                 self._dirty.services |= state.services
         for place in sorted(self._dirty.services):
             self._build_service(place)
+        for place in sorted(self._dirty.sidecars):
+            self._build_sidecar_ports(place)
         for place in sorted(self._dirty.gateways):
             self._build_gateway(place)
             self._build_waypoint(place)
@@ -172,6 +190,8 @@ class _Update:
                 if key.group_kind == Namespace.GROUP_KIND:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
+                    hosts = self._members.hosts.by_namespace.get(key.name, ())
+                    self._dirty.services |= {(key.name, each.name) for each in hosts}
             case HTTPRoute.GROUP_KIND | GRPCRoute.GROUP_KIND | VirtualService.GROUP_KIND:
                 self._dirty.routes.add((key.kind, *place))
             case AuthorizationPolicy.GROUP_KIND:
@@ -190,14 +210,12 @@ class _Update:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
                         self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
+                        self._note_host(find_full_host(rule.spec.host, rule.namespace, self._settings))
             case Service.GROUP_KIND:
                 self._note_service(place)
                 for snapshot in (self._old, self._new):
                     if (service := snapshot.find(Service, *place)) is not None:
                         self._note_wanted(snapshot, key.namespace, service.labels)
-                self._note_hosts()
-            case ServiceEntry.GROUP_KIND:
-                self._note_hosts()
             case EndpointSlice.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
@@ -206,14 +224,17 @@ class _Update:
                 for snapshot in (self._old, self._new):
                     if (pod := snapshot.find(Pod, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, key.name, pod.labels))
+                        self._note_selecting(key.namespace, pod.labels)
             case WorkloadEntry.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, "", entry.all_labels))
+                        self._note_selecting(key.namespace, entry.all_labels)
             case Node.GROUP_KIND:
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
+                        self._note_selecting(pod.namespace, pod.labels)
 
     def _note_gateways(self, places: Collection[Place]) -> None:
         """Gateways that changed, and the Services that may be bound to them as waypoints."""
@@ -222,12 +243,35 @@ class _Update:
         changed = {place for place in places if any(each.find_gateway(place) for each in waypoints)}
         users = waypoints[-1].find_users(changed) if changed else ()
         self._dirty.services |= {(each.namespace, each.name) for each in users}
+        for place, host in self._members.hosts.by_place.items() if changed else ():
+            if waypoints[-1].find_wanted(place[0], host.entry.labels) in changed:
+                self._dirty.services.add(place)
 
     def _note_hosts(self) -> None:
         """Hosts of ServiceEntries, which a Service or another entry may win and lose."""
-        for snapshot in (self._old, self._new):
-            for entry in snapshot.objects(ServiceEntry):
-                self._note_wanted(snapshot, entry.namespace, entry.labels)
+        versions = ((self._old, EntryHosts(self._old, self._settings)), (self._new, self._members.hosts))
+        (_, before), (_, after) = versions
+        for place in before.by_place.keys() | after.by_place.keys():
+            if before.by_place.get(place) == after.by_place.get(place):
+                continue
+            self._note_service(place)
+            self._dirty.routes.update(self._index.routes_to(("", place[1])))
+            for snapshot, hosts in versions:
+                if (host := hosts.by_place.get(place)) is not None:
+                    self._note_wanted(snapshot, host.entry.namespace, host.entry.labels)
+
+    def _note_host(self, host: str) -> None:
+        """The entries that have a host, of whichever namespace."""
+        for place in self._members.hosts.by_place:
+            if place[1] == host:
+                self._note_service(place)
+        self._dirty.routes.update(self._index.routes_to(("", host)))
+
+    def _note_selecting(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """The hosts whose entries select a workload with `labels`."""
+        for entry in self._new.objects_in(ServiceEntry, namespace):
+            if entry.selector and policies.matches(entry.selector, labels):
+                self._dirty.endpoints |= {(namespace, host) for host in entry.hosts}
 
     def _note_wanted(self, snapshot: Snapshot, namespace: str, labels: Mapping[str, str]) -> None:
         if (wanted := Waypoints(snapshot, self._settings).find_wanted(namespace, labels)) is not None:
@@ -253,8 +297,9 @@ class _Update:
         backends: set[Place] = set()
 
         def find_target(namespace: str, reference: BackendReference) -> Target | None:
-            backends.add((reference.namespace or namespace, reference.name))
-            return resolve(self._new, self._settings, route, reference).target
+            is_host = reference.kind == HOSTNAME_KIND
+            backends.add(("", reference.name) if is_host else (reference.namespace or namespace, reference.name))
+            return resolve(self._new, self._settings, route, reference, self._members.hosts).target
 
         if isinstance(route, GRPCRoute):
             routes = tuple(grpc_routes.build_routes(route, find_target))
@@ -275,11 +320,20 @@ class _Update:
         if service is None:
             return None
         namespace = service.namespace
-        hosts = (find_service_name(host, namespace, self._settings) for host in service.spec.hosts)
+        own = {place for host in service.spec.hosts for place in self._list_places(host, namespace, namespace)}
         destinations = (each for _, each in virtual_services.list_destinations(service))
-        named = (find_service_name(each.host, namespace, self._settings) for each in destinations)
-        own = frozenset(each for each in hosts if each and each[0] == namespace)
-        return RouteState((), frozenset(), own, frozenset(each for each in named if each))
+        backends = {place for each in destinations for place in self._list_places(each.host, namespace, "")}
+        return RouteState((), frozenset(), frozenset(own), frozenset(backends))
+
+    def _list_places(self, host: str, namespace: str, hosts_of: str) -> Iterator[Place]:
+        """What an object of `namespace` may mean by `host`: a Service, or a host of an entry of `hosts_of`.
+
+        Where only Services of one namespace are wanted, that is `hosts_of`, too.
+        """
+        yield hosts_of, find_full_host(host, namespace, self._settings)
+        place = find_service_name(host, namespace, self._settings)
+        if place is not None and hosts_of in ("", place[0]):
+            yield place
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
@@ -309,13 +363,14 @@ class _Update:
         name, direct = name_waypoint(*place), name_direct(*place)
         if gateway is None or not is_ours(self._new, gateway):
             self._index.put_waypoint(place, set())
+            self._dirty.waypoints.add(place)
             self._changes[LISTENER_TYPE].put(name, None)
             self._changes[CLUSTER_TYPE].put(direct, None)
             return
-        bound = list(self._list_bound(place))
-        self._index.put_waypoint(place, {(each.namespace, each.name) for each in bound if not each.is_entry})
+        bound = sorted(self._list_bound(place), key=lambda each: (each.is_entry, each.place))
+        self._index.put_waypoint(place, {each.place for each in bound})
         self._dirty.waypoints.add(place)
-        served = [port for service in bound for port in self._list_waypoint_ports(gateway, service, direct)]
+        served = list(self._list_waypoint_ports(gateway, bound, direct))
         others = Others(direct, self._find_policies(gateway)) if self._waypoints.serves_workloads(gateway) else None
         message = translate_waypoint(name, served, others)
         scope = (name_gateway(*place),)
@@ -335,18 +390,35 @@ class _Update:
             if service and binding and binding.is_accepted and (service.addresses or service.ranges):
                 yield service
 
-    def _list_waypoint_ports(self, gateway: Gateway, service: services.Service, direct: str) -> Iterator[WaypointPort]:
-        """What a waypoint takes for a service. To that of a ServiceEntry its ztunnel knows the way."""
-        ranges = (*(ip_network(each) for each in service.addresses), *service.ranges)
-        source = None if service.is_entry else self._new.find(Service, service.namespace, service.name)
-        policies = self._find_policies(gateway, source)
-        for port in service.ports:
-            target = Target(service.namespace, service.hostname, port.number)
-            cluster, routes = target.cluster, name_service_routes(target.host, target.port)
-            if service.is_entry:
-                cluster, routes = direct, ""
-            name = f"{target.host}:{target.port}"
-            yield WaypointPort(name, ranges, port.number, port.protocol, cluster, policies, routes)
+    def _list_waypoint_ports(
+        self, gateway: Gateway, bound: Sequence[services.Service], direct: str
+    ) -> Iterator[WaypointPort]:
+        """What a waypoint takes for its services.
+
+        To a ServiceEntry's host without routes its ztunnel knows the way; so where several hosts have an address and a
+        port in common, and only their client knows which of them it meant.
+        """
+        claims: dict[Capture, list[services.Service]] = {}
+        for service in bound:
+            for capture in _list_captures(service):
+                claims.setdefault(capture, []).append(service)
+        for service in bound:
+            source = None if service.is_entry else self._new.find(Service, service.namespace, service.name)
+            policies = self._find_policies(gateway, source)
+            for port in service.ports:
+                target = Target(service.namespace, service.reference, port.number)
+                claimed = {each: claims[each, port.number] for each in _list_ranges(service)}
+                first = [each for each, claimants in claimed.items() if claimants[0] is service]
+                routed = [each for each in first if self._is_routed(service) and len(claimed[each]) == 1]
+                if not service.is_entry:
+                    routed = first
+                others = [each for each in first if each not in routed]
+                name, common = f"{target.host}:{target.port}", (port.number, port.protocol)
+                if routed:
+                    routes = name_service_routes(target.host, target.port)
+                    yield WaypointPort(name, routed, *common, target.cluster, policies, routes)
+                if others:
+                    yield WaypointPort(f"{name}/direct" if routed else name, others, *common, direct, policies)
 
     def _find_policies(self, gateway: Gateway, service: Service | None = None) -> request_policies.RequestPolicies:
         return request_policies.find_policies(self._new, self._settings, gateway, service)
@@ -365,8 +437,8 @@ class _Update:
         return table
 
     def _build_service(self, place: Place) -> None:
-        service = self._members.find_service(*place)
-        targets = set(self._list_targets(place, service)) if service else set()
+        service = self._members.find(place)
+        targets = set(self._list_targets(service)) if service else set()
         gone = self._index.put_service(place, targets)
         self._dirty.clusters |= gone | targets
         for target in gone:
@@ -375,10 +447,12 @@ class _Update:
                 self._changes[LISTENER_TYPE].put(name_service_port(target.host, target.port), None)
                 self._changes[LISTENER_TYPE].put(name_sidecar_port(target.host, target.port), None)
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
+        captures = _list_captures(service) if service else frozenset()
+        sharing = self._index.put_captures(place, captures, is_entry=bool(service and service.is_entry))
+        self._dirty.sidecars |= {place} | sharing
         reach: set[Target] = set()
         for target in targets:
             if service and not target.subset:
-                self._build_sidecar_port(service, target)
                 name, routes = (
                     name_service_port(target.host, target.port),
                     name_service_routes(target.host, target.port),
@@ -391,24 +465,47 @@ class _Update:
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
 
-        self._index.put_reach(place, reach if service and service.waypoint else set())
+        self._index.put_reach(place, reach if service and service.waypoint and self._is_routed(service) else set())
         if (waypoint := self._index.waypoint_of(place)) is not None:
             self._dirty.waypoints.add(waypoint)
+            if service and service.is_entry:
+                self._dirty.gateways.add(waypoint)
 
-    def _build_sidecar_port(self, service: services.Service, target: Target) -> None:
-        """Where sidecars take connections to a port; to a headless service they are none of its."""
-        name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
-        if not service.addresses:
-            self._changes[LISTENER_TYPE].put(name, None)
+    def _build_sidecar_ports(self, place: Place) -> None:
+        """Where sidecars take connections to a service; to a headless one they are none of its."""
+        service = self._members.find(place)
+        if service is None:
             return
-        [port] = (each for each in service.ports if each.number == target.port)
-        message = translate_service_port(name, service.addresses, port, target, routes)
-        self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=(SIDECARS,)))
-
-    def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
+        own = self._index.captures_of(place)
         for port in service.ports:
-            for subset in ("", *self._find_rules(place).subsets):
-                yield Target(place[0], service.hostname, port.number, subset)
+            target = Target(service.namespace, service.reference, port.number)
+            name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
+            addresses = [each for each in service.addresses if (ip_network(each), port.number) in own]
+            if not addresses:
+                self._changes[LISTENER_TYPE].put(name, None)
+                continue
+            message = translate_service_port(name, addresses, port, target, routes)
+            self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=(SIDECARS,)))
+
+    def _is_routed(self, service: services.Service) -> bool:
+        """Whether its waypoint does more with connections than to let them through."""
+        if not service.is_entry:
+            return True
+        has_rules = self._find_rules(service.place) != Rules()
+        return "." in service.hostname and (has_rules or any(self._index.routes_of_service(service.place)))
+
+    def _list_targets(self, service: services.Service) -> Iterator[Target]:
+        subsets = () if service.discovery is Discovery.CLIENT else self._find_rules(service.place).subsets
+        for port in service.ports:
+            for subset in ("", *subsets):
+                yield Target(service.namespace, service.reference, port.number, subset)
+
+    def _find_target_service(self, target: Target) -> services.Service | None:
+        _, _, host = target.host.rpartition("/")
+        place = find_service_name(host, target.namespace, self._settings)
+        if place and place[0] == target.namespace and (found := self._members.find_service(*place)) is not None:
+            return found
+        return self._members.find((target.namespace, host))
 
     def _find_rules(self, place: Place) -> Rules:
         if place not in self._rules:
@@ -416,8 +513,8 @@ class _Update:
         return self._rules[place]
 
     def _find_policy(self, target: Target) -> ClusterPolicy:
-        place = find_service_name(target.host, target.namespace, self._settings)
-        return self._find_rules(place).policy_of(target.subset, target.port) if place else ClusterPolicy()
+        service = self._find_target_service(target)
+        return self._find_rules(service.place).policy_of(target.subset, target.port) if service else ClusterPolicy()
 
     def _find_routes(self, place: Place, target: Target) -> tuple[Route, ...]:
         """The routes of a Service's port: HTTPRoutes that attach to it, else VirtualServices, else its endpoints.
@@ -457,48 +554,80 @@ class _Update:
         """Where the destinations of a VirtualService of `namespace` lead, for the port `of`."""
 
         def find_target(destination: VirtualDestination) -> Target | None:
-            place = find_service_name(destination.host, namespace, self._settings)
-            service = self._members.find_service(*place) if place else None
-            if place is None or service is None or self._find_rules(place).labels_of(destination.subset or "") is None:
+            service = self._members.find_meant(destination.host, namespace)
+            if service is None:
                 return None
             ports = [port.number for port in service.ports]
             wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else of.port
-            return Target(place[0], service.hostname, wanted, destination.subset or "") if wanted in ports else None
+            target = Target(service.namespace, service.reference, wanted, destination.subset or "")
+            if service.discovery is Discovery.CLIENT and service != self._find_target_service(of):
+                return None  # where it is, only the clients know that connect to it
+            return target if target in set(self._list_targets(service)) else None
 
         return find_target
 
     def _build_endpoints(self, place: Place) -> None:
-        service = self._members.find_service(*place)
+        service = self._members.find(place)
         if service is None:
             return
-        serving = [each for each in self._members.find_serving(*place) if each.is_healthy or service.serves_unready]
-        for target in self._list_targets(place, service):
-            labels = self._find_rules(place).labels_of(target.subset)
-            endpoints = [
-                ServingEndpoint(address, found.target_port, each.locality, each.is_healthy, each.weight)
-                for each in serving
-                if policies.matches(labels or {}, each.labels)
-                for endpoint in each.endpoints
-                if endpoint.service.resource_name == service.resource_name
-                for found in endpoint.ports
-                if found.service_port == target.port
-                for address in each.addresses[:1]
-            ]
-            message = translate_endpoints(target, endpoints)
+        if service.discovery is not Discovery.MESH:
+            # Their clusters say themselves who serves.
+            for target in self._list_targets(service):
+                self._changes[ENDPOINT_TYPE].put(target.cluster, None)
+                self._dirty.clusters.add(target)
+            return
+        serving = list(self._find_serving(service))
+        for target in self._list_targets(service):
+            message = translate_endpoints(target, self._list_endpoints(service, target, serving))
             self._changes[ENDPOINT_TYPE].put(target.cluster, build_resource(ENDPOINT_TYPE, target.cluster, message))
 
+    def _find_serving(self, service: services.Service) -> Iterator[Workload]:
+        for each in self._members.find_serving(*service.place):
+            if each.is_healthy or service.serves_unready:
+                yield each
+
+    def _list_endpoints(
+        self, service: services.Service, target: Target, serving: Iterable[Workload]
+    ) -> Iterator[ServingEndpoint]:
+        labels = self._find_rules(service.place).labels_of(target.subset)
+        for each in serving:
+            # Names are for those who resolve them.
+            names = (each.hostname,) if each.hostname and service.discovery is not Discovery.MESH else ()
+            if policies.matches(labels or {}, each.labels):
+                for endpoint in each.endpoints:
+                    if endpoint.service.resource_name == service.resource_name:
+                        for found in endpoint.ports:
+                            if found.service_port == target.port:
+                                for address in (*each.addresses, *names)[:1]:
+                                    yield ServingEndpoint(
+                                        address, found.target_port, each.locality, each.is_healthy, each.weight
+                                    )
+
     def _build_cluster(self, target: Target) -> None:
-        place = find_service_name(target.host, target.namespace, self._settings)
-        service = self._members.find_service(*place) if place else None
-        port = next((each for each in service.ports if each.number == target.port), None) if service else None
-        if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
+        service = self._find_target_service(target)
+        if service is None or target not in set(self._list_targets(service)):
             self._changes[CLUSTER_TYPE].put(target.cluster, None)
             return
+        [port] = (each for each in service.ports if each.number == target.port)
         message = translate_cluster(target, port.protocol, self._find_policy(target))
+        match service.discovery:
+            case Discovery.NAMES | Discovery.ONE_NAME as discovery:
+                endpoints = list(self._list_endpoints(service, target, self._find_serving(service)))
+                resolve_names(message, translate_endpoints(target, endpoints), discovery is Discovery.ONE_NAME)
+            case Discovery.CLIENT:
+                pass_through(message)
         cluster = build_resource(
             CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
         )
         self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
+
+
+def _list_captures(service: services.Service) -> frozenset[Capture]:
+    return frozenset((each, port.number) for port in service.ports for each in _list_ranges(service))
+
+
+def _list_ranges(service: services.Service) -> tuple[IPv4Network | IPv6Network, ...]:
+    return (*(ip_network(each) for each in service.addresses), *service.ranges)
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

@@ -31,6 +31,10 @@ PASSTHROUGH = "passthrough"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Istio's: how long a connection may take to be made.
 CONNECT_MILLISECONDS = 10_000
+# Istio's: how long the addresses of a name are taken for true whose answer does not say.
+DNS_MILLISECONDS = 60_000
+# How soon a name is asked for again that could not be resolved, at first.
+DNS_FAILURE_MILLISECONDS = 1_000
 # Istio's: no bound but what a DestinationRule sets, instead of Envoy's 1,024 of each.
 UNLIMITED = 2**32 - 1
 
@@ -39,9 +43,9 @@ _Warming = TypeVar("_Warming", least_request_pb2.LeastRequest, round_robin_pb2.R
 
 @dataclass(frozen=True, slots=True)
 class ServingEndpoint:
-    """Somebody who serves a target. A weight of 0 counts as 1."""
+    """Somebody who serves a target, by address or by name. A weight of 0 counts as 1."""
 
-    address: IpAddress
+    address: IpAddress | str
     port: int
     locality: Locality
     is_healthy: bool
@@ -77,6 +81,28 @@ def translate_cluster(target: Target, protocol: AppProtocol, policy: ClusterPoli
     return built
 
 
+def resolve_names(cluster: cluster_pb2.Cluster, assignment: endpoint_pb2.ClusterLoadAssignment, is_one: bool) -> None:
+    """Let a cluster resolve the names of who serves it, again and again: all their addresses, or one of one name."""
+    cluster.ClearField("eds_cluster_config")
+    endpoints = [each for locality in assignment.endpoints for each in locality.lb_endpoints]
+    cluster.type = cluster_pb2.Cluster.LOGICAL_DNS if is_one and len(endpoints) == 1 else cluster_pb2.Cluster.STRICT_DNS
+    cluster.load_assignment.CopyFrom(assignment)
+    cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
+    cluster.respect_dns_ttl = True
+    cluster.dns_refresh_rate.CopyFrom(milliseconds(DNS_MILLISECONDS))
+    failures = cluster.dns_failure_refresh_rate
+    failures.base_interval.CopyFrom(milliseconds(DNS_FAILURE_MILLISECONDS))
+    failures.max_interval.CopyFrom(milliseconds(DNS_MILLISECONDS))
+
+
+def pass_through(cluster: cluster_pb2.Cluster) -> None:
+    """Let a cluster's connections go wherever the client's was going."""
+    cluster.ClearField("eds_cluster_config")
+    cluster.ClearField("load_balancing_policy")
+    cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
+    cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+
+
 def build_passthrough() -> cluster_pb2.Cluster:
     """Wherever a captured connection was going."""
     return cluster_pb2.Cluster(
@@ -105,7 +131,7 @@ def _translate_locality(
         locality=base_pb2.Locality(region=locality.region, zone=locality.zone, sub_zone=locality.subzone),
         load_balancing_weight={"value": sum(each.weight or 1 for each in endpoints)},
     )
-    for each in sorted(endpoints, key=lambda each: (each.address.version, int(each.address), each.port)):
+    for each in sorted(endpoints, key=_order):
         status = health_check_pb2.HEALTHY if each.is_healthy else health_check_pb2.UNHEALTHY
         built.lb_endpoints.add(
             endpoint={"address": build_address(str(each.address), each.port)},
@@ -113,6 +139,13 @@ def _translate_locality(
             load_balancing_weight={"value": each.weight or 1},
         )
     return built
+
+
+def _order(endpoint: ServingEndpoint) -> tuple[int, int, str, int]:
+    address = endpoint.address
+    if isinstance(address, str):
+        return 0, 0, address, endpoint.port
+    return address.version, int(address), "", endpoint.port
 
 
 def _build_thresholds(policy: ClusterPolicy) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:

@@ -162,6 +162,36 @@ VALUES: list[KubernetesObject] = [
         for m in ("", "labels: {istio.io/use-waypoint: w}")
     ),
     *(
+        objects.service_entry(
+            f"hosts: [one.example, two.example], exportTo: ['{scope}'], {rest}, ports: [{{number: 80, name: http}}]",
+            name,
+            where,
+            metadata="labels: {istio.io/use-waypoint: w}",
+        )
+        for name, where in (("e", "demo"), ("g", "demo"), ("g", "other"))
+        for scope in (".", "*")
+        for rest in (
+            "resolution: STATIC, workloadSelector: {labels: {app: x}}",
+            "resolution: STATIC, addresses: [192.0.2.1], endpoints: [{address: 203.0.113.3, labels: {version: one}}]",
+            "resolution: NONE, addresses: [192.0.2.1, 192.0.2.9]",
+        )
+    ),
+    *(
+        route(name, parents, f"{{group: networking.istio.io, kind: Hostname, name: {host}, port: 80}}", kind=kind)
+        for name, kind in (("a", "HTTPRoute"), ("c", "GRPCRoute"))
+        for parents in ("{name: web, namespace: demo}", "{group: '', kind: Service, name: s}")
+        for host in ("one.example", "s.demo.svc.cluster.local")
+    ),
+    *(
+        virtual_service("v", host, to)
+        for host in ("one.example", "s")
+        for to in ("host: one.example", "host: two.example, subset: one", "host: s.demo.svc.cluster.local")
+    ),
+    *(
+        destination_rule("h", "one.example", "subsets: [{name: one, labels: {version: one}}]", where)
+        for where in ("demo", "istio-system")
+    ),
+    *(
         objects.endpoint_slice(f"endpoints: [{endpoints}], ports: [{{port: 8080}}]", "x", service="s")
         for endpoints in ("{addresses: [203.0.113.7]}", "{addresses: [203.0.113.8], targetRef: {kind: Pod, name: p}}")
     ),
