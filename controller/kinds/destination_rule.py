@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
@@ -12,7 +12,15 @@ from controller.kinds.networking import ExportScope, NetworkingObject
 from controller.kinds.refusals import Unsupported
 from controller.kinds.traffic import PortSelector, ServiceHost
 
+
+def _check_path(value: str) -> str:
+    if not value.startswith("/") or "\0" in value:
+        raise PydanticCustomError("file_path", "must be the absolute path of a file, which begins with /")
+    return value
+
+
 Count = Annotated[int, Field(ge=0)]
+FilePath = Annotated[str, AfterValidator(_check_path)]
 
 
 class HttpCookie(StrictModel):
@@ -115,7 +123,7 @@ class HttpSettings(StrictModel):
     max_retries: Count | None = None
     idle_timeout: Duration | None = None
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
-    use_client_protocol: Unsupported = None
+    use_client_protocol: bool | None = None
     max_concurrent_streams: Count | None = None
 
 
@@ -141,11 +149,49 @@ class OutlierDetection(StrictModel):
 
 
 class TlsSettings(StrictModel):
-    """TLS towards the service. Within the mesh the tunnels see to it: only what asks for nothing more is taken."""
+    """TLS towards the service. Within the mesh the tunnels see to it (`DISABLE`, `ISTIO_MUTUAL`).
 
-    mode: Literal["DISABLE", "ISTIO_MUTUAL"]
+    `SIMPLE` and `MUTUAL` are what the proxy itself does; the files are on its machine.
+    """
+
+    mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"]
+    client_certificate: FilePath | None = None
+    private_key: FilePath | None = None
+    ca_certificates: FilePath | None = None
+    ca_crl: FilePath | None = None
+    credential_name: Unsupported = None
     sni: str | None = None
     subject_alt_names: Sequence[str] | None = None
+    insecure_skip_verify: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_files(self) -> "TlsSettings":
+        certificate = (self.client_certificate, self.private_key)
+        if self.mode == "MUTUAL" and not all(certificate):
+            raise PydanticCustomError("combination", "mode MUTUAL needs clientCertificate and privateKey")
+        if self.mode != "MUTUAL" and any(certificate):
+            raise PydanticCustomError("combination", "clientCertificate and privateKey are for mode MUTUAL")
+        verifying = (self.ca_certificates, self.ca_crl, self.insecure_skip_verify)
+        if self.mode not in ("SIMPLE", "MUTUAL") and any(verifying):
+            raise PydanticCustomError("combination", "what is verified is for modes SIMPLE and MUTUAL")
+        if self.insecure_skip_verify and (self.ca_certificates or self.ca_crl or self.subject_alt_names):
+            raise PydanticCustomError("combination", "insecureSkipVerify excludes what would be verified")
+        if self.ca_crl and not self.ca_certificates:
+            raise PydanticCustomError("combination", "caCrl needs caCertificates")
+        return self
+
+
+class ProxyProtocol(StrictModel):
+    """A header before the first byte, which tells the service who the client is."""
+
+    version: Literal["V1", "V2"] = "V1"
+
+
+class RetryBudget(StrictModel):
+    """How many of the requests that are under way may be retries, in percent, and how many at least."""
+
+    percent: Annotated[float | int, Field(ge=0, le=100)] = 20
+    min_retry_concurrency: Count = 3
 
 
 class PolicySettings(StrictModel):
@@ -168,8 +214,8 @@ class TrafficPolicy(PolicySettings):
 
     port_level_settings: Sequence[PortPolicy] | None = None
     tunnel: Unsupported = None
-    proxy_protocol: Unsupported = None
-    retry_budget: Unsupported = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
 
 
 class Subset(StrictModel):

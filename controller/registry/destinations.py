@@ -5,7 +5,7 @@ policy counts, and all their subsets do (Istio's merging). Times are in millisec
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from controller.kinds import destination_rule as kinds
@@ -58,6 +58,30 @@ class Outliers:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientTls:
+    """TLS of the proxy's own, with files on its machine. Names are those that a certificate may be for; none is any.
+
+    Without roots they are the machine's. `sni` and names that are not given are the host's.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    roots: str = ""
+    revoked: str = ""
+    sni: str = ""
+    names: tuple[str, ...] = ()
+    verifies: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """How many of the requests under way may be retries, in percent, and how many at least."""
+
+    percent: float
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterPolicy:
     """How a cluster's connections are made, spread and withheld. `table_size` is a ring's least, or a table's."""
 
@@ -78,7 +102,11 @@ class ClusterPolicy:
     connection_milliseconds: int | None = None
     keepalive: tuple[int | None, int | None, int | None] | None = None
     upgrades_to_http2: bool = False
+    follows_client_protocol: bool = False
     outliers: Outliers | None = None
+    tls: ClientTls | None = None
+    proxy_header: int = 0
+    retry_budget: RetryBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +126,24 @@ class Rules:
     def policy_of(self, subset: str, port: int) -> ClusterPolicy:
         """A subset's policy goes before the service's, setting by setting; a port's before both, as a whole."""
         own = self.subsets[subset].traffic_policy if subset in self.subsets else None
-        layers: list[kinds.PolicySettings] = [each for each in (own, self.policy) if each is not None]
-        for policy in (own, self.policy):
-            for each in (policy.port_level_settings or ()) if policy else ():
+        policies = [each for each in (own, self.policy) if each is not None]
+        budget = next((each.retry_budget for each in policies if each.retry_budget), None)
+        header = next((each.proxy_protocol for each in policies if each.proxy_protocol), None)
+        return replace(
+            _build_policy(self._layers_of(subset, port)),
+            proxy_header=_HEADERS[header.version] if header else 0,
+            retry_budget=RetryBudget(budget.percent, budget.min_retry_concurrency) if budget else None,
+        )
+
+    def _layers_of(self, subset: str, port: int) -> Sequence[kinds.PolicySettings]:
+        """What is said of a port, the first first."""
+        own = self.subsets[subset].traffic_policy if subset in self.subsets else None
+        policies = [each for each in (own, self.policy) if each is not None]
+        for policy in policies:
+            for each in policy.port_level_settings or ():
                 if each.port.number == port:
-                    return _build_policy([each])
-        return _build_policy(layers)
+                    return [each]
+        return policies
 
 
 def find_rules(snapshot: Snapshot, settings: MeshSettings, namespace: str, name: str) -> Rules:
@@ -134,6 +174,7 @@ def _build_policy(layers: Iterable[kinds.PolicySettings]) -> ClusterPolicy:
     balancer = next((each.load_balancer for each in given if each.load_balancer), None) or kinds.LoadBalancer()
     pool = next((each.connection_pool for each in given if each.connection_pool), None) or kinds.ConnectionPool()
     outliers = next((each.outlier_detection for each in given if each.outlier_detection), None)
+    tls = next((each.tls for each in given if each.tls), None)
     tcp, http = pool.tcp or kinds.TcpSettings(), pool.http or kinds.HttpSettings()
     balancing, hashing, size = _build_balancing(balancer)
     warmup = balancer.warmup or kinds.Warmup.model_construct(duration=balancer.warmup_duration_secs or 0)
@@ -156,10 +197,25 @@ def _build_policy(layers: Iterable[kinds.PolicySettings]) -> ClusterPolicy:
         connection_milliseconds=tcp.max_connection_duration,
         keepalive=(keepalive.probes, keepalive.time, keepalive.interval) if keepalive else None,
         upgrades_to_http2=http.h2_upgrade_policy == "UPGRADE",
+        follows_client_protocol=bool(http.use_client_protocol),
         outliers=_build_outliers(outliers) if outliers else None,
+        tls=_build_tls(tls) if tls and tls.mode in ("SIMPLE", "MUTUAL") else None,
     )
 
 
+def _build_tls(given: kinds.TlsSettings) -> ClientTls:
+    return ClientTls(
+        certificate=given.client_certificate or "",
+        key=given.private_key or "",
+        roots=given.ca_certificates or "",
+        revoked=given.ca_crl or "",
+        sni=given.sni or "",
+        names=tuple(given.subject_alt_names or ()),
+        verifies=not given.insecure_skip_verify,
+    )
+
+
+_HEADERS = {"V1": 1, "V2": 2}
 _SIMPLE = {"ROUND_ROBIN": Balancing.ROUND_ROBIN, "RANDOM": Balancing.RANDOM}
 
 

@@ -609,7 +609,7 @@ class _Update:
             self._changes[CLUSTER_TYPE].put(target.cluster, None)
             return
         [port] = (each for each in service.ports if each.number == target.port)
-        message = translate_cluster(target, port.protocol, self._find_policy(target))
+        message = translate_cluster(target, port.protocol, self._find_policy(target), service.subject_names)
         match service.discovery:
             case Discovery.NAMES | Discovery.ONE_NAME as discovery:
                 endpoints = list(self._list_endpoints(service, target, self._find_serving(service)))

@@ -25,6 +25,7 @@ from controller.registry.http import Target
 from controller.registry.services import AppProtocol
 from controller.registry.workloads import Locality
 from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
+from controller.translate.upstream_tls import translate_socket
 
 PASSTHROUGH = "passthrough"
 """The cluster of what goes where it was going."""
@@ -52,8 +53,13 @@ class ServingEndpoint:
     weight: int = 0
 
 
-def translate_cluster(target: Target, protocol: AppProtocol, policy: ClusterPolicy) -> cluster_pb2.Cluster:
-    """A target's cluster; who serves it is told apart, under the same name."""
+def translate_cluster(
+    target: Target, protocol: AppProtocol, policy: ClusterPolicy, subject_names: Sequence[str] = ()
+) -> cluster_pb2.Cluster:
+    """A target's cluster; who serves it is told apart, under the same name.
+
+    Where TLS is spoken to it, certificates may be for `subject_names`, and for its host where there are none.
+    """
     name = target.cluster
     built = cluster_pb2.Cluster(
         name=name,
@@ -77,7 +83,13 @@ def translate_cluster(target: Target, protocol: AppProtocol, policy: ClusterPoli
             keepalive.keepalive_time.value = after // 1000
         if interval is not None:
             keepalive.keepalive_interval.value = interval // 1000
-    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(_build_options(protocol, policy)))
+    speaks_http2 = protocol in (AppProtocol.HTTP2, AppProtocol.GRPC) or policy.upgrades_to_http2
+    _, _, host = target.host.rpartition("/")
+    socket = translate_socket(policy, host, subject_names, speaks_http2=speaks_http2)
+    if socket is not None:
+        built.transport_socket.CopyFrom(socket)
+    options = _build_options(policy, speaks_http2=speaks_http2)
+    built.typed_extension_protocol_options[HTTP_OPTIONS].CopyFrom(pack(options))
     return built
 
 
@@ -149,12 +161,16 @@ def _order(endpoint: ServingEndpoint) -> tuple[int, int, str, int]:
 
 
 def _build_thresholds(policy: ClusterPolicy) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:
-    return circuit_breaker_pb2.CircuitBreakers.Thresholds(
+    built = circuit_breaker_pb2.CircuitBreakers.Thresholds(
         max_connections={"value": _given(policy.connections, UNLIMITED)},
         max_pending_requests={"value": _given(policy.pending_requests, UNLIMITED)},
         max_requests={"value": _given(policy.requests, UNLIMITED)},
         max_retries={"value": _given(policy.retries, UNLIMITED)},
     )
+    if policy.retry_budget:
+        built.retry_budget.budget_percent.value = policy.retry_budget.percent
+        built.retry_budget.min_retry_concurrency.value = policy.retry_budget.least
+    return built
 
 
 def _given(value: int | None, otherwise: int) -> int:
@@ -221,13 +237,14 @@ def _add_policy(to: cluster_pb2.LoadBalancingPolicy, name: str, message: Message
     to.policies.add(typed_extension_config=extension)
 
 
-def _build_options(protocol: AppProtocol, policy: ClusterPolicy) -> http_protocol_options_pb2.HttpProtocolOptions:
+def _build_options(policy: ClusterPolicy, *, speaks_http2: bool) -> http_protocol_options_pb2.HttpProtocolOptions:
     options = http_protocol_options_pb2.HttpProtocolOptions()
-    if protocol in (AppProtocol.HTTP2, AppProtocol.GRPC) or policy.upgrades_to_http2:
-        http2 = options.explicit_http_config.http2_protocol_options
-        http2.SetInParent()
+    if speaks_http2 or policy.follows_client_protocol:
+        follows = policy.follows_client_protocol
+        config = options.use_downstream_protocol_config if follows else options.explicit_http_config
+        config.http2_protocol_options.SetInParent()
         if policy.concurrent_streams:
-            http2.max_concurrent_streams.value = policy.concurrent_streams
+            config.http2_protocol_options.max_concurrent_streams.value = policy.concurrent_streams
     else:
         options.explicit_http_config.http_protocol_options.SetInParent()
     common = options.common_http_protocol_options
