@@ -1,6 +1,7 @@
 """Web servers that tell what they were asked, each on a loopback address of its own."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -54,7 +55,10 @@ class _Answer(BaseHTTPRequestHandler):
         time.sleep(backend.delay_seconds)  # a slow server is what a timeout is tested with
         status = backend.failures.pop(0) if backend.failures else backend.always
         headers = {name.lower(): ",".join(self.headers.get_all(name) or ()) for name in self.headers}
-        said = {"server": backend.name, "line": line, "headers": headers}
+        said: dict[str, object] = {"server": backend.name, "line": line, "headers": headers}
+        if isinstance(self.connection, ssl.SSLSocket):
+            subject = self.connection.getpeercert() or {}
+            said["tls"] = {"version": self.connection.version(), "client": subject.get("subjectAltName", ())}
         body = json.dumps(said).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
@@ -68,9 +72,11 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve_web(name: str, address: str, port: int = 0) -> Iterator[Backend]:
-    """A server while the block runs. Port 0 lets the kernel choose."""
+def serve_web(name: str, address: str, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Backend]:
+    """A server while the block runs, over TLS where that is given. Port 0 lets the kernel choose."""
     server = _Server((address, port), _Answer)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.backend = Backend(name, *server.backend_address)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name=f"serve {name}", daemon=True)
     thread.start()
