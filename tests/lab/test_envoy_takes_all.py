@@ -26,8 +26,8 @@ def test_a_sidecar_and_a_gateway_take_all_that_they_are_told(case: str) -> None:
             for gateway in gateways:
                 place = mesh.add_proxy("gateway", gateway.get("namespace", "default"))
                 logs.append(start_gateway_proxy(mesh, place, controller, gateway["name"]))
-            # A sidecar has listeners, and so routes, for services with an address.
-            routed = len(gateways) + ("clusterIP" in text)
+            # A sidecar has listeners, and so routes, for services with an address, which hosts of entries are given.
+            routed = len(gateways) + ("clusterIP" in text or "kind: ServiceEntry" in text)
             settled = wait_for(lambda: has_settled(controller, len(logs), routed), PATIENCE_SECONDS)
             assert find_refusals(controller) == []
             assert settled, "".join(log.read_text() for log in logs)
