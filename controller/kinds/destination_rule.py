@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
@@ -66,10 +66,78 @@ class ConsistentHash(StrictModel):
         return self
 
 
-def _refuse_locality(value: object) -> object:
-    if not value or value == {"enabled": False}:
-        return None
-    raise PydanticCustomError("unsupported", "shares and failover by locality are not carried out: take it out")
+_ALL_OF_IT = 100
+# Of endpoints and clients alike; a label with a value is one of endpoints only.
+_NEARNESS = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+    "kubernetes.io/hostname",
+)
+
+
+def _check_place(value: str) -> str:
+    parts = value.split("/")
+    if len(parts) > 3 or any(not part or (part == "*" and at < len(parts) - 1) for at, part in enumerate(parts)):
+        raise PydanticCustomError("locality", "is not region/zone/subzone, of which the last part may be *")
+    return value
+
+
+def _check_region(value: str) -> str:
+    if "/" in value or "*" in value or not value:
+        raise PydanticCustomError("locality", "failover is from one region to another: write its name alone")
+    return value
+
+
+def _check_criterion(value: str) -> str:
+    key, is_fixed, _ = value.partition("=")
+    if not key or (value not in _NEARNESS and not is_fixed):
+        message = "the proxy's own labels are not compared: write label=value, or one of {known}"
+        raise PydanticCustomError("unsupported", message, {"known": ", ".join(_NEARNESS)})
+    return value
+
+
+Place = Annotated[str, AfterValidator(_check_place)]
+Region = Annotated[str, AfterValidator(_check_region)]
+
+
+class Distribution(StrictModel):
+    """Which places the requests of clients from a place go to, in percent."""
+
+    from_: Annotated[Place, Field(alias="from")]
+    to: Mapping[Place, Annotated[int, Field(ge=1, le=_ALL_OF_IT)]]
+
+    @model_validator(mode="after")
+    def _check_sum(self) -> "Distribution":
+        if (total := sum(self.to.values())) != _ALL_OF_IT:
+            raise PydanticCustomError(
+                "locality", "the shares of {place} are {total}, and not 100", {"place": self.from_, "total": total}
+            )
+        return self
+
+
+class Failover(StrictModel):
+    """Which region stands in for another."""
+
+    from_: Annotated[Region, Field(alias="from")]
+    to: Region
+
+
+class LocalityLbSetting(StrictModel):
+    """Where requests go first, by where the client stands."""
+
+    distribute: Sequence[Distribution] | None = None
+    failover: Sequence[Failover] | None = None
+    failover_priority: Sequence[Annotated[str, AfterValidator(_check_criterion)]] | None = None
+    enabled: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> "LocalityLbSetting":
+        if self.distribute and (self.failover or self.failover_priority):
+            raise PydanticCustomError("combination", "distribute excludes failover and failoverPriority")
+        if same := next((each.to for each in self.failover or () if each.from_ == each.to), None):
+            raise PydanticCustomError("locality", "region {region} cannot stand in for itself", {"region": same})
+        return self
 
 
 class Warmup(StrictModel):
@@ -85,7 +153,7 @@ class LoadBalancer(StrictModel):
 
     simple: Literal["UNSPECIFIED", "LEAST_REQUEST", "LEAST_CONN", "ROUND_ROBIN", "RANDOM"] | None = None
     consistent_hash: ConsistentHash | None = None
-    locality_lb_setting: Annotated[None, BeforeValidator(_refuse_locality)] = None
+    locality_lb_setting: LocalityLbSetting | None = None
     warmup: Warmup | None = None
     warmup_duration_secs: Duration | None = None
 

@@ -88,6 +88,7 @@ class ClusterPolicy:
     balancing: Balancing = Balancing.LEAST_REQUEST
     hashing: Hashing | None = None
     table_size: int = 0
+    weighs_localities: bool = False
     warmup_milliseconds: int = 0
     warmup_percent: float = 10
     warmup_aggression: float = 1
@@ -134,6 +135,11 @@ class Rules:
             proxy_header=_HEADERS[header.version] if header else 0,
             retry_budget=RetryBudget(budget.percent, budget.min_retry_concurrency) if budget else None,
         )
+
+    def locality_of(self, subset: str, port: int) -> kinds.LocalityLbSetting | None:
+        """What is said of where clients stand."""
+        balancers = (each.load_balancer for each in self._layers_of(subset, port) if each.load_balancer)
+        return next((each.locality_lb_setting for each in balancers), None)
 
     def _layers_of(self, subset: str, port: int) -> Sequence[kinds.PolicySettings]:
         """What is said of a port, the first first."""
@@ -183,6 +189,7 @@ def _build_policy(layers: Iterable[kinds.PolicySettings]) -> ClusterPolicy:
         balancing=balancing,
         hashing=hashing,
         table_size=size,
+        weighs_localities=bool(balancer.locality_lb_setting and balancer.locality_lb_setting.distribute),
         warmup_milliseconds=warmup.duration,
         warmup_percent=warmup.minimum_percent,
         warmup_aggression=warmup.aggression,

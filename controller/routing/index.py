@@ -53,6 +53,8 @@ class RouteIndex:
         self._waypoints: dict[Place, Place] = {}
         self._captures: dict[Place, frozenset[Capture]] = {}
         self._captors: dict[Capture, dict[Place, bool]] = {}
+        self.placed: set[Place] = set()
+        """The services of which clients get other endpoints where they stand elsewhere."""
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""

@@ -21,8 +21,11 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.message import Message
 
 from controller.kinds.core import Namespace, Node, Pod, Service
@@ -53,6 +56,7 @@ from controller.registry.entries import EntryHosts
 from controller.registry.gateways import Attached, build_ports
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
 from controller.registry.http_routes import Ranked, build_routes, sort_routes
+from controller.registry.localities import ServingEndpoint, arrange, find_preference, list_standpoints
 from controller.registry.members import Members
 from controller.registry.names import (
     SIDECARS,
@@ -69,7 +73,7 @@ from controller.registry.names import (
 )
 from controller.registry.services import Discovery
 from controller.registry.waypoints import Waypoints
-from controller.registry.workloads import Workload
+from controller.registry.workloads import Locality, Workload, find_locality
 from controller.routing.index import Capture, Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
     CLUSTER_TYPE,
@@ -83,7 +87,6 @@ from controller.serve.resources import (
 from controller.snapshot import Snapshot
 from controller.translate.clusters import (
     PASSTHROUGH,
-    ServingEndpoint,
     build_passthrough,
     pass_through,
     resolve_names,
@@ -231,6 +234,8 @@ class _Update:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, "", entry.all_labels))
                         self._note_selecting(key.namespace, entry.all_labels)
             case Node.GROUP_KIND:
+                if self._localities != _list_localities(self._old):
+                    self._dirty.endpoints |= self._index.placed
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
                         self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
@@ -567,6 +572,7 @@ class _Update:
         return find_target
 
     def _build_endpoints(self, place: Place) -> None:
+        self._index.placed.discard(place)
         service = self._members.find(place)
         if service is None:
             return
@@ -578,8 +584,32 @@ class _Update:
             return
         serving = list(self._find_serving(service))
         for target in self._list_targets(service):
-            message = translate_endpoints(target, self._list_endpoints(service, target, serving))
-            self._changes[ENDPOINT_TYPE].put(target.cluster, build_resource(ENDPOINT_TYPE, target.cluster, message))
+            endpoints = list(self._list_endpoints(service, target, serving))
+            message, forms = self._build_assignments(service, target, endpoints)
+            resource = build_resource(ENDPOINT_TYPE, target.cluster, message, forms=forms)
+            self._changes[ENDPOINT_TYPE].put(target.cluster, resource)
+
+    def _build_assignments(
+        self, service: services.Service, target: Target, endpoints: Sequence[ServingEndpoint]
+    ) -> tuple[ClusterLoadAssignment, dict[str, ClusterLoadAssignment]]:
+        """Who serves a target, for clients of whom nobody knows where they stand, and by the keys of others."""
+        rules = self._find_rules(service.place)
+        detects = rules.policy_of(target.subset, target.port).outliers is not None
+        setting = rules.locality_of(target.subset, target.port)
+        preference = find_preference(setting, service.spreading, detects=detects)
+        common = translate_endpoints(target, arrange(endpoints, preference))
+        if preference is None:
+            return common, {}
+        self._index.placed.add(service.place)
+        standpoints = list_standpoints(preference, self._localities, endpoints)
+        forms = {
+            key: translate_endpoints(target, arrange(endpoints, preference, each)) for key, each in standpoints.items()
+        }
+        return common, {key: form for key, form in forms.items() if form != common}
+
+    @cached_property
+    def _localities(self) -> frozenset[Locality]:
+        return _list_localities(self._new)
 
     def _find_serving(self, service: services.Service) -> Iterator[Workload]:
         for each in self._members.find_serving(*service.place):
@@ -599,9 +629,8 @@ class _Update:
                         for found in endpoint.ports:
                             if found.service_port == target.port:
                                 for address in (*each.addresses, *names)[:1]:
-                                    yield ServingEndpoint(
-                                        address, found.target_port, each.locality, each.is_healthy, each.weight
-                                    )
+                                    common = (each.is_healthy, each.weight, each.node, each.labels)
+                                    yield ServingEndpoint(address, found.target_port, each.locality, *common)
 
     def _build_cluster(self, target: Target) -> None:
         service = self._find_target_service(target)
@@ -610,16 +639,27 @@ class _Update:
             return
         [port] = (each for each in service.ports if each.number == target.port)
         message = translate_cluster(target, port.protocol, self._find_policy(target), service.subject_names)
+        forms: dict[str, Cluster] = {}
         match service.discovery:
             case Discovery.NAMES | Discovery.ONE_NAME as discovery:
                 endpoints = list(self._list_endpoints(service, target, self._find_serving(service)))
-                resolve_names(message, translate_endpoints(target, endpoints), discovery is Discovery.ONE_NAME)
+                assignment, assignments = self._build_assignments(service, target, endpoints)
+                resolve_names(message, assignment, is_one := discovery is Discovery.ONE_NAME)
+                for key, each in assignments.items():
+                    forms[key] = Cluster()
+                    forms[key].CopyFrom(message)
+                    resolve_names(forms[key], each, is_one)
             case Discovery.CLIENT:
                 pass_through(message)
-        cluster = build_resource(
-            CLUSTER_TYPE, target.cluster, message, keys=(SIDECARS, *self._index.readers_of(target))
-        )
+        keys = (SIDECARS, *self._index.readers_of(target))
+        cluster = build_resource(CLUSTER_TYPE, target.cluster, message, keys=keys, forms=forms)
         self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
+
+
+def _list_localities(snapshot: Snapshot) -> frozenset[Locality]:
+    """Where clients may stand."""
+    found = (find_locality(node) for node in snapshot.objects(Node))
+    return frozenset(each for each in found if each.region)
 
 
 def _list_captures(service: services.Service) -> frozenset[Capture]:

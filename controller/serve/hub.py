@@ -44,6 +44,15 @@ class Hub:
         self.publish_routing: Callable[[], None] | None = None
         """Called when the first client asks for a type of which nothing is built before somebody wants it."""
 
+        self.find_client_keys: Callable[[str], tuple[str, ...]] = lambda _: ()
+        """By which a client on a node gets its form of what has several."""
+
+    def move_clients(self) -> None:
+        """Nodes may stand elsewhere: their clients get what has another form there."""
+        for client in self._clients:
+            client.session.move()
+            client.wake.set()
+
     @property
     def clients(self) -> list[Client]:
         return sorted(self._clients, key=lambda client: (client.node, client.connected_at))
@@ -72,7 +81,7 @@ class Hub:
     @contextmanager
     def connect(self, node: str, peer: str, now: float, tells_all: bool = False) -> Iterator[Client]:
         """A client's stay."""
-        client = Client(node, peer, Session(self.tables, self._limits, tells_all), now)
+        client = Client(node, peer, Session(self.tables, self._limits, tells_all, self.find_client_keys), now)
         self._clients.add(client)
         self._metrics.clients.set(len(self._clients))
         try:

@@ -18,7 +18,7 @@ routes wait until it was given both, or had `ack_timeout_seconds` for it. For a 
 endpoints told anew, and holds the change back for 15 seconds when they are not.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -54,6 +54,14 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 """By type, the types that its resources name."""
 _SCOPED = (CLUSTER_TYPE, LISTENER_TYPE)
 """Types of which a proxy that asks for all of them means those that are for it."""
+
+
+_PLACED = (CLUSTER_TYPE, ENDPOINT_TYPE)
+"""Types whose resources may have several forms."""
+
+
+def _find_no_keys(_: str) -> tuple[str, ...]:
+    return ()
 
 
 class ProtocolViolationError(RefusedError):
@@ -107,11 +115,13 @@ class Session:
     """One stream. `tables` are shared and only read; a type that is not among them is one of which there is nothing.
 
     `tells_all` says that each response about listeners or clusters must hold all that the client is to have.
+    `find_keys` gives the keys of a client on a node, by which it gets its form of a resource.
     """
 
     tables: Mapping[str, ResourceTable]
     limits: SessionLimits = field(default_factory=SessionLimits)
     tells_all: bool = False
+    find_keys: Callable[[str], tuple[str, ...]] = _find_no_keys
     node: ClientNode | None = None
     types: dict[str, TypeState] = field(default_factory=dict)
     nonces: int = 0
@@ -130,6 +140,12 @@ class Session:
             state.subscription.change(request.subscribe, request.unsubscribe)
             return RequestOutcome.CHANGED if outcome is RequestOutcome.STALE else outcome
         return outcome
+
+    def move(self) -> None:
+        """The client's node may stand elsewhere."""
+        for type_url, state in self.types.items():
+            if type_url in _PLACED:
+                state.subscription.move(self.find_keys(self.node.node_name if self.node else ""))
 
     @property
     def pending_count(self) -> int:
@@ -174,7 +190,8 @@ class Session:
         node_name = self.node.node_name if self.node else ""
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
         scope = self._find_scope() if request.type_url in _SCOPED else ""
-        subscription = Subscription(table if table is not None else ResourceTable(), implicit, scope)
+        client_keys = self.find_keys(node_name) if request.type_url in _PLACED else ()
+        subscription = Subscription(table if table is not None else ResourceTable(), implicit, scope, client_keys)
         subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
         self.types[request.type_url] = TypeState(subscription, now)
         return RequestOutcome.RESUMED if request.initial_versions else RequestOutcome.OPENED

@@ -45,13 +45,21 @@ class Delivery:
 class Subscription:
     """One client's subscription to one type. The table is the type's; it is read, never changed.
 
-    `scope` is the key of all that a client may mean by everything, where that is less than the whole table.
+    `scope` is the key of all that a client may mean by everything, where that is less than the whole table;
+    `client_keys` say which form of a resource is this client's.
     """
 
-    def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = (), scope: str = "") -> None:
+    def __init__(
+        self,
+        table: ResourceTable,
+        implicit_keys: Iterable[str] = (),
+        scope: str = "",
+        client_keys: tuple[str, ...] = (),
+    ) -> None:
         self._table = table
         self._implicit = frozenset(implicit_keys)
         self._scope = scope
+        self._client_keys = client_keys
         self._keys: set[str] = set(self._implicit)
         self._sent: dict[str, tuple[str, ...]] = {}
         self._pending: set[str] = set()
@@ -144,7 +152,8 @@ class Subscription:
 
     def take(self, updates: bool = True, removals: bool = True) -> Delivery:
         """Take out what is to be sent now, at most MAX_RESPONSE_BYTES of it; the rest stays pending."""
-        if self._has_nothing and updates and len(self._table.framed) <= MAX_RESPONSE_BYTES:
+        has_all = self._has_nothing and not self._client_keys
+        if has_all and updates and len(self._table.framed) <= MAX_RESPONSE_BYTES:
             self._has_nothing = self.must_answer = False
             self._pending.clear()
             self._missing.clear()
@@ -163,7 +172,8 @@ class Subscription:
                 self._pending.discard(name)
                 news.append(name)
                 aliases = self._remember(resource)
-                forms = [resource.wire, *(rename_resource(resource.wire, alias) for alias in aliases)]
+                wire = resource.find_form(self._client_keys).wire
+                forms = [wire, *(rename_resource(wire, alias) for alias in aliases)]
                 size += sum(map(len, forms))
                 resources += forms
                 sent_aliases.update(aliases)
@@ -187,17 +197,27 @@ class Subscription:
         self._pending.clear()
         self._missing.clear()
         self.must_answer = False
-        return Delivery(news, [each.wire for each in found], [], count=len(found))
+        wires = [each.find_form(self._client_keys).wire for each in found]
+        return Delivery(news, wires, [], count=len(found))
 
     def tell_again(self, names: Iterable[str]) -> None:
         """Let these go out once more, as far as this client asked for them."""
         self._pending.update(name for name in names if name in self._sent)
 
+    def move(self, client_keys: tuple[str, ...]) -> None:
+        """The client stands elsewhere: what has another form there goes out once more."""
+        before, self._client_keys = self._client_keys, client_keys
+        for name in self._table.names() if self.is_wildcard else list(self._sent):
+            resource = self._table.find(name)
+            if resource and resource.find_form(before) != resource.find_form(client_keys):
+                self._pending.add(name)
+
     def _want(self, key: str, versions: Mapping[str, str]) -> None:
         names = set(self._table.find_names(key))
         for name in names:
-            if versions.get(name) == self._table.version(name):
-                self._remember(self._table.find(name))
+            resource = self._table.find(name)
+            if resource and versions.get(name) == resource.find_form(self._client_keys).version:
+                self._remember(resource)
             else:
                 self._pending.add(name)
         if not names and key not in self._implicit and key != self._scope:

@@ -4,7 +4,6 @@ One cluster serves Envoy and gRPC's client: each takes the first load balancing 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
@@ -12,6 +11,7 @@ from envoy.config.core.v3 import base_pb2, extension_pb2, health_check_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.clusters.common.dns.v3 import dns_pb2
 from envoy.extensions.clusters.dns.v3 import dns_cluster_pb2
+from envoy.extensions.load_balancing_policies.common.v3 import common_pb2
 from envoy.extensions.load_balancing_policies.least_request.v3 import least_request_pb2
 from envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
 from envoy.extensions.load_balancing_policies.random.v3 import random_pb2
@@ -22,11 +22,10 @@ from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
-from controller.kinds.core import IpAddress
 from controller.registry.destinations import Balancing, ClusterPolicy, Outliers
 from controller.registry.http import Target
+from controller.registry.localities import Group
 from controller.registry.services import AppProtocol
-from controller.registry.workloads import Locality
 from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
 from controller.translate.upstream_tls import translate_socket
 
@@ -47,17 +46,6 @@ DNS_FAILURE_MILLISECONDS = 1_000
 UNLIMITED = 2**32 - 1
 
 _Warming = TypeVar("_Warming", least_request_pb2.LeastRequest, round_robin_pb2.RoundRobin)
-
-
-@dataclass(frozen=True, slots=True)
-class ServingEndpoint:
-    """Somebody who serves a target, by address or by name. A weight of 0 counts as 1."""
-
-    address: IpAddress | str
-    port: int
-    locality: Locality
-    is_healthy: bool
-    weight: int = 0
 
 
 def translate_cluster(
@@ -151,25 +139,21 @@ def build_passthrough() -> cluster_pb2.Cluster:
     )
 
 
-def translate_endpoints(target: Target, endpoints: Iterable[ServingEndpoint]) -> endpoint_pb2.ClusterLoadAssignment:
-    """Who serves a target, by locality; each locality has the weight of its endpoints."""
-    by_locality: dict[Locality, list[ServingEndpoint]] = {}
-    for endpoint in endpoints:
-        by_locality.setdefault(endpoint.locality, []).append(endpoint)
-    localities = sorted(by_locality, key=lambda each: (each.region, each.zone, each.subzone))
+def translate_endpoints(target: Target, groups: Iterable[Group]) -> endpoint_pb2.ClusterLoadAssignment:
+    """Who serves a target, by locality and priority."""
     return endpoint_pb2.ClusterLoadAssignment(
-        cluster_name=target.cluster, endpoints=[_translate_locality(each, by_locality[each]) for each in localities]
+        cluster_name=target.cluster, endpoints=[_translate_group(each) for each in groups]
     )
 
 
-def _translate_locality(
-    locality: Locality, endpoints: Sequence[ServingEndpoint]
-) -> endpoint_components_pb2.LocalityLbEndpoints:
+def _translate_group(group: Group) -> endpoint_components_pb2.LocalityLbEndpoints:
+    locality = group.locality
     built = endpoint_components_pb2.LocalityLbEndpoints(
         locality=base_pb2.Locality(region=locality.region, zone=locality.zone, sub_zone=locality.subzone),
-        load_balancing_weight={"value": sum(each.weight or 1 for each in endpoints)},
+        load_balancing_weight={"value": group.weight},
+        priority=group.priority,
     )
-    for each in sorted(endpoints, key=_order):
+    for each in group.endpoints:
         status = health_check_pb2.HEALTHY if each.is_healthy else health_check_pb2.UNHEALTHY
         built.lb_endpoints.add(
             endpoint={"address": build_address(str(each.address), each.port)},
@@ -177,13 +161,6 @@ def _translate_locality(
             load_balancing_weight={"value": each.weight or 1},
         )
     return built
-
-
-def _order(endpoint: ServingEndpoint) -> tuple[int, int, str, int]:
-    address = endpoint.address
-    if isinstance(address, str):
-        return 0, 0, address, endpoint.port
-    return address.version, int(address), "", endpoint.port
 
 
 def _build_thresholds(policy: ClusterPolicy) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:
@@ -232,17 +209,25 @@ def _build_balancing(policy: ClusterPolicy) -> cluster_pb2.LoadBalancingPolicy:
     round_robin = cluster_pb2.LoadBalancingPolicy()
     _add_policy(round_robin, "round_robin", round_robin_pb2.RoundRobin())
     built = cluster_pb2.LoadBalancingPolicy()
+    weighted = common_pb2.LocalityLbConfig.LocalityWeightedLbConfig() if policy.weighs_localities else None
+    localities = {"locality_weighted_lb_config": weighted} if weighted else None
     match policy.balancing:
         case Balancing.LEAST_REQUEST:
-            _add_policy(built, "least_request", _with_warmup(least_request_pb2.LeastRequest(), policy))
+            least = least_request_pb2.LeastRequest(locality_lb_config=localities)
+            _add_policy(built, "least_request", _with_warmup(least, policy))
         case Balancing.ROUND_ROBIN if policy.warmup_milliseconds:
-            _add_policy(built, "round_robin", _with_warmup(round_robin_pb2.RoundRobin(), policy))
+            turns = round_robin_pb2.RoundRobin(locality_lb_config=localities)
+            _add_policy(built, "round_robin", _with_warmup(turns, policy))
         case Balancing.RANDOM:
-            _add_policy(built, "random", random_pb2.Random())
+            _add_policy(built, "random", random_pb2.Random(locality_lb_config=localities))
         case Balancing.MAGLEV:
-            _add_policy(built, "maglev", maglev_pb2.Maglev(table_size={"value": policy.table_size}))
+            maglev = maglev_pb2.Maglev(table_size={"value": policy.table_size}, locality_weighted_lb_config=weighted)
+            _add_policy(built, "maglev", maglev)
         case Balancing.RING_HASH:
-            _add_policy(built, "ring_hash", ring_hash_pb2.RingHash(minimum_ring_size={"value": policy.table_size}))
+            ring = ring_hash_pb2.RingHash(
+                minimum_ring_size={"value": policy.table_size}, locality_weighted_lb_config=weighted
+            )
+            _add_policy(built, "ring_hash", ring)
             return built
     _add_policy(built, "wrr_locality", wrr_locality_pb2.WrrLocality(endpoint_picking_policy=round_robin))
     return built

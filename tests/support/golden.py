@@ -32,14 +32,21 @@ def translate(case: str) -> str:
     snapshot = Snapshot().apply({each.value.key: each.value for each in parsed.objects})
     parts = []
     for type_url, changes in Routing(MeshSettings()).build(snapshot).items():
+        kind = type_url.rpartition(".")[2]
         for name, resource in sorted(changes.updated.items()):
-            body = discovery_pb2.Resource.FromString(resource.wire).resource
-            document = json.loads(MessageToJson(body, preserving_proto_field_name=True))
-            document.pop("@type")
             scope = f" for {', '.join(resource.keys)}" if resource.keys else ""
-            head = f"# {type_url.rpartition('.')[2]} {name}{scope}\n"
-            parts.append(head + yaml.safe_dump(document, sort_keys=True, width=110))
+            parts.append(f"# {kind} {name}{scope}\n{show(resource.wire)}")
+            parts += (f"# {kind} {name} at {key}\n{show(form.wire)}" for key, form in sorted(resource.forms.items()))
     return "---\n".join(parts)
+
+
+def show(wire: bytes) -> str:
+    """A resource as text."""
+    body = discovery_pb2.Resource.FromString(wire).resource
+    document = json.loads(MessageToJson(body, preserving_proto_field_name=True))
+    document.pop("@type")
+    text: str = yaml.safe_dump(document, sort_keys=True, width=110)
+    return text
 
 
 def read_expected(case: str) -> str:

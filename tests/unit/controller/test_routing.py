@@ -114,6 +114,26 @@ VALUES: list[KubernetesObject] = [
             "trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName: x-user}}}",
         )
     ),
+    *(
+        destination_rule("h", host, f"trafficPolicy: {{{policy}}}", where)
+        for host in ("one.example", "s.demo.svc.cluster.local")
+        for where in ("demo", "istio-system")
+        for policy in (
+            "outlierDetection: {}",
+            "loadBalancer: {localityLbSetting: {distribute: [{from: r, to: {r/z: 80, '*': 20}}]}}",
+            "outlierDetection: {}, loadBalancer: {localityLbSetting: {failoverPriority: [kubernetes.io/hostname]}}",
+        )
+    ),
+    *(
+        objects.service("s", spec=f"clusterIP: 192.0.2.1, selector: {{app: web}}, ports: [{{port: 80}}], {spreading}")
+        for spreading in ("trafficDistribution: PreferClose", "internalTrafficPolicy: Local")
+    ),
+    *(
+        objects.node(name, f"topology.kubernetes.io/region: {region}, topology.kubernetes.io/zone: {zone}")
+        for name in ("node-1", "node-2")
+        for region, zone in (("r", "z"), ("r", "y"), ("q", "z"))
+    ),
+    objects.pod("q", node="node-2"),
     *(objects.service(name, where) for name in ("s", "t") for where in ("demo", "other")),
     objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: x}, ports: [{port: 80}, {name: grpc, port: 81}]"),
     objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
