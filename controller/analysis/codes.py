@@ -77,6 +77,8 @@ REFUSALS: Mapping[str, Code] = {
     "combination": _error("fields that exclude or need each other", "do as the message says"),
     "duplicate-endpoint": _error("an endpoint that stands twice", "remove one of the two, and give the other a weight"),
     "empty-match": _error("a source, operation or condition that names nothing", "name what to match, or remove it"),
+    "file-path": _error("a file without its whole path", "write the path on the proxy's machine, which begins with /"),
+    "locality": _error("a place that is none, or shares that are not 100", "write region/zone/subzone, and percents"),
     "host-value": _error("a host that is no DNS name", "write a full name, like api.example.com"),
     "invalid-name": _error("a name that Kubernetes would not take", "use lower-case letters, digits and '-'"),
     "ip-type": _error("an address that is no text", "write the address in quotes"),

@@ -215,7 +215,8 @@ def _build_balancing(policy: ClusterPolicy) -> cluster_pb2.LoadBalancingPolicy:
         case Balancing.LEAST_REQUEST:
             least = least_request_pb2.LeastRequest(locality_lb_config=localities)
             _add_policy(built, "least_request", _with_warmup(least, policy))
-        case Balancing.ROUND_ROBIN if policy.warmup_milliseconds:
+        case Balancing.ROUND_ROBIN:
+            # Envoy refuses round robin within wrr_locality, which is for gRPC's client alone.
             turns = round_robin_pb2.RoundRobin(locality_lb_config=localities)
             _add_policy(built, "round_robin", _with_warmup(turns, policy))
         case Balancing.RANDOM:

@@ -1,6 +1,7 @@
 """Where a real Envoy's requests lead beside Services: hosts of ServiceEntries, over TLS, and what is near."""
 
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -167,3 +168,53 @@ def test_a_certificate_is_shown_to_who_asks_for_one(world: World) -> None:
     world.controller.write("rule.yaml", rule_text(f"tls: {{{tls}, privateKey: {client.key}}}"))
     answer = world.ask_until(200, "secure")
     assert answer.said["tls"] == {"version": "TLSv1.3", "client": [["URI", "spiffe://example.com/client"]]}
+
+
+def locality_rule(setting: str = "") -> str:
+    """Fails over at the first error, and takes an endpoint back after a second."""
+    outliers = "consecutive5xxErrors: 1, interval: 1s, baseEjectionTime: 60s, maxEjectionPercent: 100"
+    balancer = f"loadBalancer: {{simple: ROUND_ROBIN, localityLbSetting: {{{setting}}}}}"
+    return rule_text(f"outlierDetection: {{{outliers}}}, {balancer}")
+
+
+def node_text(region: str, zone: str) -> str:
+    labels = f"topology.kubernetes.io/region: {region}, topology.kubernetes.io/zone: {zone}"
+    return f"{{apiVersion: v1, kind: Node, metadata: {{name: node-1, labels: {{{labels}}}}}}}\n---\n"
+
+
+def servers_of(world: World, count: int = 40) -> Counter[str]:
+    return Counter(answer.server or str(answer.status) for answer in (world.ask() for _ in range(count)))
+
+
+def test_requests_stay_near_and_go_further_as_who_is_near_dies(world: World) -> None:
+    near, zone, far = (ExitStack() for _ in range(3))
+    port = near.enter_context(serve_web("near", "127.0.3.1")).port
+    zone.enter_context(serve_web("other-zone", "127.0.3.2", port))
+    far.enter_context(serve_web("other-region", "127.0.3.3", port))
+    with near, zone, far:
+        places = {"127.0.3.1": "north/a", "127.0.3.2": "north/b", "127.0.3.3": "south/a"}
+        endpoints = ", ".join(f"{{address: {address}, locality: {place}}}" for address, place in places.items())
+        ports = f"{{number: 80, name: http, protocol: HTTP, targetPort: {port}}}"
+        world.controller.write("api.yaml", entry_text(f"resolution: STATIC, endpoints: [{endpoints}]", ports))
+        everybody = {"near", "other-zone", "other-region"}
+        assert wait_for(lambda: set(servers_of(world)) == everybody, PATIENCE_SECONDS)
+        world.controller.write("rule.yaml", locality_rule())
+        assert set(servers_of(world)) == everybody, "nobody knows where the proxy stands"
+        # The proxy is connected already: it is told anew when its node has a place.
+        world.controller.write("node.yaml", node_text("north", "a"))
+        assert wait_for(lambda: set(servers_of(world)) == {"near"}, PATIENCE_SECONDS)
+        world.controller.write("node.yaml", node_text("south", "a"))
+        assert wait_for(lambda: set(servers_of(world)) == {"other-region"}, PATIENCE_SECONDS)
+        world.controller.write("node.yaml", node_text("north", "a"))
+        assert wait_for(lambda: set(servers_of(world)) == {"near"}, PATIENCE_SECONDS)
+        shares = "distribute: [{from: north/a, to: {north/a: 70, south/a: 30}}]"
+        world.controller.write("rule.yaml", locality_rule(shares))
+        assert wait_for(lambda: set(servers_of(world)) == {"near", "other-region"}, PATIENCE_SECONDS)
+        counted = servers_of(world, 400)
+        assert 75 <= counted["other-region"] <= 165, counted  # five standard deviations around 120
+        world.controller.write("rule.yaml", locality_rule())
+        assert wait_for(lambda: set(servers_of(world)) == {"near"}, PATIENCE_SECONDS)
+        near.close()
+        assert wait_for(lambda: set(servers_of(world)) == {"other-zone"}, PATIENCE_SECONDS)
+        zone.close()
+        assert wait_for(lambda: set(servers_of(world)) == {"other-region"}, PATIENCE_SECONDS)

@@ -1,11 +1,12 @@
 """Web servers that tell what they were asked, each on a loopback address of its own."""
 
 import json
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -27,6 +28,19 @@ class Backend:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     backend: Backend
+    connections: list[socket.socket]
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
+    def server_close(self) -> None:
+        """With its connections: a client that kept one must not find it alive."""
+        super().server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def backend_address(self) -> tuple[str, int]:
@@ -77,6 +91,7 @@ def serve_web(name: str, address: str, port: int = 0, tls: ssl.SSLContext | None
     server = _Server((address, port), _Answer)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
+    server.connections = []
     server.backend = Backend(name, *server.backend_address)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name=f"serve {name}", daemon=True)
     thread.start()
