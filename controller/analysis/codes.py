@@ -173,7 +173,7 @@ CROSS_CHECKS: Mapping[str, Code] = {
     "listener-not-served": _error("a listener that cannot serve", "do as the message says"),
     "gateway-without-routes": _warning("a Gateway that no route names", "name it in a route's parentRefs"),
     "virtual-service-host-unknown": _error(
-        "a VirtualService for a host that is no Service of its namespace",
+        "a VirtualService for a host that is no Service's or ServiceEntry's of its namespace",
         "correct the host, or move the VirtualService",
     ),
     "virtual-service-shadowed": _warning(
@@ -183,7 +183,9 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a subset that no DestinationRule defines", "define it in a DestinationRule of the Service's namespace"
     ),
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
-    "destination-rule-host-unknown": _error("a DestinationRule for no Service", "correct spec.host"),
+    "destination-rule-host-unknown": _error(
+        "a DestinationRule for no Service and no host of a ServiceEntry", "correct spec.host"
+    ),
     "waypoint-unusable": _error(
         "a label that asks for a waypoint that cannot be had", "correct the label, or the Gateway that it names"
     ),

@@ -7,7 +7,6 @@ from controller.analysis.given import Given
 from controller.kinds.core import Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.gateway_api import Gateway, ParentReference
-from controller.kinds.networking import ServiceEntry
 from controller.kinds.virtual_service import Destination, VirtualService
 from controller.registry.attachment import (
     ROUTE_KINDS,
@@ -22,9 +21,9 @@ from controller.registry.attachment import (
 from controller.registry.bindings import Traffic
 from controller.registry.conditions import find_unresolved, judge_parent
 from controller.registry.destinations import find_rules
-from controller.registry.names import find_service_name
+from controller.registry.names import find_full_host, find_service_name
 from controller.registry.policies import matches
-from controller.registry.services import is_served
+from controller.registry.services import Discovery
 from controller.registry.virtual_services import list_destinations
 from controller.registry.waypoints import Waypoints
 
@@ -105,16 +104,16 @@ def check_virtual_services(given: Given) -> Iterator[Finding]:
 
 def _check_host(given: Given, service: VirtualService, index: int, host: str) -> Iterator[Finding]:
     path = ("spec", "hosts", index)
-    place = find_service_name(host, service.namespace, given.settings)
-    if place is None or not _has_service(given, place):
-        yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(given, host))
-    elif place[0] != service.namespace:
-        message = f"only VirtualServices of namespace {place[0]} itself count for its Services"
+    meant = given.members.find_meant(host, service.namespace)
+    if meant is None:
+        yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(host))
+    elif meant.namespace != service.namespace:
+        message = f"only VirtualServices of namespace {meant.namespace} itself count for it"
         yield Finding("virtual-service-host-unknown", service.key, path, message)
-    elif shadow := next(_find_routes(given, place), None):
+    elif shadow := next(_find_routes(given, meant.place), None):
         message = f"{shadow.key} attaches to the same Service, and goes before it"
         yield Finding("virtual-service-shadowed", service.key, path, message)
-    elif not _has_waypoint(given, place):
+    elif meant.waypoint is None:
         yield Finding("route-without-waypoint", service.key, path, _WITHOUT_WAYPOINT)
 
 
@@ -128,38 +127,51 @@ def _find_routes(given: Given, place: tuple[str, str]) -> Iterator[GatewayRoute]
 def _check_destination(
     given: Given, service: VirtualService, path: tuple[str | int, ...], destination: Destination
 ) -> Iterator[Finding]:
-    place = find_service_name(destination.host, service.namespace, given.settings)
-    if place is None or not _has_service(given, place):
-        message = f"{_describe_missing(given, destination.host)}; such requests get 503"
+    meant = given.members.find_meant(destination.host, service.namespace)
+    if meant is None:
+        message = f"{_describe_missing(destination.host)}; such requests get 503"
         yield Finding("route-backend-missing", service.key, (*path, "host"), message)
-    elif destination.subset and destination.subset not in find_rules(given.snapshot, given.settings, *place).subsets:
+    elif meant.discovery is Discovery.CLIENT and destination.host not in service.spec.hosts:
+        message = (
+            f"{destination.host} has resolution NONE: only its own clients know its addresses; such requests get 503"
+        )
+        yield Finding("route-backend-missing", service.key, (*path, "host"), message)
+    elif (
+        destination.subset
+        and destination.subset not in find_rules(given.snapshot, given.settings, *meant.place).subsets
+    ):
         message = f"no DestinationRule for {destination.host} defines it; such requests get 503"
         yield Finding("subset-undefined", service.key, (*path, "subset"), message)
 
 
-def _has_service(given: Given, place: tuple[str, str]) -> bool:
-    service = given.snapshot.find(Service, *place)
-    return service is not None and is_served(service)
-
-
-def _describe_missing(given: Given, host: str) -> str:
-    if any(host in entry.hosts for entry in given.snapshot.objects(ServiceEntry)):
-        return f"{host} is a ServiceEntry's, and only Services have routes"
-    return f"no Service is called {host}"
+def _describe_missing(host: str) -> str:
+    return f"no Service is called {host}, and no ServiceEntry that is seen has this host"
 
 
 def check_destination_rules(given: Given) -> Iterator[Finding]:
-    """DestinationRules for nobody, and subsets that no pod is one of."""
+    """DestinationRules for nobody, and subsets that nobody is one of."""
     for rule in given.snapshot.objects(DestinationRule):
-        place = find_service_name(rule.spec.host, rule.namespace, given.settings)
+        host = find_full_host(rule.spec.host, rule.namespace, given.settings)
+        place = find_service_name(host, rule.namespace, given.settings)
         service = given.snapshot.find(Service, *place) if place else None
-        if service is None:
-            message = _describe_missing(given, rule.spec.host)
-            yield Finding("destination-rule-host-unknown", rule.key, ("spec", "host"), message)
-            continue
-        for index, subset in enumerate(rule.spec.subsets or ()):
-            wanted = {**(service.spec.selector or {}), **(subset.labels or {})}
-            known = given.knows_pods_of(service.namespace) and bool(service.spec.selector)
-            if known and not any(matches(wanted, labels) for labels in given.labels_in(service.namespace)):
-                message = f"no pod of {service.key} has these labels: requests for it get 503"
-                yield Finding("subset-matches-nothing", rule.key, ("spec", "subsets", index, "labels"), message)
+        if service is not None:
+            yield from _check_subsets(given, rule, service)
+        elif not _has_entry(given, rule, host):
+            yield Finding(
+                "destination-rule-host-unknown", rule.key, ("spec", "host"), _describe_missing(rule.spec.host)
+            )
+
+
+def _has_entry(given: Given, rule: DestinationRule, host: str) -> bool:
+    """Whether a host is one of an entry for which the rule counts: of its namespace, or any if it is the root one's."""
+    is_root = rule.namespace == given.settings.root_namespace
+    return any(place[1] == host and (is_root or place[0] == rule.namespace) for place in given.hosts.by_place)
+
+
+def _check_subsets(given: Given, rule: DestinationRule, service: Service) -> Iterator[Finding]:
+    for index, subset in enumerate(rule.spec.subsets or ()):
+        wanted = {**(service.spec.selector or {}), **(subset.labels or {})}
+        known = given.knows_pods_of(service.namespace) and bool(service.spec.selector)
+        if known and not any(matches(wanted, labels) for labels in given.labels_in(service.namespace)):
+            message = f"no pod of {service.key} has these labels: requests for it get 503"
+            yield Finding("subset-matches-nothing", rule.key, ("spec", "subsets", index, "labels"), message)

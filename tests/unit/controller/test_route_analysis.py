@@ -41,6 +41,9 @@ POD = (
     "spec: {containers: [{name: c}]}}\n---\n"
 )
 ENTRY = made("ServiceEntry", "{hosts: [api.example.com], resolution: DNS, ports: [{number: 80, name: http}]}", "e")
+PRIVATE = ENTRY.replace("namespace: demo", "namespace: other").replace("resolution", "exportTo: [.], resolution")
+PASSING = ENTRY.replace("resolution: DNS", "addresses: [192.0.2.1]")
+HOSTNAME = "{group: networking.istio.io, kind: Hostname, name: api.example.com"
 WAYPOINT = made(
     "Gateway",
     "{gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}",
@@ -112,7 +115,39 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
             id="host-of-another-namespace",
         ),
         pytest.param(
-            ENTRY + service() + virtual_service("api.example.com"), ["virtual-service-host-unknown"], id="entry"
+            ENTRY + virtual_service("api.example.com", "host: api.example.com"), [WITHOUT_WAYPOINT], id="entry"
+        ),
+        pytest.param(
+            ENTRY.replace("namespace: demo", "namespace: other")
+            + virtual_service("api.example.com", "host: api.example.com"),
+            ["virtual-service-host-unknown"],
+            id="entry-of-another-namespace",
+        ),
+        pytest.param(
+            service() + PRIVATE + virtual_service(destination="host: api.example.com"),
+            [WITHOUT_WAYPOINT, "route-backend-missing"],
+            id="to-a-host-that-is-not-seen",
+        ),
+        pytest.param(
+            service() + PASSING + virtual_service(destination="host: api.example.com"),
+            [WITHOUT_WAYPOINT, "route-backend-missing"],
+            id="to-where-only-clients-know",
+        ),
+        pytest.param(
+            PASSING + virtual_service("api.example.com", "host: api.example.com"),
+            [WITHOUT_WAYPOINT],
+            id="to-where-its-own-clients-know",
+        ),
+        pytest.param(ENTRY + rule("api.example.com"), [], id="rule-for-an-entry"),
+        pytest.param(
+            PRIVATE + rule("api.example.com"), ["destination-rule-host-unknown"], id="rule-for-anothers-entry"
+        ),
+        pytest.param(ENTRY + gateway() + route(backend=f"{HOSTNAME}, port: 80}}"), [], id="a-host-as-backend"),
+        pytest.param(
+            ENTRY + gateway() + route(backend=f"{HOSTNAME}, port: 81}}"), ["route-backend-missing"], id="its-port"
+        ),
+        pytest.param(
+            PRIVATE + gateway() + route(backend=f"{HOSTNAME}, port: 80}}"), ["route-backend-missing"], id="not-seen"
         ),
         pytest.param(
             service() + virtual_service() + route("{group: '', kind: Service, name: s}"),
