@@ -11,6 +11,7 @@ from controller.kinds import virtual_service as kinds
 from controller.kinds.traffic import Percent
 from controller.kinds.virtual_service import GRPC_STATUSES, VirtualService
 from controller.registry import http
+from controller.registry.delegates import Rule
 from controller.registry.http import Forward, NamedMatch, PathForm, RequestMatch, TextForm, TextMatch
 
 # Istio's, where somebody asks for retries and does not say on what: what a user wrote is followed to the letter.
@@ -22,24 +23,30 @@ FindTarget = Callable[[kinds.Destination], http.Target | None]
 
 
 def list_destinations(service: VirtualService) -> Iterator[tuple[tuple[str | int, ...], kinds.Destination]]:
-    """All that its routes send requests to, each with its field."""
+    """All that its own routes send requests to, each with its field."""
     for number, rule in enumerate(service.spec.http or ()):
-        place = ("spec", "http", number)
-        for index, each in enumerate(rule.route or ()):
-            yield (*place, "route", index, "destination"), each.destination
-        for index, mirror in enumerate(rule.mirrors or ()):
-            yield (*place, "mirrors", index, "destination"), mirror.destination
-        if rule.mirror:
-            yield (*place, "mirror"), rule.mirror
+        for path, destination in list_rule_destinations(rule):
+            yield ("spec", "http", number, *path), destination
 
 
-def build_routes(service: VirtualService, port: int, find_target: FindTarget) -> Iterator[http.Route]:
-    """The routes of a port, match by match."""
-    for number, rule in enumerate(service.spec.http or ()):
-        name = f"{service.namespace}/{service.name}/{rule.name or number}"
-        for match in rule.match or (kinds.RequestMatch(),):
-            if match.port in (None, port):
-                yield _build_route(name, rule, match, find_target)
+def list_rule_destinations(rule: kinds.HttpRoute) -> Iterator[tuple[tuple[str | int, ...], kinds.Destination]]:
+    """All that a rule sends requests to, each with its field."""
+    for index, each in enumerate(rule.route or ()):
+        yield ("route", index, "destination"), each.destination
+    for index, mirror in enumerate(rule.mirrors or ()):
+        yield ("mirrors", index, "destination"), mirror.destination
+    if rule.mirror:
+        yield ("mirror",), rule.mirror
+
+
+def build_routes(rule: Rule, port: int, find_target: FindTarget) -> Iterator[http.Route]:
+    """The routes of a port that a rule is, match by match."""
+    for match in rule.rule.match or (kinds.RequestMatch(),):
+        if match.port in (None, port) and rule.is_lost:
+            nowhere = Forward((http.Destination(None),), missing_status=503)
+            yield http.Route(rule.name, _build_match(match), nowhere)
+        elif match.port in (None, port):
+            yield _build_route(rule.name, rule.rule, match, find_target)
 
 
 def _build_route(name: str, rule: kinds.HttpRoute, match: kinds.RequestMatch, find_target: FindTarget) -> http.Route:

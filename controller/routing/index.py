@@ -25,7 +25,7 @@ _Reader = tuple[str, Place]
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """What is known of a route: what it hangs on, and what its routes point at.
+    """What is known of a route: what it hangs on, what its routes point at, and to whom it leaves some.
 
     Those of a VirtualService depend on the port, and are not kept.
     """
@@ -34,6 +34,7 @@ class RouteState:
     gateways: frozenset[Place]
     services: frozenset[Place]
     backends: frozenset[Place]
+    delegates: frozenset[Place] = frozenset()
 
 
 class RouteIndex:
@@ -44,6 +45,7 @@ class RouteIndex:
         self._by_gateway: dict[Place, set[RouteKey]] = {}
         self._by_service: dict[Place, set[RouteKey]] = {}
         self._by_backend: dict[Place, set[RouteKey]] = {}
+        self._by_delegate: dict[Place, set[RouteKey]] = {}
         self._gateway_ports: dict[Place, set[int]] = {}
         self._reader_targets: dict[_Reader, set[Target]] = {}
         self._readers: dict[Target, set[_Reader]] = {}
@@ -53,12 +55,17 @@ class RouteIndex:
         self._waypoints: dict[Place, Place] = {}
         self._captures: dict[Place, frozenset[Capture]] = {}
         self._captors: dict[Capture, dict[Place, bool]] = {}
+        self._byte_routed: set[Place] = set()
         self.placed: set[Place] = set()
         """The services of which clients get other endpoints where they stand elsewhere."""
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""
         return self._by_backend.get(place, ())
+
+    def routes_delegating_to(self, place: Place) -> Iterable[RouteKey]:
+        """The VirtualServices that leave routes to another, there or not."""
+        return self._by_delegate.get(place, ())
 
     def routes_into(self, namespace: str) -> Iterator[RouteKey]:
         """The routes that point at Services of a namespace from another one."""
@@ -93,6 +100,7 @@ class RouteIndex:
         yield self._by_gateway, state.gateways
         yield self._by_service, state.services
         yield self._by_backend, state.backends
+        yield self._by_delegate, state.delegates
 
     def put_gateway(self, place: Place, ports: set[int], targets: set[Target]) -> tuple[set[int], set[Target]]:
         """Take over which ports a Gateway has and where it sends requests.
@@ -171,6 +179,12 @@ class RouteIndex:
         captors = self._captors[capture]
         owners = list(captors) if len(captors) == 1 else [place for place, is_entry in captors.items() if not is_entry]
         return owners[0] if len(owners) == 1 else None
+
+    def put_byte_routes(self, place: Place, has_some: bool) -> bool:
+        """Take over whether VirtualServices say where a service's bytes go; gives whether they do, or did before."""
+        had_some = place in self._byte_routed
+        (self._byte_routed.add if has_some else self._byte_routed.discard)(place)
+        return has_some or had_some
 
     def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over the ports and subsets that a Service has; gives those that it has no more."""

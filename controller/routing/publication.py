@@ -51,6 +51,8 @@ from controller.registry.attachment import (
     is_ours,
     resolve,
 )
+from controller.registry.byte_routes import Share, find_share_targets, find_shares, list_byte_destinations
+from controller.registry.delegates import list_rules, place_of
 from controller.registry.destinations import ClusterPolicy, Rules, find_rules
 from controller.registry.entries import EntryHosts
 from controller.registry.gateways import Attached, build_ports
@@ -197,6 +199,8 @@ class _Update:
                     self._dirty.services |= {(key.name, each.name) for each in hosts}
             case HTTPRoute.GROUP_KIND | GRPCRoute.GROUP_KIND | VirtualService.GROUP_KIND:
                 self._dirty.routes.add((key.kind, *place))
+                if key.kind == VirtualService.KIND:
+                    self._dirty.routes.update(self._index.routes_delegating_to(place))
             case AuthorizationPolicy.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     self._note_policy(snapshot.find(AuthorizationPolicy, *place))
@@ -326,9 +330,16 @@ class _Update:
             return None
         namespace = service.namespace
         own = {place for host in service.spec.hosts for place in self._list_places(host, namespace, namespace)}
-        destinations = (each for _, each in virtual_services.list_destinations(service))
-        backends = {place for each in destinations for place in self._list_places(each.host, namespace, "")}
-        return RouteState((), frozenset(), frozenset(own), frozenset(backends))
+        given = [(each.host, namespace) for _, each in list_byte_destinations(service)]
+        for rule in list_rules(service, self._find_virtual_service):
+            destinations = virtual_services.list_rule_destinations(rule.rule)
+            given += ((each.host, rule.namespace) for _, each in destinations)
+        backends = {place for host, where in given for place in self._list_places(host, where, "")}
+        delegates = {place_of(service, each.delegate) for each in service.spec.http or () if each.delegate}
+        return RouteState((), frozenset(), frozenset(own), frozenset(backends), frozenset(delegates))
+
+    def _find_virtual_service(self, namespace: str, name: str) -> VirtualService | None:
+        return self._new.find(VirtualService, namespace, name)
 
     def _list_places(self, host: str, namespace: str, hosts_of: str) -> Iterator[Place]:
         """What an object of `namespace` may mean by `host`: a Service, or a host of an entry of `hosts_of`.
@@ -421,7 +432,8 @@ class _Update:
                 name, common = f"{target.host}:{target.port}", (port.number, port.protocol)
                 if routed:
                     routes = name_service_routes(target.host, target.port)
-                    yield WaypointPort(name, routed, *common, target.cluster, policies, routes)
+                    shares = self._find_shares(service, port)
+                    yield WaypointPort(name, routed, *common, target.cluster, policies, routes, shares)
                 if others:
                     yield WaypointPort(f"{name}/direct" if routed else name, others, *common, direct, policies)
 
@@ -466,14 +478,18 @@ class _Update:
                 self._changes[LISTENER_TYPE].put(name, listener)
                 found = self._find_routes(place, target)
                 reach |= {target} | find_targets(found)
+                [port] = (each for each in service.ports if each.number == target.port)
+                reach |= find_share_targets(self._find_shares(service, port))
                 hosts = [VirtualHost("all", ("*",), found)]
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
 
+        owners = self._list_virtual_services(place)
+        sends_bytes = self._index.put_byte_routes(place, any(each.spec.tcp or each.spec.tls for each in owners))
         self._index.put_reach(place, reach if service and service.waypoint and self._is_routed(service) else set())
         if (waypoint := self._index.waypoint_of(place)) is not None:
             self._dirty.waypoints.add(waypoint)
-            if service and service.is_entry:
+            if sends_bytes or (service and service.is_entry):
                 self._dirty.gateways.add(waypoint)
 
     def _build_sidecar_ports(self, place: Place) -> None:
@@ -489,7 +505,7 @@ class _Update:
             if not addresses:
                 self._changes[LISTENER_TYPE].put(name, None)
                 continue
-            message = translate_service_port(name, addresses, port, target, routes)
+            message = translate_service_port(name, addresses, port, self._find_shares(service, port), routes)
             self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=(SIDECARS,)))
 
     def _is_routed(self, service: services.Service) -> bool:
@@ -528,20 +544,31 @@ class _Update:
         """
         if (attached := self._find_attached_routes(place, target)) is not None:
             return sort_routes(attached)
-        owners = [
-            owner
-            for (kind, *found), _ in self._index.routes_of_service(place)
-            if kind == VirtualService.KIND
-            and (owner := self._new.find(VirtualService, *found)) is not None
-            and owner.spec.http
-        ]
+        owners = [owner for owner in self._list_virtual_services(place) if owner.spec.http]
         if not owners:
             return (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
         return tuple(
             route
-            for owner in sorted(owners, key=lambda each: each.age_key)
-            for route in virtual_services.build_routes(owner, target.port, self._build_finder(owner.namespace, target))
+            for owner in owners
+            for rule in list_rules(owner, self._find_virtual_service)
+            for route in virtual_services.build_routes(rule, target.port, self._build_finder(rule.namespace, target))
         )
+
+    def _list_virtual_services(self, place: Place) -> list[VirtualService]:
+        """Those for a service, the oldest first."""
+        keys = (key for key, _ in self._index.routes_of_service(place) if key[0] == VirtualService.KIND)
+        found = (self._new.find(VirtualService, *key[1:]) for key in keys)
+        return sorted(filter(None, found), key=lambda each: each.age_key)
+
+    def _find_shares(self, service: services.Service, port: services.ServicePort) -> tuple[Share, ...]:
+        """Where connections to a port go that are no requests: by VirtualServices, else to who serves it."""
+        target = Target(service.namespace, service.reference, port.number)
+        for owner in self._list_virtual_services(service.place):
+            find_target = self._build_finder(owner.namespace, target)
+            speaks_tls = port.protocol is services.AppProtocol.TLS
+            if shares := find_shares(owner, service.hostname, port.number, speaks_tls, find_target):
+                return shares
+        return (Share(target, 1),)
 
     def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
         """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""

@@ -18,7 +18,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from google.protobuf.message import Message
 
 from controller.kinds.core import IpAddress
-from controller.registry.http import Target
+from controller.registry.byte_routes import Share
 from controller.registry.services import AppProtocol, ServicePort
 from controller.translate.clusters import PASSTHROUGH
 from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
@@ -48,15 +48,15 @@ def translate_gateway_port(
 
 
 def translate_service_port(
-    name: str, addresses: Sequence[IpAddress], port: ServicePort, target: Target, routes: str
+    name: str, addresses: Sequence[IpAddress], port: ServicePort, shares: Sequence[Share], routes: str
 ) -> listener_pb2.Listener:
-    """Connections to a service's port that a sidecar has captured: requests by their routes, others to its endpoints.
+    """Connections to a service's port that a sidecar has captured: requests by their routes, others by their shares.
 
     Where nobody said what the port speaks, the first bytes do; a client that waits for the server's is TCP, in the end.
     """
     first, *others = (build_address(str(address), port.number) for address in addresses)
     requests = listener_components_pb2.FilterChain(filters=[name_manager(build_manager(name, routes))])
-    bytes_ = listener_components_pb2.FilterChain(filters=[build_tcp(name, target.cluster)])
+    bytes_ = listener_components_pb2.FilterChain(filters=[build_shared_tcp(name, shares)])
     listener = listener_pb2.Listener(
         name=name,
         address=first,
@@ -99,6 +99,16 @@ def translate_outbound(name: str) -> listener_pb2.Listener:
 def build_tcp(name: str, cluster: str) -> listener_components_pb2.Filter:
     """Bytes, to a cluster."""
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=name, cluster=cluster, access_log=[_ACCESS_LOG])
+    return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
+
+
+def build_shared_tcp(name: str, shares: Sequence[Share]) -> listener_components_pb2.Filter:
+    """Bytes, to one of several clusters. A share without a target ends."""
+    clusters = [(each.target.cluster if each.target else NOWHERE, each.weight) for each in shares]
+    if len(clusters) == 1:
+        return build_tcp(name, clusters[0][0])
+    weighted = [{"name": cluster, "weight": weight} for cluster, weight in clusters]
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=name, weighted_clusters={"clusters": weighted}, access_log=[_ACCESS_LOG])
     return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
 
 

@@ -208,6 +208,32 @@ VALUES: list[KubernetesObject] = [
         for to in ("host: one.example", "host: two.example, subset: one", "host: s.demo.svc.cluster.local")
     ),
     *(
+        made(
+            ISTIO,
+            "VirtualService",
+            name,
+            where,
+            f"{hosts} http: [{{match: [{{uri: {{prefix: /a}}}}], {to}}}], {rest}",
+        )
+        for name, where, hosts, rest in (
+            ("v", "demo", "hosts: [s, one.example],", "tcp: [{route: [{destination: {host: t}}]}]"),
+            (
+                "v",
+                "demo",
+                "hosts: [s, one.example],",
+                "tls: [{match: [{sniHosts: ['*']}], route: [{destination: {host: one.example}}]}]",
+            ),
+            ("v", "demo", "hosts: [t],", ""),
+            ("u", "demo", "", ""),
+            ("u", "other", "", ""),
+        )
+        for to in (
+            *(("delegate: {name: u}", "delegate: {name: u, namespace: other}") if hosts else ()),
+            "route: [{destination: {host: t}}]",
+            "route: [{destination: {host: one.example}}]",
+        )
+    ),
+    *(
         destination_rule("h", "one.example", "subsets: [{name: one, labels: {version: one}}]", where)
         for where in ("demo", "istio-system")
     ),
