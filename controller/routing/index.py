@@ -150,6 +150,11 @@ class RouteIndex:
         places = {place for _, place in self._readers.get(target, ())}
         return tuple(name_gateway(*place) for place in sorted(places))
 
+    def waypoints_to(self, target: Target) -> tuple[str, ...]:
+        """The same of those that are waypoints."""
+        places = sorted(place for kind, place in self._readers.get(target, ()) if kind == "waypoint")
+        return tuple(name_gateway(*place) for place in places)
+
     def put_reach(self, place: Place, targets: set[Target]) -> None:
         """Take over where the routes of a Service lead that is reached through a waypoint."""
         self._reach.pop(place, None)

@@ -89,6 +89,7 @@ from controller.serve.resources import (
 from controller.snapshot import Snapshot
 from controller.translate.clusters import (
     PASSTHROUGH,
+    address_mesh,
     build_passthrough,
     pass_through,
     resolve_names,
@@ -676,6 +677,12 @@ class _Update:
                     forms[key] = Cluster()
                     forms[key].CopyFrom(message)
                     resolve_names(forms[key], each, is_one)
+                if service.addresses and {each.address for each in endpoints} == {service.hostname}:
+                    # To the ztunnel before a waypoint the host is the mesh's, with its own ports.
+                    for key in self._index.waypoints_to(target):
+                        forms[key] = Cluster()
+                        forms[key].CopyFrom(message)
+                        address_mesh(forms[key], service.addresses[0], target.port)
             case Discovery.CLIENT:
                 pass_through(message)
         keys = (SIDECARS, *self._index.readers_of(target))

@@ -39,9 +39,9 @@ class Resource:
     """One resource as it goes out.
 
     `wire` is what a subscriber gets: the serialised envoy.service.discovery.v3.Resource. Those get another form of it
-    who have one of the keys of `forms`, which say where a client stands (docs/decisions/0014). `aliases` are other
-    names of this very resource, and go out with it; `keys` are all other names under which it is found. `version`
-    hashes its content.
+    who have one of the keys of `forms`, which say what a client is and where it stands (docs/decisions/0014).
+    `aliases` are other names of this very resource, and go out with it; `keys` are all other names under which it is
+    found. `version` hashes its content.
     """
 
     name: str

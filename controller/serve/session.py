@@ -145,7 +145,11 @@ class Session:
         """The client's node may stand elsewhere."""
         for type_url, state in self.types.items():
             if type_url in _PLACED:
-                state.subscription.move(self.find_keys(self.node.node_name if self.node else ""))
+                state.subscription.move(self._list_client_keys())
+
+    def _list_client_keys(self) -> tuple[str, ...]:
+        """Those of what this client is a proxy of, and of where it stands."""
+        return (self._find_scope(), *self.find_keys(self.node.node_name if self.node else ""))
 
     @property
     def pending_count(self) -> int:
@@ -190,7 +194,7 @@ class Session:
         node_name = self.node.node_name if self.node else ""
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
         scope = self._find_scope() if request.type_url in _SCOPED else ""
-        client_keys = self.find_keys(node_name) if request.type_url in _PLACED else ()
+        client_keys = self._list_client_keys() if request.type_url in _PLACED else ()
         subscription = Subscription(table if table is not None else ResourceTable(), implicit, scope, client_keys)
         subscription.open(request.subscribe, request.unsubscribe, request.initial_versions)
         self.types[request.type_url] = TypeState(subscription, now)

@@ -22,6 +22,7 @@ from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.message import Message
 
+from controller.kinds.core import IpAddress
 from controller.registry.destinations import Balancing, ClusterPolicy, Outliers
 from controller.registry.http import Target
 from controller.registry.localities import Group
@@ -119,6 +120,16 @@ def resolve_names(cluster: cluster_pb2.Cluster, assignment: endpoint_pb2.Cluster
     cluster.ClearField("type")
     cluster.cluster_type.name = "envoy.clusters.dns"
     cluster.cluster_type.typed_config.CopyFrom(pack(names))
+
+
+def address_mesh(cluster: cluster_pb2.Cluster, address: IpAddress, port: int) -> None:
+    """Let a cluster's connections go to an address of the mesh, from where ztunnel knows the way."""
+    endpoint = {"endpoint": {"address": build_address(str(address), port)}}
+    for field in ("cluster_type", "dns_lookup_family", "typed_dns_resolver_config", "load_assignment"):
+        cluster.ClearField(field)
+    cluster.type = cluster_pb2.Cluster.STATIC
+    cluster.load_assignment.cluster_name = cluster.name
+    cluster.load_assignment.endpoints.add(lb_endpoints=[endpoint])
 
 
 def pass_through(cluster: cluster_pb2.Cluster) -> None:
