@@ -176,6 +176,16 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a VirtualService for a host that is no Service's or ServiceEntry's of its namespace",
         "correct the host, or move the VirtualService",
     ),
+    "delegate-missing": _error(
+        "a rule that is left to a VirtualService that is not there", "correct the name, or take the other's hosts out"
+    ),
+    "delegate-conflict": _warning(
+        "a delegate's rule whose match is not within the one that delegates",
+        "narrow the delegate's match, or widen the other's",
+    ),
+    "delegate-unused": _warning(
+        "a VirtualService without hosts that nobody delegates to", "name it in another one, or give it hosts"
+    ),
     "virtual-service-shadowed": _warning(
         "a VirtualService beside an HTTPRoute of the same Service", "write the rules in one of the two"
     ),

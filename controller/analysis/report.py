@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.analysis.codes import CODES, REFUSALS, Severity
+from controller.analysis.delegates import check_delegates
 from controller.analysis.enforcement import check_enforcement, check_shadowing
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
@@ -43,6 +44,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_routes,
     check_gateways,
     check_virtual_services,
+    check_delegates,
     check_destination_rules,
     check_waypoints,
 )

@@ -19,6 +19,7 @@ from controller.registry.attachment import (
     served_listeners,
 )
 from controller.registry.bindings import Traffic
+from controller.registry.byte_routes import list_byte_destinations
 from controller.registry.conditions import find_unresolved, judge_parent
 from controller.registry.destinations import find_rules
 from controller.registry.names import find_full_host, find_service_name
@@ -99,7 +100,9 @@ def check_virtual_services(given: Given) -> Iterator[Finding]:
         for index, host in enumerate(service.spec.hosts):
             yield from _check_host(given, service, index, host)
         for path, destination in list_destinations(service):
-            yield from _check_destination(given, service, path, destination)
+            yield from _check_destination(given, service, path, destination, "such requests get 503")
+        for path, destination in list_byte_destinations(service):
+            yield from _check_destination(given, service, path, destination, "such connections end")
 
 
 def _check_host(given: Given, service: VirtualService, index: int, host: str) -> Iterator[Finding]:
@@ -125,23 +128,20 @@ def _find_routes(given: Given, place: tuple[str, str]) -> Iterator[GatewayRoute]
 
 
 def _check_destination(
-    given: Given, service: VirtualService, path: tuple[str | int, ...], destination: Destination
+    given: Given, service: VirtualService, path: tuple[str | int, ...], destination: Destination, effect: str
 ) -> Iterator[Finding]:
     meant = given.members.find_meant(destination.host, service.namespace)
     if meant is None:
-        message = f"{_describe_missing(destination.host)}; such requests get 503"
+        message = f"{_describe_missing(destination.host)}; {effect}"
         yield Finding("route-backend-missing", service.key, (*path, "host"), message)
     elif meant.discovery is Discovery.CLIENT and destination.host not in service.spec.hosts:
-        message = (
-            f"{destination.host} has resolution NONE: only its own clients know its addresses; such requests get 503"
-        )
+        message = f"{destination.host} has resolution NONE: only its own clients know its addresses; {effect}"
         yield Finding("route-backend-missing", service.key, (*path, "host"), message)
-    elif (
-        destination.subset
-        and destination.subset not in find_rules(given.snapshot, given.settings, *meant.place).subsets
-    ):
-        message = f"no DestinationRule for {destination.host} defines it; such requests get 503"
-        yield Finding("subset-undefined", service.key, (*path, "subset"), message)
+    elif destination.subset:
+        rules = find_rules(given.snapshot, given.settings, *meant.place)
+        if destination.subset not in rules.subsets:
+            message = f"no DestinationRule for {destination.host} defines it; {effect}"
+            yield Finding("subset-undefined", service.key, (*path, "subset"), message)
 
 
 def _describe_missing(host: str) -> str:

@@ -32,6 +32,13 @@ def virtual_service(host: str = "s", destination: str = "host: s", place: str = 
     return made("VirtualService", spec, "v", place=place)
 
 
+def delegating(match: str = "") -> str:
+    return made("VirtualService", f"{{hosts: [s], http: [{{{match}delegate: {{name: d}}}}]}}", "v")
+
+
+DELEGATE = made("VirtualService", "{http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: s}}]}]}", "d")
+
+
 def rule(host: str = "s", labels: str = "version: v1") -> str:
     return made("DestinationRule", f"{{host: {host}, subsets: [{{name: v1, labels: {{{labels}}}}}]}}", "d")
 
@@ -137,6 +144,23 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
             PASSING + virtual_service("api.example.com", "host: api.example.com"),
             [WITHOUT_WAYPOINT],
             id="to-where-its-own-clients-know",
+        ),
+        pytest.param(service() + delegating() + DELEGATE, [WITHOUT_WAYPOINT], id="delegate"),
+        pytest.param(service() + delegating(), [WITHOUT_WAYPOINT, "delegate-missing"], id="no-delegate"),
+        pytest.param(
+            service() + delegating() + DELEGATE.replace("namespace: demo", "namespace: other"),
+            [WITHOUT_WAYPOINT, "delegate-missing", "delegate-unused", "route-backend-missing"],
+            id="delegate-of-another-namespace",
+        ),
+        pytest.param(
+            service() + delegating(match="match: [{uri: {prefix: /b}}], ") + DELEGATE,
+            [WITHOUT_WAYPOINT, "delegate-conflict"],
+            id="delegate-outside-of-the-roots-match",
+        ),
+        pytest.param(
+            service() + made("VirtualService", "{hosts: [s], tcp: [{route: [{destination: {host: t}}]}]}", "v"),
+            [WITHOUT_WAYPOINT, "route-backend-missing"],
+            id="bytes-to-nobody",
         ),
         pytest.param(ENTRY + rule("api.example.com"), [], id="rule-for-an-entry"),
         pytest.param(
