@@ -13,6 +13,7 @@ from controller.registry.attachment import (
     GatewayRoute,
     Reason,
     check_listener,
+    covers,
     find_gateway,
     find_parent_service,
     is_ours,
@@ -22,7 +23,7 @@ from controller.registry.bindings import Traffic
 from controller.registry.byte_routes import list_byte_destinations
 from controller.registry.conditions import find_unresolved, judge_parent
 from controller.registry.destinations import find_rules
-from controller.registry.names import find_full_host, find_service_name
+from controller.registry.names import find_full_host, find_service_name, name_host
 from controller.registry.policies import matches
 from controller.registry.services import Discovery
 from controller.registry.virtual_services import list_destinations
@@ -156,16 +157,19 @@ def check_destination_rules(given: Given) -> Iterator[Finding]:
         service = given.snapshot.find(Service, *place) if place else None
         if service is not None:
             yield from _check_subsets(given, rule, service)
-        elif not _has_entry(given, rule, host):
+        elif not _is_for_some(given, rule, host):
             yield Finding(
                 "destination-rule-host-unknown", rule.key, ("spec", "host"), _describe_missing(rule.spec.host)
             )
 
 
-def _has_entry(given: Given, rule: DestinationRule, host: str) -> bool:
-    """Whether a host is one of an entry for which the rule counts: of its namespace, or any if it is the root one's."""
+def _is_for_some(given: Given, rule: DestinationRule, pattern: str) -> bool:
+    """Whether a rule counts for some host: of its namespace, or of any if it is the root one's."""
     is_root = rule.namespace == given.settings.root_namespace
-    return any(place[1] == host and (is_root or place[0] == rule.namespace) for place in given.hosts.by_place)
+    services = given.snapshot.objects(Service) if "*" in pattern else ()
+    hosts = {(each.namespace, name_host(given.settings, each.namespace, each.name)) for each in services}
+    places = hosts | given.hosts.by_place.keys()
+    return any(covers(pattern, host) and (is_root or namespace == rule.namespace) for namespace, host in places)
 
 
 def _check_subsets(given: Given, rule: DestinationRule, service: Service) -> Iterator[Finding]:

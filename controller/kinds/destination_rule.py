@@ -10,7 +10,7 @@ from controller.kinds.durations import Duration
 from controller.kinds.meta import StrictModel
 from controller.kinds.networking import ExportScope, NetworkingObject
 from controller.kinds.refusals import Unsupported
-from controller.kinds.traffic import PortSelector, ServiceHost
+from controller.kinds.traffic import PortSelector, RuleHost
 
 
 def _check_path(value: str) -> str:
@@ -295,9 +295,9 @@ class Subset(StrictModel):
 
 
 class DestinationRuleSpec(StrictModel):
-    """For which service."""
+    """For which service, or, as in `*.demo.svc.cluster.local`, for all of those that have no rule of their own."""
 
-    host: ServiceHost
+    host: RuleHost
     traffic_policy: TrafficPolicy | None = None
     subsets: Sequence[Subset] | None = None
     export_to: Sequence[ExportScope] | None = None

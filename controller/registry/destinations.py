@@ -1,7 +1,8 @@
 """DestinationRules as the mesh sees them: the subsets of a service, and the policy of each of its clusters.
 
-The rules of a service's own namespace count, else those of the root namespace. Of several for one host the oldest
-policy counts, and all their subsets do (Istio's merging). Times are in milliseconds; None is no bound of its own.
+The rules of a service's own namespace count, else those of the root namespace; of these the ones with the most specific
+host. Of several for one host the oldest policy counts, and all their subsets do (Istio's merging). Times are in
+milliseconds; None is no bound of its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from enum import Enum
 
 from controller.kinds import destination_rule as kinds
 from controller.kinds.destination_rule import DestinationRule
+from controller.registry.attachment import covers, specificity
 from controller.registry.names import MeshSettings, find_full_host, name_host
 from controller.snapshot import Snapshot
 
@@ -156,13 +158,14 @@ def find_rules(snapshot: Snapshot, settings: MeshSettings, namespace: str, name:
     """What is said of a Kubernetes Service, or of a host of a ServiceEntry, where `name` is a whole host."""
     host = name if "." in name else name_host(settings, namespace, name)
     for place in dict.fromkeys((namespace, settings.root_namespace)):
-        found = [
-            rule
-            for rule in snapshot.objects_in(DestinationRule, place)
-            if find_full_host(rule.spec.host, place, settings) == host
-        ]
+        found: dict[str, list[DestinationRule]] = {}
+        for rule in snapshot.objects_in(DestinationRule, place):
+            pattern = find_full_host(rule.spec.host, place, settings)
+            if covers(pattern, host):
+                found.setdefault(pattern, []).append(rule)
         if found:
-            return _merge(sorted(found, key=lambda rule: rule.age_key))
+            closest = found[max(found, key=specificity)]
+            return _merge(sorted(closest, key=lambda rule: rule.age_key))
     return Rules()
 
 

@@ -43,6 +43,8 @@ def find_service_name(host: str, namespace: str, settings: MeshSettings) -> tupl
 
     A name without dots is one of the same namespace (Istio's rule). None where it can be none.
     """
+    if "*" in host:
+        return None
     if "." not in host:
         return namespace, host
     name, _, rest = host.partition(".")

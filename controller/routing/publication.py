@@ -46,6 +46,7 @@ from controller.registry.attachment import (
     HOSTNAME_KIND,
     GatewayRoute,
     attach,
+    covers,
     find_gateway,
     find_parent_service,
     is_ours,
@@ -68,6 +69,7 @@ from controller.registry.names import (
     name_direct,
     name_gateway,
     name_gateway_port,
+    name_host,
     name_service_port,
     name_service_routes,
     name_sidecar_port,
@@ -217,8 +219,7 @@ class _Update:
             case DestinationRule.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
-                        self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
-                        self._note_host(find_full_host(rule.spec.host, rule.namespace, self._settings))
+                        self._note_rule(rule)
             case Service.GROUP_KIND:
                 self._note_service(place)
                 for snapshot in (self._old, self._new):
@@ -270,12 +271,17 @@ class _Update:
                 if (host := hosts.by_place.get(place)) is not None:
                     self._note_wanted(snapshot, host.entry.namespace, host.entry.labels)
 
-    def _note_host(self, host: str) -> None:
-        """The entries that have a host, of whichever namespace."""
+    def _note_rule(self, rule: DestinationRule) -> None:
+        """What a rule may be for."""
+        pattern = find_full_host(rule.spec.host, rule.namespace, self._settings)
+        self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
         for place in self._members.hosts.by_place:
-            if place[1] == host:
+            if covers(pattern, place[1]):
                 self._note_service(place)
-        self._dirty.routes.update(self._index.routes_to(("", host)))
+                self._dirty.routes.update(self._index.routes_to(("", place[1])))
+        for service in self._new.objects(Service) if "*" in pattern else ():
+            if covers(pattern, name_host(self._settings, service.namespace, service.name)):
+                self._note_service((service.namespace, service.name))
 
     def _note_selecting(self, namespace: str, labels: Mapping[str, str]) -> None:
         """The hosts whose entries select a workload with `labels`."""

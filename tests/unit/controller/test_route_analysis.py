@@ -163,6 +163,9 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
             id="bytes-to-nobody",
         ),
         pytest.param(ENTRY + rule("api.example.com"), [], id="rule-for-an-entry"),
+        pytest.param(ENTRY + rule("'*.example.com'"), [], id="rule-for-several"),
+        pytest.param(service() + rule("'*'"), [], id="rule-for-all"),
+        pytest.param(service() + rule("'*.example.com'"), ["destination-rule-host-unknown"], id="rule-for-none"),
         pytest.param(
             PRIVATE + rule("api.example.com"), ["destination-rule-host-unknown"], id="rule-for-anothers-entry"
         ),

@@ -129,6 +129,12 @@ VALUES: list[KubernetesObject] = [
         for spreading in ("trafficDistribution: PreferClose", "internalTrafficPolicy: Local")
     ),
     *(
+        destination_rule(name, host, f"trafficPolicy: {{{policy}}}", where)
+        for name, host in (("w", "'*.demo.svc.cluster.local'"), ("w", "'*'"), ("x", "'*.example'"))
+        for where in ("demo", "istio-system")
+        for policy in ("outlierDetection: {}", "loadBalancer: {consistentHash: {useSourceIp: true}}")
+    ),
+    *(
         objects.node(name, f"topology.kubernetes.io/region: {region}, topology.kubernetes.io/zone: {zone}")
         for name in ("node-1", "node-2")
         for region, zone in (("r", "z"), ("r", "y"), ("q", "z"))
