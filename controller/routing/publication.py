@@ -4,7 +4,8 @@
     Gateway                              its ports, their routes, and which clusters its proxies have; if it is a
                                          waypoint, the Services that ask for it
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
-    HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before
+    HTTPRoute, GRPCRoute, VirtualService the Gateways and Services that it attaches to, now and before, and those of
+                                         the VirtualServices that delegate to it
     AuthorizationPolicy,                 the Gateways that it is attached to, now and before
     RequestAuthentication
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
@@ -13,7 +14,7 @@
     Service                              its clusters, endpoints and routes, routes that point at it, its waypoint
     ServiceEntry                         the same of each of its hosts, and of those that it takes from others
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before
-    Node                                 the endpoints of the Services that its pods serve
+    Node                                 the endpoints of the Services that its pods serve, and where clients may stand
 
 Unlike the resources of the L4 mesh these depend on each other over several steps, so that what depends on what is kept
 from one change to the next. `tests/unit/controller/test_routing.py` holds it against building everything anew.
@@ -21,11 +22,8 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from google.protobuf.message import Message
 
 from controller.kinds.core import Namespace, Node, Pod, Service
@@ -39,7 +37,6 @@ from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
-from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
 from controller.registry import grpc_routes, policies, request_policies, services, virtual_services
 from controller.registry.attachment import (
@@ -54,12 +51,11 @@ from controller.registry.attachment import (
 )
 from controller.registry.byte_routes import Share, find_share_targets, find_shares, list_byte_destinations
 from controller.registry.delegates import list_rules, place_of
-from controller.registry.destinations import ClusterPolicy, Rules, find_rules
+from controller.registry.destinations import Rules
 from controller.registry.entries import EntryHosts
 from controller.registry.gateways import Attached, build_ports
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target, VirtualHost, find_targets
 from controller.registry.http_routes import Ranked, build_routes, sort_routes
-from controller.registry.localities import ServingEndpoint, arrange, find_preference, list_standpoints
 from controller.registry.members import Members
 from controller.registry.names import (
     SIDECARS,
@@ -75,9 +71,9 @@ from controller.registry.names import (
     name_sidecar_port,
     name_waypoint,
 )
-from controller.registry.services import Discovery
 from controller.registry.waypoints import Waypoints
-from controller.registry.workloads import Locality, Workload, find_locality
+from controller.routing.clusters import Clusters, list_localities
+from controller.routing.destinations import Destinations
 from controller.routing.index import Capture, Place, RouteIndex, RouteKey, RouteState
 from controller.serve.resources import (
     CLUSTER_TYPE,
@@ -91,12 +87,7 @@ from controller.serve.resources import (
 from controller.snapshot import Snapshot
 from controller.translate.clusters import (
     PASSTHROUGH,
-    address_mesh,
     build_passthrough,
-    pass_through,
-    resolve_names,
-    translate_cluster,
-    translate_endpoints,
 )
 from controller.translate.listeners import (
     translate_api_listener,
@@ -160,7 +151,8 @@ class _Update:
         }
         self._dirty = _Dirty()
         self._waypoints = Waypoints(new, settings)
-        self._rules: dict[Place, Rules] = {}
+        self._destinations = Destinations(new, settings, self._members)
+        self._clusters = Clusters(new, index, self._members, self._destinations)
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:
@@ -183,9 +175,12 @@ class _Update:
         for place in sorted(self._dirty.waypoints):
             self._dirty.clusters |= self._index.settle_waypoint(place)
         for place in sorted(self._dirty.services | self._dirty.endpoints):
-            self._build_endpoints(place)
+            for target, resource in self._clusters.build_endpoints(place):
+                self._changes[ENDPOINT_TYPE].put(target.cluster, resource)
+                if resource is None:
+                    self._dirty.clusters.add(target)
         for target in sorted(self._dirty.clusters):
-            self._build_cluster(target)
+            self._changes[CLUSTER_TYPE].put(target.cluster, self._clusters.build_cluster(target))
         return {type_url: changes.finish() for type_url, changes in self._changes.items()}
 
     def _note(self, key: ObjectKey) -> None:
@@ -240,7 +235,7 @@ class _Update:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, "", entry.all_labels))
                         self._note_selecting(key.namespace, entry.all_labels)
             case Node.GROUP_KIND:
-                if self._localities != _list_localities(self._old):
+                if list_localities(self._new) != list_localities(self._old):
                     self._dirty.endpoints |= self._index.placed
                 for pod in self._new.objects(Pod):
                     if pod.spec.node_name == key.name:
@@ -457,12 +452,14 @@ class _Update:
             yield Attached(hosts, state.routes)
 
     def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> Message:
-        table: Message = translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
+        table: Message = translate_hosts(
+            name, hosts, lambda target: self._destinations.find_policy(target).hashing, dialect
+        )
         return table
 
     def _build_service(self, place: Place) -> None:
         service = self._members.find(place)
-        targets = set(self._list_targets(service)) if service else set()
+        targets = set(self._destinations.list_targets(service)) if service else set()
         gone = self._index.put_service(place, targets)
         self._dirty.clusters |= gone | targets
         for target in gone:
@@ -519,30 +516,8 @@ class _Update:
         """Whether its waypoint does more with connections than to let them through."""
         if not service.is_entry:
             return True
-        has_rules = self._find_rules(service.place) != Rules()
+        has_rules = self._destinations.find_rules(service.place) != Rules()
         return "." in service.hostname and (has_rules or any(self._index.routes_of_service(service.place)))
-
-    def _list_targets(self, service: services.Service) -> Iterator[Target]:
-        subsets = () if service.discovery is Discovery.CLIENT else self._find_rules(service.place).subsets
-        for port in service.ports:
-            for subset in ("", *subsets):
-                yield Target(service.namespace, service.reference, port.number, subset)
-
-    def _find_target_service(self, target: Target) -> services.Service | None:
-        _, _, host = target.host.rpartition("/")
-        place = find_service_name(host, target.namespace, self._settings)
-        if place and place[0] == target.namespace and (found := self._members.find_service(*place)) is not None:
-            return found
-        return self._members.find((target.namespace, host))
-
-    def _find_rules(self, place: Place) -> Rules:
-        if place not in self._rules:
-            self._rules[place] = find_rules(self._new, self._settings, *place)
-        return self._rules[place]
-
-    def _find_policy(self, target: Target) -> ClusterPolicy:
-        service = self._find_target_service(target)
-        return self._find_rules(service.place).policy_of(target.subset, target.port) if service else ClusterPolicy()
 
     def _find_routes(self, place: Place, target: Target) -> tuple[Route, ...]:
         """The routes of a Service's port: HTTPRoutes that attach to it, else VirtualServices, else its endpoints.
@@ -558,7 +533,9 @@ class _Update:
             route
             for owner in owners
             for rule in list_rules(owner, self._find_virtual_service)
-            for route in virtual_services.build_routes(rule, target.port, self._build_finder(rule.namespace, target))
+            for route in virtual_services.build_routes(
+                rule, target.port, self._destinations.build_finder(rule.namespace, target)
+            )
         )
 
     def _list_virtual_services(self, place: Place) -> list[VirtualService]:
@@ -571,7 +548,7 @@ class _Update:
         """Where connections to a port go that are no requests: by VirtualServices, else to who serves it."""
         target = Target(service.namespace, service.reference, port.number)
         for owner in self._list_virtual_services(service.place):
-            find_target = self._build_finder(owner.namespace, target)
+            find_target = self._destinations.build_finder(owner.namespace, target)
             speaks_tls = port.protocol is services.AppProtocol.TLS
             if shares := find_shares(owner, service.hostname, port.number, speaks_tls, find_target):
                 return shares
@@ -588,118 +565,6 @@ class _Update:
                     attached = [*(attached or ()), *state.routes]
                     break
         return attached
-
-    def _build_finder(self, namespace: str, of: Target) -> virtual_services.FindTarget:
-        """Where the destinations of a VirtualService of `namespace` lead, for the port `of`."""
-
-        def find_target(destination: VirtualDestination) -> Target | None:
-            service = self._members.find_meant(destination.host, namespace)
-            if service is None:
-                return None
-            ports = [port.number for port in service.ports]
-            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else of.port
-            target = Target(service.namespace, service.reference, wanted, destination.subset or "")
-            if service.discovery is Discovery.CLIENT and service != self._find_target_service(of):
-                return None  # where it is, only the clients know that connect to it
-            return target if target in set(self._list_targets(service)) else None
-
-        return find_target
-
-    def _build_endpoints(self, place: Place) -> None:
-        self._index.placed.discard(place)
-        service = self._members.find(place)
-        if service is None:
-            return
-        if service.discovery is not Discovery.MESH:
-            # Their clusters say themselves who serves.
-            for target in self._list_targets(service):
-                self._changes[ENDPOINT_TYPE].put(target.cluster, None)
-                self._dirty.clusters.add(target)
-            return
-        serving = list(self._find_serving(service))
-        for target in self._list_targets(service):
-            endpoints = list(self._list_endpoints(service, target, serving))
-            message, forms = self._build_assignments(service, target, endpoints)
-            resource = build_resource(ENDPOINT_TYPE, target.cluster, message, forms=forms)
-            self._changes[ENDPOINT_TYPE].put(target.cluster, resource)
-
-    def _build_assignments(
-        self, service: services.Service, target: Target, endpoints: Sequence[ServingEndpoint]
-    ) -> tuple[ClusterLoadAssignment, dict[str, ClusterLoadAssignment]]:
-        """Who serves a target, for clients of whom nobody knows where they stand, and by the keys of others."""
-        rules = self._find_rules(service.place)
-        detects = rules.policy_of(target.subset, target.port).outliers is not None
-        setting = rules.locality_of(target.subset, target.port)
-        preference = find_preference(setting, service.spreading, detects=detects)
-        common = translate_endpoints(target, arrange(endpoints, preference))
-        if preference is None:
-            return common, {}
-        self._index.placed.add(service.place)
-        standpoints = list_standpoints(preference, self._localities, endpoints)
-        forms = {
-            key: translate_endpoints(target, arrange(endpoints, preference, each)) for key, each in standpoints.items()
-        }
-        return common, {key: form for key, form in forms.items() if form != common}
-
-    @cached_property
-    def _localities(self) -> frozenset[Locality]:
-        return _list_localities(self._new)
-
-    def _find_serving(self, service: services.Service) -> Iterator[Workload]:
-        for each in self._members.find_serving(*service.place):
-            if each.is_healthy or service.serves_unready:
-                yield each
-
-    def _list_endpoints(
-        self, service: services.Service, target: Target, serving: Iterable[Workload]
-    ) -> Iterator[ServingEndpoint]:
-        labels = self._find_rules(service.place).labels_of(target.subset)
-        for each in serving:
-            # Names are for those who resolve them.
-            names = (each.hostname,) if each.hostname and service.discovery is not Discovery.MESH else ()
-            if policies.matches(labels or {}, each.labels):
-                for endpoint in each.endpoints:
-                    if endpoint.service.resource_name == service.resource_name:
-                        for found in endpoint.ports:
-                            if found.service_port == target.port:
-                                for address in (*each.addresses, *names)[:1]:
-                                    common = (each.is_healthy, each.weight, each.node, each.labels)
-                                    yield ServingEndpoint(address, found.target_port, each.locality, *common)
-
-    def _build_cluster(self, target: Target) -> None:
-        service = self._find_target_service(target)
-        if service is None or target not in set(self._list_targets(service)):
-            self._changes[CLUSTER_TYPE].put(target.cluster, None)
-            return
-        [port] = (each for each in service.ports if each.number == target.port)
-        message = translate_cluster(target, port.protocol, self._find_policy(target), service.subject_names)
-        forms: dict[str, Cluster] = {}
-        match service.discovery:
-            case Discovery.NAMES | Discovery.ONE_NAME as discovery:
-                endpoints = list(self._list_endpoints(service, target, self._find_serving(service)))
-                assignment, assignments = self._build_assignments(service, target, endpoints)
-                resolve_names(message, assignment, is_one := discovery is Discovery.ONE_NAME)
-                for key, each in assignments.items():
-                    forms[key] = Cluster()
-                    forms[key].CopyFrom(message)
-                    resolve_names(forms[key], each, is_one)
-                if service.addresses and {each.address for each in endpoints} == {service.hostname}:
-                    # To the ztunnel before a waypoint the host is the mesh's, with its own ports.
-                    for key in self._index.waypoints_to(target):
-                        forms[key] = Cluster()
-                        forms[key].CopyFrom(message)
-                        address_mesh(forms[key], service.addresses[0], target.port)
-            case Discovery.CLIENT:
-                pass_through(message)
-        keys = (SIDECARS, *self._index.readers_of(target))
-        cluster = build_resource(CLUSTER_TYPE, target.cluster, message, keys=keys, forms=forms)
-        self._changes[CLUSTER_TYPE].put(target.cluster, cluster)
-
-
-def _list_localities(snapshot: Snapshot) -> frozenset[Locality]:
-    """Where clients may stand."""
-    found = (find_locality(node) for node in snapshot.objects(Node))
-    return frozenset(each for each in found if each.region)
 
 
 def _list_captures(service: services.Service) -> frozenset[Capture]:
