@@ -200,6 +200,20 @@ def test_a_host_outside_is_resolved_by_its_endpoints_name(meshed: Mesh) -> None:
         assert ask(meshed, "api.example") == "v2"
 
 
+def test_a_host_that_is_its_own_endpoint_is_the_ztunnels_to_resolve(meshed: Mesh) -> None:
+    """Its port is another than the endpoint's, which only the ztunnel behind the waypoint knows."""
+    host = "outside.plain.svc.cluster.local"
+    ports = [{"number": 80, "name": "tcp", "protocol": "TCP", "targetPort": mesh.PORT}]
+    spec: Document = {"hosts": [host], "resolution": "DNS", "ports": ports, "exportTo": ["."]}
+    entry = networking("ServiceEntry", "outside", spec, {"istio.io/use-waypoint": "waypoint"})
+    pool: Document = {"connectionPool": {"tcp": {"connectTimeout": "5s"}}}
+    rule = networking("DestinationRule", "outside", {"host": host, "trafficPolicy": pool})
+    service = mesh.service("outside", "plain", {"app": "outside"}, mesh.PORT, mesh.PORT)
+    with meshed.applied(service, entry, rule):
+        through = meshed.pod("shop/waypoint").addresses
+        assert eventually(lambda: meshed.ask("shop/client", host, 80) in through, 15)
+
+
 def test_pods_may_be_reached_through_it_by_their_addresses(meshed: Mesh) -> None:
     address = meshed.address("shop/echo")
     assert meshed.ask("shop/client", address) in meshed.pod("shop/client").addresses
