@@ -94,6 +94,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,
             trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),
             root_namespace=given.get("AMBIT_ROOT_NAMESPACE") or DEFAULT_ROOT_NAMESPACE,
+            prefers_near=_parse_switch("AMBIT_LOCALITY_FAILOVER", given.get("AMBIT_LOCALITY_FAILOVER") or "true"),
         ),
         log_level=_parse_log_level(given.get("AMBIT_LOG_LEVEL") or "info"),
     )
@@ -143,6 +144,12 @@ def _is_loopback(host: str) -> bool:
 
 def _parse_trust_domain(text: str) -> str:
     return SpiffeIdentity(text, "default", "default").trust_domain
+
+
+def _parse_switch(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InvalidSettingError(f"{name}: {text!r} is neither true nor false")
+    return text == "true"
 
 
 def _parse_log_level(text: str) -> str:

@@ -196,6 +196,9 @@ CROSS_CHECKS: Mapping[str, Code] = {
     "destination-rule-host-unknown": _error(
         "a DestinationRule for no Service and no host of a ServiceEntry", "correct spec.host"
     ),
+    "locality-without-outliers": _warning(
+        "failover by locality where no outliers are detected", "add outlierDetection to the same trafficPolicy"
+    ),
     "waypoint-unusable": _error(
         "a label that asks for a waypoint that cannot be had", "correct the label, or the Gateway that it names"
     ),

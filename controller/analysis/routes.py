@@ -155,12 +155,23 @@ def check_destination_rules(given: Given) -> Iterator[Finding]:
         host = find_full_host(rule.spec.host, rule.namespace, given.settings)
         place = find_service_name(host, rule.namespace, given.settings)
         service = given.snapshot.find(Service, *place) if place else None
+        yield from _check_locality(rule)
         if service is not None:
             yield from _check_subsets(given, rule, service)
         elif not _is_for_some(given, rule, host):
             yield Finding(
                 "destination-rule-host-unknown", rule.key, ("spec", "host"), _describe_missing(rule.spec.host)
             )
+
+
+def _check_locality(rule: DestinationRule) -> Iterator[Finding]:
+    """Failover asks whoever is near until outliers are detected: without, it never comes to that."""
+    policy = rule.spec.traffic_policy
+    setting = policy.load_balancer.locality_lb_setting if policy and policy.load_balancer else None
+    if policy and setting and setting.enabled is not False and not (setting.distribute or policy.outlier_detection):
+        path = ("spec", "trafficPolicy", "loadBalancer", "localityLbSetting")
+        message = "without outlierDetection beside it, nothing stays near and nothing fails over"
+        yield Finding("locality-without-outliers", rule.key, path, message)
 
 
 def _is_for_some(given: Given, rule: DestinationRule, pattern: str) -> bool:

@@ -94,8 +94,13 @@ class Group:
     endpoints: Sequence[ServingEndpoint]
 
 
-def find_preference(setting: LocalityLbSetting | None, spreading: Spreading, *, detects: bool) -> Preference | None:
-    """What counts for a service; `detects` says whether outliers are detected. None is no preference."""
+def find_preference(
+    setting: LocalityLbSetting | None, spreading: Spreading, *, detects: bool, by_default: bool = True
+) -> Preference | None:
+    """What counts for a service. None is no preference.
+
+    `detects` says whether outliers are detected, `by_default` whether that is enough where nothing else is said.
+    """
     if spreading is Spreading.SAME_NODE_ONLY:
         return Preference(_SPREADING[spreading], is_strict=True)
     if setting is not None and setting.enabled is False:
@@ -107,7 +112,7 @@ def find_preference(setting: LocalityLbSetting | None, spreading: Spreading, *, 
     if not detects:
         return None
     if setting is None:
-        return Preference(BY_LOCALITY)
+        return Preference(BY_LOCALITY) if by_default else None
     order = tuple(map(_parse_criterion, setting.failover_priority or ()))
     return Preference(order or BY_LOCALITY, {each.from_: each.to for each in setting.failover or ()})
 

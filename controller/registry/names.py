@@ -19,13 +19,15 @@ class MeshSettings:
     """What is the same for the whole mesh.
 
     `cluster_id` begins the names of workloads; `root_namespace` is where policies for the whole mesh stand;
-    `trust_domain` begins every identity; `domain_suffix` ends every service's host name.
+    `trust_domain` begins every identity; `domain_suffix` ends every service's host name. `prefers_near` says whether
+    requests stay near where outliers are detected and no DestinationRule says otherwise.
     """
 
     cluster_id: str = DEFAULT_CLUSTER_ID
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     root_namespace: str = DEFAULT_ROOT_NAMESPACE
     domain_suffix: str = DEFAULT_DOMAIN_SUFFIX
+    prefers_near: bool = True
 
 
 def name_pod(cluster_id: str, namespace: str, name: str) -> str:

@@ -11,7 +11,7 @@ from controller.registry import policies
 from controller.registry.http import Target
 from controller.registry.localities import ServingEndpoint, arrange, find_preference, list_standpoints
 from controller.registry.members import Members
-from controller.registry.names import SIDECARS
+from controller.registry.names import SIDECARS, MeshSettings
 from controller.registry.services import Discovery, Service
 from controller.registry.workloads import Locality, Workload, find_locality
 from controller.routing.destinations import Destinations
@@ -30,8 +30,16 @@ from controller.translate.clusters import (
 class Clusters:
     """Builds them for one snapshot. Notes in the index which services depend on where clients stand."""
 
-    def __init__(self, snapshot: Snapshot, index: RouteIndex, members: Members, destinations: Destinations) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        settings: MeshSettings,
+        index: RouteIndex,
+        members: Members,
+        destinations: Destinations,
+    ) -> None:
         self._snapshot = snapshot
+        self._settings = settings
         self._index = index
         self._members = members
         self._destinations = destinations
@@ -91,7 +99,8 @@ class Clusters:
         rules = self._destinations.find_rules(service.place)
         detects = rules.policy_of(target.subset, target.port).outliers is not None
         setting = rules.locality_of(target.subset, target.port)
-        preference = find_preference(setting, service.spreading, detects=detects)
+        by_default = self._settings.prefers_near
+        preference = find_preference(setting, service.spreading, detects=detects, by_default=by_default)
         common = translate_endpoints(target, arrange(endpoints, preference))
         if preference is None:
             return common, {}

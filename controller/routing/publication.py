@@ -152,7 +152,7 @@ class _Update:
         self._dirty = _Dirty()
         self._waypoints = Waypoints(new, settings)
         self._destinations = Destinations(new, settings, self._members)
-        self._clusters = Clusters(new, index, self._members, self._destinations)
+        self._clusters = Clusters(new, settings, index, self._members, self._destinations)
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:

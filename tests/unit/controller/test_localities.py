@@ -102,6 +102,11 @@ def test_the_nearest_are_asked_first(
     assert show(arrange(ENDPOINTS, preference, Standpoint(HERE, "node-1"))) == expected
 
 
+def test_the_mesh_may_have_no_default() -> None:
+    assert find_preference(None, Spreading.ANYWHERE, detects=True, by_default=False) is None
+    assert find_preference(setting("enabled: true"), Spreading.ANYWHERE, detects=True, by_default=False)
+
+
 def test_shares_are_of_places_and_who_is_named_nowhere_gets_nothing() -> None:
     preference = find_preference(
         setting('distribute: [{from: north/a/*, to: {north/a/*: 60, "south/*": 40}}]'),

@@ -32,6 +32,11 @@ def virtual_service(host: str = "s", destination: str = "host: s", place: str = 
     return made("VirtualService", spec, "v", place=place)
 
 
+def near(rest: str = "") -> str:
+    balancer = "loadBalancer: {localityLbSetting: {enabled: true}}"
+    return made("DestinationRule", f"{{host: api.example.com, trafficPolicy: {{{balancer}, {rest}}}}}", "d")
+
+
 def delegating(match: str = "") -> str:
     return made("VirtualService", f"{{hosts: [s], http: [{{{match}delegate: {{name: d}}}}]}}", "v")
 
@@ -164,6 +169,8 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
         ),
         pytest.param(ENTRY + rule("api.example.com"), [], id="rule-for-an-entry"),
         pytest.param(ENTRY + rule("'*.example.com'"), [], id="rule-for-several"),
+        pytest.param(ENTRY + near(), ["locality-without-outliers"], id="near-without-outliers"),
+        pytest.param(ENTRY + near("outlierDetection: {}"), [], id="near"),
         pytest.param(service() + rule("'*'"), [], id="rule-for-all"),
         pytest.param(service() + rule("'*.example.com'"), ["destination-rule-host-unknown"], id="rule-for-none"),
         pytest.param(
