@@ -157,6 +157,7 @@ class _Update:
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:
             self._note(key)
+        self._note_nodes({key.name for key in keys if key.group_kind == Node.GROUP_KIND})
         if any(key.group_kind in (Service.GROUP_KIND, ServiceEntry.GROUP_KIND) for key in keys):
             self._note_hosts()
         for route in sorted(self._dirty.routes):
@@ -234,13 +235,15 @@ class _Update:
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, "", entry.all_labels))
                         self._note_selecting(key.namespace, entry.all_labels)
-            case Node.GROUP_KIND:
-                if list_localities(self._new) != list_localities(self._old):
-                    self._dirty.endpoints |= self._index.placed
-                for pod in self._new.objects(Pod):
-                    if pod.spec.node_name == key.name:
-                        self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
-                        self._note_selecting(pod.namespace, pod.labels)
+
+    def _note_nodes(self, names: Collection[str]) -> None:
+        """Nodes that changed: those on them serve from elsewhere, and clients may stand where nobody stood."""
+        if names and list_localities(self._new) != list_localities(self._old):
+            self._dirty.endpoints |= self._index.placed
+        for pod in self._new.objects(Pod) if names else ():
+            if pod.spec.node_name in names:
+                self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
+                self._note_selecting(pod.namespace, pod.labels)
 
     def _note_gateways(self, places: Collection[Place]) -> None:
         """Gateways that changed, and the Services that may be bound to them as waypoints."""
