@@ -149,7 +149,7 @@ class KeySetFetcher:
 
     def note_changes(self, keys: Iterable[ObjectKey]) -> None:
         """Objects have changed; which URLs are named may have, too."""
-        if any(key.kind == RequestAuthentication.__name__ for key in keys):
+        if any(key.group_kind == RequestAuthentication.GROUP_KIND for key in keys):
             self._wake.set()
 
     def load(self) -> None:
