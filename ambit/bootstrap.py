@@ -188,10 +188,11 @@ def _build_controller_cluster(host: str, port: int, root_certificate: Path) -> D
     }
 
 
-def build_grpc_bootstrap(address: str, namespace: str, name: str) -> str:
+def build_grpc_bootstrap(address: str, namespace: str, name: str, node: str = "") -> str:
     """The file that GRPC_XDS_BOOTSTRAP names, for a client on the controller's machine.
 
-    gRPC's client can show no token of ours, so that `address` is that of AMBIT_LOCAL_LISTEN.
+    gRPC's client can show no token of ours, so that `address` is that of AMBIT_LOCAL_LISTEN. What is near to it is what
+    is near to `node`; without one that is nothing.
     """
     _parse_address(address)
     server: Document = {
@@ -200,8 +201,10 @@ def build_grpc_bootstrap(address: str, namespace: str, name: str) -> str:
         "server_features": ["xds_v3"],
     }
     identity = f"sidecar~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
-    node: Document = {"id": identity, "metadata": {"NAMESPACE": namespace}}
-    return _write({"xds_servers": [server], "node": node})
+    metadata: Document = {"NAMESPACE": namespace}
+    if node:
+        metadata["NODE_NAME"] = node
+    return _write({"xds_servers": [server], "node": {"id": identity, "metadata": metadata}})
 
 
 def _check_token(path: Path) -> None:

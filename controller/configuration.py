@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from controller.kinds.catalogue import CATALOGUE
-from controller.kinds.core import Namespace, Service
+from controller.kinds.core import Namespace, Node, Service
 from controller.kinds.meta import ObjectKey
 from controller.kinds.secrets import Secret
 from controller.kinds.security import AuthorizationPolicy
 from controller.metrics import ControllerMetrics
 from controller.publication import build_changes
+from controller.registry.localities import list_client_keys
 from controller.registry.names import MeshSettings
 from controller.registry.proxies import Ingress
 from controller.serve.hub import Hub
@@ -48,6 +49,7 @@ class Configuration:
         self._routing: Routing | None = None
         hub.publish_routing = self._start_routing
         hub.open_ingress, hub.close_ingress = self._open_ingress, self._close_ingress
+        hub.find_client_keys = self._find_client_keys
         self.snapshot = Snapshot()
         self.observers: list[Callable[[Iterable[ObjectKey]], None]] = []
         """Told of every object that has changed once it serves, or that was or is no more refused."""
@@ -137,7 +139,12 @@ class Configuration:
             self._log_faults(known)
         self._log_hints(changes)
         sent = self._hub.publish(publication, self.snapshot.version)
+        if any(key.group_kind == Node.GROUP_KIND for key in changes):
+            self._hub.move_clients()
         return sent
+
+    def _find_client_keys(self, node: str) -> tuple[str, ...]:
+        return list_client_keys(self.snapshot.find(Node, "", node), node)
 
     def _start_routing(self) -> None:
         """Build what proxies and gRPC clients read, from now on: a mesh without them does not pay for it."""

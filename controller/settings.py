@@ -130,6 +130,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             cluster_id=given.get("AMBIT_CLUSTER_ID") or DEFAULT_CLUSTER_ID,
             trust_domain=_parse_trust_domain(given.get("AMBIT_TRUST_DOMAIN") or DEFAULT_TRUST_DOMAIN),
             root_namespace=given.get("AMBIT_ROOT_NAMESPACE") or DEFAULT_ROOT_NAMESPACE,
+            prefers_near=_parse_switch("AMBIT_LOCALITY_FAILOVER", given.get("AMBIT_LOCALITY_FAILOVER") or "true"),
         ),
         discovery_selectors=_parse_selectors("AMBIT_DISCOVERY_SELECTORS", given.get("AMBIT_DISCOVERY_SELECTORS", "")),
         max_age_seconds=_parse_duration("AMBIT_CONNECTION_MAX_AGE", given.get("AMBIT_CONNECTION_MAX_AGE") or "30m"),
@@ -216,6 +217,12 @@ def _is_loopback(host: str) -> bool:
 
 def _parse_trust_domain(text: str) -> str:
     return SpiffeIdentity(text, "default", "default").trust_domain
+
+
+def _parse_switch(name: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise InvalidSettingError(f"{name}: {text!r} is neither true nor false")
+    return text == "true"
 
 
 def _parse_log_level(text: str) -> str:

@@ -93,8 +93,9 @@ def grpc(
     name: Annotated[str, typer.Argument(help="What the client is called.")],
     controller: Annotated[str, typer.Option(metavar="HOST:PORT", help="The controller (AMBIT_LOCAL_LISTEN).")],
     namespace: Namespace = "default",
+    node: Annotated[str, typer.Option(metavar="NODE", help="The node that it counts as on, for what is near.")] = "",
 ) -> None:
     """Print the file that GRPC_XDS_BOOTSTRAP is to name, for a client on the controller's machine."""
     from ambit.bootstrap import build_grpc_bootstrap
 
-    print(build_grpc_bootstrap(controller, namespace, name), end="")
+    print(build_grpc_bootstrap(controller, namespace, name, node), end="")

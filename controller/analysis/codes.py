@@ -105,6 +105,8 @@ REFUSALS: Mapping[str, Code] = {
     "duplicate-endpoint": _error("an endpoint that stands twice", "remove one of the two, and give the other a weight"),
     "egress-host": _error("a host of a Sidecar's egress that is none", "write NAMESPACE/HOST, as in ./* or shop/*"),
     "empty-match": _error("a source, operation or condition that names nothing", "name what to match, or remove it"),
+    "file-path": _error("a file without its whole path", "write the path on the proxy's machine, which begins with /"),
+    "locality": _error("a place that is none, or shares that are not 100", "write region/zone/subzone, and percents"),
     "host-value": _error("a host that is no DNS name", "write a full name, like api.example.com"),
     "invalid-name": _error("a name that Kubernetes would not take", "use lower-case letters, digits and '-'"),
     "ip-type": _error("an address that is no text", "write the address in quotes"),
@@ -232,7 +234,7 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a Gateway that no route names", "name it in a route's parentRefs; Istio's in a VirtualService's gateways"
     ),
     "virtual-service-host-unknown": _error(
-        "a VirtualService for a host that is no Service of its namespace",
+        "a VirtualService for a host that is no Service's or ServiceEntry's of its namespace",
         "correct the host, or move the VirtualService",
     ),
     "virtual-service-gateway-unknown": _error(
@@ -246,6 +248,16 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "a VirtualService whose route for all requests an older one hides at a Gateway",
         "write the rules in one of the two",
     ),
+    "delegate-missing": _error(
+        "a rule that is left to a VirtualService that is not there", "correct the name, or take the other's hosts out"
+    ),
+    "delegate-conflict": _warning(
+        "a delegate's rule whose match is not within the one that delegates",
+        "narrow the delegate's match, or widen the other's",
+    ),
+    "delegate-unused": _warning(
+        "a VirtualService without hosts that nobody delegates to", "name it in another one, or give it hosts"
+    ),
     "virtual-service-shadowed": _warning(
         "a VirtualService beside an HTTPRoute of the same Service", "write the rules in one of the two"
     ),
@@ -255,7 +267,12 @@ CROSS_CHECKS: Mapping[str, Code] = {
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
     "sidecar-idle": _warning("a Sidecar that counts for nobody", "do as the message says, or take it out"),
     "telemetry-idle": _warning("a Telemetry that decides for no proxy", "do as the message says, or take it out"),
-    "destination-rule-host-unknown": _error("a DestinationRule for no Service", "correct spec.host"),
+    "destination-rule-host-unknown": _error(
+        "a DestinationRule for no Service and no host of a ServiceEntry", "correct spec.host"
+    ),
+    "locality-without-outliers": _warning(
+        "failover by locality where no outliers are detected", "add outlierDetection to the same trafficPolicy"
+    ),
     "waypoint-unusable": _error(
         "a label that asks for a waypoint that cannot be had", "correct the label, or the Gateway that it names"
     ),

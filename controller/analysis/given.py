@@ -8,6 +8,8 @@ from functools import cached_property
 from controller.kinds.core import Namespace, Pod, Service, ServiceAccount
 from controller.kinds.networking import WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.registry.entries import EntryHosts
+from controller.registry.members import Members
 from controller.registry.names import MeshSettings
 from controller.registry.policies import matches
 from controller.registry.workloads import REDIRECTION_ANNOTATION
@@ -38,6 +40,16 @@ class Given:
         """Those that are for pods, which ztunnels enforce."""
         authorizations = (each for each in self.snapshot.objects(AuthorizationPolicy) if not each.targets)
         return [*authorizations, *self.snapshot.objects(PeerAuthentication)]
+
+    @cached_property
+    def hosts(self) -> EntryHosts:
+        """Which ServiceEntry has which host."""
+        return EntryHosts(self.snapshot, self.settings)
+
+    @cached_property
+    def members(self) -> Members:
+        """The services, and who serves them."""
+        return Members(self.snapshot, self.settings, self.hosts)
 
     @cached_property
     def pods(self) -> Mapping[str, Sequence[Pod]]:

@@ -1,6 +1,7 @@
 """Istio's Gateways, and VirtualServices that are bound to them: what serves nobody, and what another one hides."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
@@ -8,6 +9,7 @@ from controller.kinds.gateway_api import Gateway
 from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.meta import ObjectKey
 from controller.kinds.virtual_service import VirtualService
+from controller.registry.delegates import list_rules
 from controller.registry.ingress import is_for_any, list_bound_hosts
 from controller.registry.virtual_services import build_routes, find_gateways
 
@@ -56,7 +58,9 @@ def _find_hidden(given: Given, gateway: IstioGateway, bound: Sequence[VirtualSer
     for server in gateway.spec.servers:
         takers: dict[str, VirtualService] = {}
         for service in bound:
-            if not any(map(is_for_any, build_routes(service, server.port.number, lambda _: None, place))):
+            rules = list_rules(service, partial(given.snapshot.find, VirtualService))
+            routes = (each for rule in rules for each in build_routes(rule, server.port.number, lambda _: None, place))
+            if not any(map(is_for_any, routes)):
                 continue
             for host in list_bound_hosts(given.settings, gateway, server, service):
                 older = takers.setdefault(host, service)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from controller.analysis.certificates import check_backend_tls, check_certificates
 from controller.analysis.codes import CODES, REFUSALS, Severity
+from controller.analysis.delegates import check_delegates
 from controller.analysis.enforcement import check_enforcement, check_shadowing
 from controller.analysis.envoy_filters import check_envoy_filters, check_patches
 from controller.analysis.findings import Finding
@@ -51,6 +52,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_certificates,
     check_backend_tls,
     check_virtual_services,
+    check_delegates,
     check_destination_rules,
     check_waypoints,
     check_bindings,

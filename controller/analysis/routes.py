@@ -7,7 +7,6 @@ from controller.analysis.given import Given
 from controller.kinds.core import Service
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.gateway_api import Gateway, ParentReference
-from controller.kinds.networking import ServiceEntry
 from controller.kinds.virtual_service import Destination, VirtualService
 from controller.registry.attachment import (
     ROUTE_KINDS,
@@ -15,6 +14,7 @@ from controller.registry.attachment import (
     Reason,
     RequestRoute,
     check_listener,
+    covers,
     find_foreign_kinds,
     find_gateway,
     find_parent_service,
@@ -22,11 +22,12 @@ from controller.registry.attachment import (
     served_listeners,
 )
 from controller.registry.bindings import Traffic
+from controller.registry.byte_routes import list_byte_destinations
 from controller.registry.conditions import find_unresolved, judge_parent
 from controller.registry.destinations import find_rules
-from controller.registry.names import find_service_name
+from controller.registry.names import find_full_host, find_service_name, name_host
 from controller.registry.policies import matches
-from controller.registry.services import is_served
+from controller.registry.services import Discovery
 from controller.registry.virtual_services import find_gateways, is_for_mesh, list_destinations
 from controller.registry.waypoints import Waypoints
 
@@ -110,22 +111,24 @@ def check_virtual_services(given: Given) -> Iterator[Finding]:
         for index, host in enumerate(service.spec.hosts if is_for_mesh(service) else ()):
             yield from _check_host(given, service, index, host)
         for path, destination in list_destinations(service):
-            yield from _check_destination(given, service, path, destination)
+            yield from _check_destination(given, service, path, destination, "such requests get 503")
+        for path, destination in list_byte_destinations(service):
+            yield from _check_destination(given, service, path, destination, "such connections end")
 
 
 def _check_host(given: Given, service: VirtualService, index: int, host: str) -> Iterator[Finding]:
     path = ("spec", "hosts", index)
-    place = find_service_name(host, service.namespace, given.settings)
-    if place is None or not _has_service(given, place):
+    meant = given.members.find_meant(host, service.namespace)
+    if meant is None:
         if not find_gateways(service):  # else it may be a host for those
-            yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(given, host))
-    elif place[0] != service.namespace:
-        message = f"only VirtualServices of namespace {place[0]} itself count for its Services"
+            yield Finding("virtual-service-host-unknown", service.key, path, _describe_missing(host))
+    elif meant.namespace != service.namespace:
+        message = f"only VirtualServices of namespace {meant.namespace} itself count for it"
         yield Finding("virtual-service-host-unknown", service.key, path, message)
-    elif shadow := next(_find_routes(given, place), None):
+    elif shadow := next(_find_routes(given, meant.place), None):
         message = f"{shadow.key} attaches to the same Service, and goes before it"
         yield Finding("virtual-service-shadowed", service.key, path, message)
-    elif not _has_waypoint(given, place):
+    elif meant.waypoint is None:
         yield Finding("route-without-waypoint", service.key, path, _WITHOUT_WAYPOINT)
 
 
@@ -137,40 +140,64 @@ def _find_routes(given: Given, place: tuple[str, str]) -> Iterator[GatewayRoute]
 
 
 def _check_destination(
-    given: Given, service: VirtualService, path: tuple[str | int, ...], destination: Destination
+    given: Given, service: VirtualService, path: tuple[str | int, ...], destination: Destination, effect: str
 ) -> Iterator[Finding]:
-    place = find_service_name(destination.host, service.namespace, given.settings)
-    if place is None or not _has_service(given, place):
-        message = f"{_describe_missing(given, destination.host)}; such requests get 503"
+    meant = given.members.find_meant(destination.host, service.namespace)
+    if meant is None:
+        message = f"{_describe_missing(destination.host)}; {effect}"
         yield Finding("route-backend-missing", service.key, (*path, "host"), message)
-    elif destination.subset and destination.subset not in find_rules(given.snapshot, given.settings, *place).subsets:
-        message = f"no DestinationRule for {destination.host} defines it; such requests get 503"
-        yield Finding("subset-undefined", service.key, (*path, "subset"), message)
+    elif meant.discovery is Discovery.CLIENT and destination.host not in service.spec.hosts:
+        message = f"{destination.host} has resolution NONE: only its own clients know its addresses; {effect}"
+        yield Finding("route-backend-missing", service.key, (*path, "host"), message)
+    elif destination.subset:
+        rules = find_rules(given.snapshot, given.settings, *meant.place)
+        if destination.subset not in rules.subsets:
+            message = f"no DestinationRule for {destination.host} defines it; {effect}"
+            yield Finding("subset-undefined", service.key, (*path, "subset"), message)
 
 
-def _has_service(given: Given, place: tuple[str, str]) -> bool:
-    service = given.snapshot.find(Service, *place)
-    return service is not None and is_served(service)
-
-
-def _describe_missing(given: Given, host: str) -> str:
-    if any(host in entry.hosts for entry in given.snapshot.objects(ServiceEntry)):
-        return f"{host} is a ServiceEntry's, and only Services have routes"
-    return f"no Service is called {host}"
+def _describe_missing(host: str) -> str:
+    return f"no Service is called {host}, and no ServiceEntry that is seen has this host"
 
 
 def check_destination_rules(given: Given) -> Iterator[Finding]:
-    """DestinationRules for nobody, and subsets that no pod is one of."""
+    """DestinationRules for nobody, and subsets that nobody is one of."""
     for rule in given.snapshot.objects(DestinationRule):
-        place = find_service_name(rule.spec.host, rule.namespace, given.settings)
+        host = find_full_host(rule.spec.host, rule.namespace, given.settings)
+        place = find_service_name(host, rule.namespace, given.settings)
         service = given.snapshot.find(Service, *place) if place else None
-        if service is None:
-            message = _describe_missing(given, rule.spec.host)
-            yield Finding("destination-rule-host-unknown", rule.key, ("spec", "host"), message)
-            continue
-        for index, subset in enumerate(rule.spec.subsets or ()):
-            wanted = {**(service.spec.selector or {}), **(subset.labels or {})}
-            known = given.knows_pods_of(service.namespace) and bool(service.spec.selector)
-            if known and not any(matches(wanted, labels) for labels in given.labels_in(service.namespace)):
-                message = f"no pod of {service.key} has these labels: requests for it get 503"
-                yield Finding("subset-matches-nothing", rule.key, ("spec", "subsets", index, "labels"), message)
+        yield from _check_locality(rule)
+        if service is not None:
+            yield from _check_subsets(given, rule, service)
+        elif not _is_for_some(given, rule, host):
+            yield Finding(
+                "destination-rule-host-unknown", rule.key, ("spec", "host"), _describe_missing(rule.spec.host)
+            )
+
+
+def _check_locality(rule: DestinationRule) -> Iterator[Finding]:
+    """Failover asks whoever is near until outliers are detected: without, it never comes to that."""
+    policy = rule.spec.traffic_policy
+    setting = policy.load_balancer.locality_lb_setting if policy and policy.load_balancer else None
+    if policy and setting and setting.enabled is not False and not (setting.distribute or policy.outlier_detection):
+        path = ("spec", "trafficPolicy", "loadBalancer", "localityLbSetting")
+        message = "without outlierDetection beside it, nothing stays near and nothing fails over"
+        yield Finding("locality-without-outliers", rule.key, path, message)
+
+
+def _is_for_some(given: Given, rule: DestinationRule, pattern: str) -> bool:
+    """Whether a rule counts for some host: of its namespace, or of any if it is the root one's."""
+    is_root = rule.namespace == given.settings.root_namespace
+    services = given.snapshot.objects(Service) if "*" in pattern else ()
+    hosts = {(each.namespace, name_host(given.settings, each.namespace, each.name)) for each in services}
+    places = hosts | given.hosts.by_place.keys()
+    return any(covers(pattern, host) and (is_root or namespace == rule.namespace) for namespace, host in places)
+
+
+def _check_subsets(given: Given, rule: DestinationRule, service: Service) -> Iterator[Finding]:
+    for index, subset in enumerate(rule.spec.subsets or ()):
+        wanted = {**(service.spec.selector or {}), **(subset.labels or {})}
+        known = given.knows_pods_of(service.namespace) and bool(service.spec.selector)
+        if known and not any(matches(wanted, labels) for labels in given.labels_in(service.namespace)):
+            message = f"no pod of {service.key} has these labels: requests for it get 503"
+            yield Finding("subset-matches-nothing", rule.key, ("spec", "subsets", index, "labels"), message)

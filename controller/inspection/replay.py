@@ -3,19 +3,19 @@
 Equal objects give equal resources, whatever changes led to them: a difference is a fault of ours, or another version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from controller.inspection.dump import Dump, Versions
 from controller.publication import build_changes
 from controller.routing.publication import Routing
-from controller.serve.resources import Resource
+from controller.serve.resources import Form, Resource, name_form
 from controller.snapshot import Snapshot
 
 _SECRET_SUFFIX = ".Secret"
 
-Rebuilt = Mapping[str, Mapping[str, Resource]]
-"""Resources by type URL and name."""
+Rebuilt = Mapping[str, Mapping[str, Form]]
+"""What goes out, by type URL and name; other forms than the common one have names of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,14 @@ def rebuild(dump: Dump) -> Rebuilt:
             resources.update(found.updated)
             for name in found.removed:
                 resources.pop(name, None)
-    return rebuilt
+    return {type_url: dict(_list_forms(found.values())) for type_url, found in rebuilt.items()}
+
+
+def _list_forms(resources: Iterable[Resource]) -> Iterator[tuple[str, Form]]:
+    for each in resources:
+        yield each.name, Form(each.version, each.wire)
+        for key, form in each.forms.items():
+            yield name_form(each.name, key), form
 
 
 def list_versions(rebuilt: Rebuilt) -> Versions:

@@ -59,6 +59,12 @@ def _check_gateway(value: str) -> str:
     return value
 
 
+def _check_mesh(value: str) -> str:
+    if value != MESH:
+        raise PydanticCustomError("unsupported", "connections by tls and tcp rules are the mesh's own: write 'mesh'")
+    return value
+
+
 def _check_retry_on(value: str) -> str:
     for each in split_conditions(value):
         if each not in _RETRY_CONDITIONS and not (each.isascii() and each.isdigit() and 100 <= int(each[:4]) <= 599):
@@ -139,6 +145,18 @@ class RouteDestination(StrictModel):
     destination: Destination
     weight: Annotated[int | None, Field(ge=0)] = None
     headers: Headers | None = None
+
+
+class BytesDestination(StrictModel):
+    """A share of the connections."""
+
+    destination: Destination
+    weight: Annotated[int | None, Field(ge=0)] = None
+
+
+def _check_some_weight(routes: Sequence[RouteDestination] | Sequence[BytesDestination]) -> None:
+    if len(routes) > 1 and not any(each.weight for each in routes):
+        raise PydanticCustomError("combination", "several destinations need weights, not all of them 0")
 
 
 class HttpRedirect(StrictModel):
@@ -259,6 +277,13 @@ class CorsPolicy(StrictModel):
     unmatched_preflights: Unsupported = None
 
 
+class Delegate(StrictModel):
+    """Another VirtualService, without hosts, that says what is done."""
+
+    name: str
+    namespace: str | None = None
+
+
 class HttpRoute(StrictModel):
     """What is done with the requests that any of its matches meets; with all, where it has none."""
 
@@ -267,7 +292,7 @@ class HttpRoute(StrictModel):
     route: Sequence[RouteDestination] | None = None
     redirect: HttpRedirect | None = None
     direct_response: DirectResponse | None = None
-    delegate: Unsupported = None
+    delegate: Delegate | None = None
     rewrite: HttpRewrite | None = None
     timeout: Duration | None = None
     retries: HttpRetry | None = None
@@ -280,28 +305,83 @@ class HttpRoute(StrictModel):
 
     @model_validator(mode="after")
     def _check_action(self) -> "HttpRoute":
-        given = [name for name in ("route", "redirect", "direct_response") if getattr(self, name)]
+        given = [name for name in ("route", "redirect", "direct_response", "delegate") if getattr(self, name)]
         if len(given) != 1:
-            raise PydanticCustomError("combination", "has exactly one of route, redirect and directResponse")
+            raise PydanticCustomError("combination", "has exactly one of route, redirect, directResponse and delegate")
         if self.redirect and (self.rewrite or self.retries or self.timeout is not None):
             raise PydanticCustomError("combination", "a redirect has no rewrite, retries or timeout")
-        weights = [each.weight for each in self.route or ()]
-        if len(weights) > 1 and not any(weights):
-            raise PydanticCustomError("combination", "several destinations need weights, not all of them 0")
+        _check_some_weight(self.route or ())
         if self.mirror and self.mirrors:
             raise PydanticCustomError("combination", "mirror and mirrors exclude each other")
         return self
 
 
-class VirtualServiceSpec(StrictModel):
-    """For which hosts, which routes, in order."""
+class BytesMatch(StrictModel):
+    """Connections to a port."""
 
-    hosts: Annotated[Sequence[RuleHost], Field(min_length=1)]
+    port: PortNumber | None = None
+    gateways: Sequence[Annotated[str, AfterValidator(_check_mesh)]] | None = None
+    destination_subnets: Unsupported = None
+    source_subnet: Unsupported = None
+    source_labels: Unsupported = None
+    source_namespace: Unsupported = None
+
+
+class TlsMatch(BytesMatch):
+    """Connections with TLS for one of these hosts."""
+
+    sni_hosts: Annotated[Sequence[RuleHost], Field(min_length=1)]
+
+
+class TcpRoute(StrictModel):
+    """Where connections go whose bytes are no requests."""
+
+    match: Sequence[BytesMatch] | None = None
+    route: Annotated[Sequence[BytesDestination], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "TcpRoute":
+        _check_some_weight(self.route)
+        return self
+
+
+class TlsRoute(StrictModel):
+    """Where connections with TLS go, which nobody on the way opens."""
+
+    match: Annotated[Sequence[TlsMatch], Field(min_length=1)]
+    route: Annotated[Sequence[BytesDestination], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "TlsRoute":
+        _check_some_weight(self.route)
+        return self
+
+
+class VirtualServiceSpec(StrictModel):
+    """For which hosts, which routes, in order. Without hosts it is for others that delegate to it."""
+
+    hosts: Sequence[RuleHost] = ()
     gateways: Sequence[GatewayName] | None = None
     http: Sequence[HttpRoute] | None = None
-    tls: Unsupported = None
-    tcp: Unsupported = None
+    tls: Sequence[TlsRoute] | None = None
+    tcp: Sequence[TcpRoute] | None = None
     export_to: Sequence[RuleScope] | None = None
+
+    @model_validator(mode="after")
+    def _check_delegate(self) -> "VirtualServiceSpec":
+        if not self.hosts and (self.gateways or self.tls or self.tcp):
+            raise PydanticCustomError("combination", "without hosts it is a delegate, which has http rules alone")
+        if not self.hosts and any(rule.delegate for rule in self.http or ()):
+            raise PydanticCustomError("combination", "without hosts it is a delegate, and cannot delegate itself")
+        return self
+
+    @model_validator(mode="after")
+    def _check_bytes(self) -> "VirtualServiceSpec":
+        if (self.tls or self.tcp) and MESH not in (self.gateways or (MESH,)):
+            raise PydanticCustomError(
+                "unsupported", "tls and tcp rules count in the mesh alone: add 'mesh' to gateways"
+            )
+        return self
 
 
 class VirtualService(NetworkingObject):

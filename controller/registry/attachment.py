@@ -25,12 +25,15 @@ from controller.kinds.gateway_api import (
 from controller.kinds.grpc_route import GRPCRoute
 from controller.kinds.http_route import HTTPRoute, RouteRule
 from controller.kinds.stream_routes import StreamRule, TCPRoute, TLSRoute
+from controller.registry.entries import EntryHosts, build_host_service
 from controller.registry.http import Target
 from controller.registry.names import MeshSettings, name_host
-from controller.registry.services import is_served
+from controller.registry.services import Discovery, is_served
 from controller.snapshot import Snapshot
 from mesh import ports
 
+HOSTNAME_GROUP, HOSTNAME_KIND = "networking.istio.io", "Hostname"
+"""Istio's backend that is no object: a host of a ServiceEntry."""
 RequestRoute = HTTPRoute | GRPCRoute
 """What attaches to Gateways and Services."""
 StreamRoute = TLSRoute | TCPRoute
@@ -206,9 +209,17 @@ def list_backends(route: GatewayRoute) -> Iterator[tuple[tuple[str | int, ...], 
                 yield path, each.request_mirror.backend_ref
 
 
-def resolve(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute, reference: BackendReference) -> Resolution:
-    """Where the backend leads that a route names."""
+def resolve(
+    snapshot: Snapshot,
+    settings: MeshSettings,
+    route: GatewayRoute,
+    reference: BackendReference,
+    hosts: EntryHosts | None = None,
+) -> Resolution:
+    """Where the backend leads that a route names. `hosts` are the snapshot's, where they are at hand."""
     namespace, kind = route.namespace, route.KIND
+    if (reference.group, reference.kind) == (HOSTNAME_GROUP, HOSTNAME_KIND):
+        return _resolve_host(hosts or EntryHosts(snapshot, settings), namespace, reference)
     if (reference.group or "core", reference.kind) != ("core", "Service"):
         return Resolution(Reason.INVALID_KIND, f"backend {reference.name} is a {reference.kind}, and no Service")
     place = reference.namespace or namespace
@@ -223,6 +234,22 @@ def resolve(snapshot: Snapshot, settings: MeshSettings, route: GatewayRoute, ref
         message = f"Service {place}/{reference.name} has no port {reference.port or '(none is named)'}"
         return Resolution(Reason.BACKEND_NOT_FOUND, message)
     return Resolution(Reason.RESOLVED, "", Target(place, name_host(settings, place, reference.name), reference.port))
+
+
+def _resolve_host(hosts: EntryHosts, namespace: str, reference: BackendReference) -> Resolution:
+    """A host of a ServiceEntry: of the route's namespace, else of whichever shows it to all. No grant is asked for."""
+    name = reference.name
+    found = hosts.find(name, namespace)
+    if found is None:
+        return Resolution(Reason.BACKEND_NOT_FOUND, f"no ServiceEntry that {namespace} sees has the host {name}")
+    service = build_host_service(found)
+    if service.discovery is Discovery.CLIENT:
+        message = f"host {name} has resolution NONE: only its clients know its addresses"
+        return Resolution(Reason.BACKEND_NOT_FOUND, message)
+    if all(port.number != reference.port for port in service.ports):
+        message = f"host {name} has no port {reference.port or '(none is named)'}"
+        return Resolution(Reason.BACKEND_NOT_FOUND, message)
+    return Resolution(Reason.RESOLVED, "", Target(service.namespace, service.reference, reference.port or 0))
 
 
 def covers(pattern: str, host: str) -> bool:

@@ -1,18 +1,20 @@
 """DestinationRules as the mesh sees them: the subsets of a service, and the policy of each of its clusters.
 
 The rules of a service's own namespace count, else those of the root namespace, as far as their `exportTo` lets the
-service's namespace see them: that stands for its clients. Of several for one host the oldest
-policy counts, and all their subsets do (Istio's merging). Times are in milliseconds; None is no bound of its own.
+service's namespace see them: that stands for its clients. Of these the ones with the most specific host count. Of
+several for one host the oldest policy counts, and all their subsets do (Istio's merging). Times are in milliseconds;
+None is no bound of its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from controller.kinds import destination_rule as kinds
 from controller.kinds.destination_rule import DestinationRule
 from controller.kinds.traffic import is_exported
-from controller.registry.names import MeshSettings, find_service_name
+from controller.registry.attachment import covers, specificity
+from controller.registry.names import MeshSettings, find_full_host, name_host
 from controller.snapshot import Snapshot
 
 
@@ -60,12 +62,37 @@ class Outliers:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientTls:
+    """TLS of the proxy's own, with files on its machine. Names are those that a certificate may be for; none is any.
+
+    Without roots they are the machine's. `sni` and names that are not given are the host's.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    roots: str = ""
+    revoked: str = ""
+    sni: str = ""
+    names: tuple[str, ...] = ()
+    verifies: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """How many of the requests under way may be retries, in percent, and how many at least."""
+
+    percent: float
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterPolicy:
     """How a cluster's connections are made, spread and withheld. `table_size` is a ring's least, or a table's."""
 
     balancing: Balancing = Balancing.LEAST_REQUEST
     hashing: Hashing | None = None
     table_size: int = 0
+    weighs_localities: bool = False
     warmup_milliseconds: int = 0
     warmup_percent: float = 10
     warmup_aggression: float = 1
@@ -80,7 +107,11 @@ class ClusterPolicy:
     connection_milliseconds: int | None = None
     keepalive: tuple[int | None, int | None, int | None] | None = None
     upgrades_to_http2: bool = False
+    follows_client_protocol: bool = False
     outliers: Outliers | None = None
+    tls: ClientTls | None = None
+    proxy_header: int = 0
+    retry_budget: RetryBudget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +131,43 @@ class Rules:
     def policy_of(self, subset: str, port: int) -> ClusterPolicy:
         """A subset's policy goes before the service's, setting by setting; a port's before both, as a whole."""
         own = self.subsets[subset].traffic_policy if subset in self.subsets else None
-        layers: list[kinds.PolicySettings] = [each for each in (own, self.policy) if each is not None]
-        for policy in (own, self.policy):
-            for each in (policy.port_level_settings or ()) if policy else ():
+        policies = [each for each in (own, self.policy) if each is not None]
+        budget = next((each.retry_budget for each in policies if each.retry_budget), None)
+        header = next((each.proxy_protocol for each in policies if each.proxy_protocol), None)
+        return replace(
+            _build_policy(self._layers_of(subset, port)),
+            proxy_header=_HEADERS[header.version] if header else 0,
+            retry_budget=RetryBudget(budget.percent, budget.min_retry_concurrency) if budget else None,
+        )
+
+    def locality_of(self, subset: str, port: int) -> kinds.LocalityLbSetting | None:
+        """What is said of where clients stand."""
+        balancers = (each.load_balancer for each in self._layers_of(subset, port) if each.load_balancer)
+        return next((each.locality_lb_setting for each in balancers), None)
+
+    def _layers_of(self, subset: str, port: int) -> Sequence[kinds.PolicySettings]:
+        """What is said of a port, the first first."""
+        own = self.subsets[subset].traffic_policy if subset in self.subsets else None
+        policies = [each for each in (own, self.policy) if each is not None]
+        for policy in policies:
+            for each in policy.port_level_settings or ():
                 if each.port.number == port:
-                    return _build_policy([each])
-        return _build_policy(layers)
+                    return [each]
+        return policies
 
 
 def find_rules(snapshot: Snapshot, settings: MeshSettings, namespace: str, name: str) -> Rules:
-    """What is said of a Kubernetes Service."""
+    """What is said of a Kubernetes Service, or of a host of a ServiceEntry, where `name` is a whole host."""
+    host = name if "." in name else name_host(settings, namespace, name)
     for place in dict.fromkeys((namespace, settings.root_namespace)):
-        found = [
-            rule
-            for rule in snapshot.objects_in(DestinationRule, place)
-            if find_service_name(rule.spec.host, place, settings) == (namespace, name)
-            and is_exported(rule.spec.export_to, place, namespace)
-        ]
+        found: dict[str, list[DestinationRule]] = {}
+        for rule in snapshot.objects_in(DestinationRule, place):
+            pattern = find_full_host(rule.spec.host, place, settings)
+            if covers(pattern, host) and is_exported(rule.spec.export_to, place, namespace):
+                found.setdefault(pattern, []).append(rule)
         if found:
-            return _merge(sorted(found, key=lambda rule: rule.age_key))
+            closest = found[max(found, key=specificity)]
+            return _merge(sorted(closest, key=lambda rule: rule.age_key))
     return Rules()
 
 
@@ -136,6 +185,7 @@ def _build_policy(layers: Iterable[kinds.PolicySettings]) -> ClusterPolicy:
     balancer = next((each.load_balancer for each in given if each.load_balancer), None) or kinds.LoadBalancer()
     pool = next((each.connection_pool for each in given if each.connection_pool), None) or kinds.ConnectionPool()
     outliers = next((each.outlier_detection for each in given if each.outlier_detection), None)
+    tls = next((each.tls for each in given if each.tls), None)
     tcp, http = pool.tcp or kinds.TcpSettings(), pool.http or kinds.HttpSettings()
     balancing, hashing, size = _build_balancing(balancer)
     warmup = balancer.warmup or kinds.Warmup.model_construct(duration=balancer.warmup_duration_secs or 0)
@@ -144,6 +194,7 @@ def _build_policy(layers: Iterable[kinds.PolicySettings]) -> ClusterPolicy:
         balancing=balancing,
         hashing=hashing,
         table_size=size,
+        weighs_localities=bool(balancer.locality_lb_setting and balancer.locality_lb_setting.distribute),
         warmup_milliseconds=warmup.duration,
         warmup_percent=warmup.minimum_percent,
         warmup_aggression=warmup.aggression,
@@ -158,10 +209,25 @@ def _build_policy(layers: Iterable[kinds.PolicySettings]) -> ClusterPolicy:
         connection_milliseconds=tcp.max_connection_duration,
         keepalive=(keepalive.probes, keepalive.time, keepalive.interval) if keepalive else None,
         upgrades_to_http2=http.h2_upgrade_policy == "UPGRADE",
+        follows_client_protocol=bool(http.use_client_protocol),
         outliers=_build_outliers(outliers) if outliers else None,
+        tls=_build_tls(tls) if tls and tls.mode in ("SIMPLE", "MUTUAL") else None,
     )
 
 
+def _build_tls(given: kinds.TlsSettings) -> ClientTls:
+    return ClientTls(
+        certificate=given.client_certificate or "",
+        key=given.private_key or "",
+        roots=given.ca_certificates or "",
+        revoked=given.ca_crl or "",
+        sni=given.sni or "",
+        names=tuple(given.subject_alt_names or ()),
+        verifies=not given.insecure_skip_verify,
+    )
+
+
+_HEADERS = {"V1": 1, "V2": 2}
 _SIMPLE = {"ROUND_ROBIN": Balancing.ROUND_ROBIN, "RANDOM": Balancing.RANDOM}
 
 

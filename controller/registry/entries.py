@@ -15,12 +15,13 @@ from controller.kinds.hosts import is_ip
 from controller.kinds.networking import ServiceEntry, ServiceEntryPort, WorkloadEntry, WorkloadEntrySpec
 from controller.registry import services, workloads
 from controller.registry.names import MeshSettings, name_entry, name_entry_endpoint, name_host, name_hosted
-from controller.registry.services import ServicePort, Spreading
+from controller.registry.services import Discovery, ServicePort, Spreading
 from controller.registry.workloads import Endpoint, EndpointPort, Locality, Workload
 from controller.snapshot import Snapshot
 
 # Istio's, which nobody routes: class E, and the benchmarking range of RFC 5180.
 _POOLS = (IPv4Network("240.240.0.0/16"), IPv6Network("2001:2::/48"))
+_DISCOVERY = {"DNS": Discovery.NAMES, "DNS_ROUND_ROBIN": Discovery.ONE_NAME, "NONE": Discovery.CLIENT}
 # Of both pools the same number is taken. The first and last of a /16 are its network's and its broadcast's.
 _NUMBERS = (1 << 16) - 2
 
@@ -60,6 +61,15 @@ class EntryHosts:
         for (namespace, _), host in self.by_place.items():
             found.setdefault(namespace, []).append(host)
         return found
+
+    def find(self, host: str, namespace: str) -> Host | None:
+        """Whom an object of `namespace` means by a whole host name: its own namespace's entry, else the canonical one.
+
+        A host without a dot is none that others could name: that is a Service's.
+        """
+        if "." not in host:
+            return None
+        return self.by_place.get((namespace, host)) or self.by_place.get((self._canonical.get(host, ""), host))
 
     def hosts_of(self, entry: ServiceEntry) -> list[Host]:
         """Those that the entry serves; it may have lost others."""
@@ -137,6 +147,8 @@ def build_host_service(host: Host) -> services.Service:
         is_entry=True,
         passes_through=passes_through,
         identities=tuple(each for each in spec.subject_alt_names or () if each.startswith("spiffe://")),
+        subject_names=tuple(spec.subject_alt_names or ()),
+        discovery=_DISCOVERY.get(spec.resolution, Discovery.MESH),
     )
 
 

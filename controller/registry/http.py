@@ -78,7 +78,7 @@ NO_CHANGES = HeaderChanges()
 
 @dataclass(frozen=True, slots=True, order=True)
 class Target:
-    """A port of a service, by its host name; of those that serve it all, or a named subset.
+    """A port of a service, by what its clusters are named after; of those that serve it all, or a named subset.
 
     One that is secured is spoken to over TLS, as a BackendTLSPolicy says.
     """

@@ -12,7 +12,7 @@ from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.registry import entries, policies, services, slices, workloads
 from controller.registry.bindings import Traffic
 from controller.registry.entries import EntryHosts, Host
-from controller.registry.names import MeshSettings
+from controller.registry.names import MeshSettings, find_full_host, find_service_name
 from controller.registry.waypoints import Waypoints
 from controller.registry.workloads import Endpoint, Workload
 from controller.snapshot import Snapshot
@@ -36,6 +36,22 @@ class Members:
         """A Kubernetes Service."""
         found = self._find_services(namespace).get(name)
         return found[1] if found else None
+
+    def find(self, place: tuple[str, str]) -> services.Service | None:
+        """A Kubernetes Service, or, where the name is a whole host, that of a ServiceEntry."""
+        found = self.find_service(*place)
+        if found is not None or "." not in place[1]:
+            return found
+        host = self.hosts.by_place.get(place)
+        return self.build_host(host) if host else None
+
+    def find_meant(self, host: str, namespace: str) -> services.Service | None:
+        """Whom an object of `namespace` means by `host`: a Service, else a host of a ServiceEntry."""
+        place = find_service_name(host, namespace, self._settings)
+        if place and (service := self.find_service(*place)) is not None:
+            return service
+        found = self.hosts.find(find_full_host(host, namespace, self._settings), namespace)
+        return self.build_host(found) if found else None
 
     def find_workload(self, namespace: str, name: str) -> Workload | None:
         """A pod that the mesh must know."""
@@ -80,9 +96,14 @@ class Members:
             yield from slices.build_endpoints(part, service, self._settings)
 
     def find_serving(self, namespace: str, name: str) -> Iterator[Workload]:
-        """All that serve a Kubernetes Service: pods, WorkloadEntries and what slices name."""
+        """All that serve a Kubernetes Service: pods, WorkloadEntries and what slices name.
+
+        Or a host of a ServiceEntry, where `name` is one: what the entry names, or selects.
+        """
         source, _ = self._find_services(namespace).get(name, (None, None))
         if source is None:
+            if "." in name and (host := self.hosts.by_place.get((namespace, name))) is not None:
+                yield from self._find_serving_entry(host.entry)
             return
         for pod in self._find_pods(source):
             if (workload := self.find_workload(namespace, pod)) is not None:
@@ -93,6 +114,21 @@ class Members:
         for part in self._snapshot.objects_in(EndpointSlice, namespace):
             if part.service == name:
                 yield from self.find_slice_endpoints(namespace, part.name)
+
+    def _find_serving_entry(self, entry: ServiceEntry) -> Iterator[Workload]:
+        if not entry.selector:
+            yield from self.find_entry_endpoints(entry.namespace, entry.name)
+            return
+        for pod in self._snapshot.objects_in(Pod, entry.namespace):
+            if policies.matches(entry.selector, pod.labels):
+                workload = self.find_workload(entry.namespace, pod.name)
+                if workload is not None:
+                    yield workload
+        for machine in self._snapshot.objects_in(WorkloadEntry, entry.namespace):
+            if policies.matches(entry.selector, machine.all_labels):
+                found = self.find_entry(entry.namespace, machine.name)
+                if found is not None:
+                    yield found
 
     def _find_pods(self, service: Service) -> Iterator[str]:
         """The names of the pods that a Service selects, or that slices name where it selects none."""

@@ -20,13 +20,15 @@ class MeshSettings:
     """What is the same for the whole mesh.
 
     `cluster_id` begins the names of workloads; `root_namespace` is where policies for the whole mesh stand;
-    `trust_domain` begins every identity; `domain_suffix` ends every service's host name.
+    `trust_domain` begins every identity; `domain_suffix` ends every service's host name. `prefers_near` says whether
+    requests stay near where outliers are detected and no DestinationRule says otherwise.
     """
 
     cluster_id: str = DEFAULT_CLUSTER_ID
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     root_namespace: str = DEFAULT_ROOT_NAMESPACE
     domain_suffix: str = DEFAULT_DOMAIN_SUFFIX
+    prefers_near: bool = True
 
 
 def name_pod(cluster_id: str, namespace: str, name: str) -> str:
@@ -44,11 +46,19 @@ def find_service_name(host: str, namespace: str, settings: MeshSettings) -> tupl
 
     A name without dots is one of the same namespace (Istio's rule). None where it can be none.
     """
+    if "*" in host:
+        return None
     if "." not in host:
         return namespace, host
     name, _, rest = host.partition(".")
     place, _, suffix = rest.partition(".")
     return (place, name) if suffix in ("svc", f"svc.{settings.domain_suffix}") else None
+
+
+def find_full_host(host: str, namespace: str, settings: MeshSettings) -> str:
+    """The whole host name that an object of `namespace` means by `host`: a Service's, or any other as it is."""
+    place = find_service_name(host, namespace, settings)
+    return name_host(settings, *place) if place else host
 
 
 def name_service(settings: MeshSettings, namespace: str, name: str) -> str:

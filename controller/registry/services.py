@@ -21,6 +21,17 @@ class AppProtocol(Enum):
     TLS = "tls"
 
 
+class Discovery(Enum):
+    """How it is known who serves: by the mesh, by all addresses of names, by one address of a name at a time, or by
+    the client, who has connected to an address itself.
+    """
+
+    MESH = "mesh"
+    NAMES = "names"
+    ONE_NAME = "one_name"
+    CLIENT = "client"
+
+
 class Spreading(Enum):
     """Which endpoints are preferred: any, the nearest, the same node's first, or the same node's only."""
 
@@ -48,7 +59,8 @@ class Service:
     """A service, ready to be translated. `addresses` is empty for a headless one.
 
     One of several with a host name is `canonical`: it is meant where none of the client's own namespace is. One that
-    passes through leaves it to the client which address is connected to, of `addresses` and `ranges`.
+    passes through leaves it to the client which address is connected to, of `addresses` and `ranges`. `subject_names`
+    are what certificates of those outside of the mesh may be for that serve it.
     """
 
     name: str
@@ -66,7 +78,19 @@ class Service:
     is_entry: bool = False
     passes_through: bool = False
     identities: tuple[str, ...] = ()
+    subject_names: tuple[str, ...] = ()
+    discovery: Discovery = Discovery.MESH
     waypoint: Binding | None = None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Under which routes and destinations know it: its namespace, and its name or, of an entry's, its host."""
+        return self.namespace, self.hostname if self.is_entry else self.name
+
+    @property
+    def reference(self) -> str:
+        """What its clusters are named after: its host, with its namespace where the host is first of all another's."""
+        return self.hostname if self.is_canonical else f"{self.namespace}/{self.hostname}"
 
 
 # Kubernetes' and Istio's spellings; the first part of a port's name (before '-') counts when appProtocol is absent.

@@ -12,6 +12,7 @@ from controller.kinds import virtual_service as kinds
 from controller.kinds.traffic import Percent, is_exported
 from controller.kinds.virtual_service import GRPC_STATUSES, MESH, VirtualService
 from controller.registry import http
+from controller.registry.delegates import Rule
 from controller.registry.http import Forward, NamedMatch, PathForm, RequestMatch, TextForm, TextMatch
 
 # Istio's, where somebody asks for retries and does not say on what: what a user wrote is followed to the letter.
@@ -23,15 +24,10 @@ FindTarget = Callable[[kinds.Destination], http.Target | None]
 
 
 def list_destinations(service: VirtualService) -> Iterator[tuple[tuple[str | int, ...], kinds.Destination]]:
-    """All that its routes send requests to, each with its field."""
+    """All that its own routes send requests to, each with its field."""
     for number, rule in enumerate(service.spec.http or ()):
-        place = ("spec", "http", number)
-        for index, each in enumerate(rule.route or ()):
-            yield (*place, "route", index, "destination"), each.destination
-        for index, mirror in enumerate(rule.mirrors or ()):
-            yield (*place, "mirrors", index, "destination"), mirror.destination
-        if rule.mirror:
-            yield (*place, "mirror"), rule.mirror
+        for path, destination in list_rule_destinations(rule):
+            yield ("spec", "http", number, *path), destination
 
 
 def find_gateways(service: VirtualService) -> frozenset[tuple[str, str]]:
@@ -45,15 +41,28 @@ def is_for_mesh(service: VirtualService) -> bool:
     return is_seen and MESH in (service.spec.gateways or (MESH,))
 
 
+def list_rule_destinations(rule: kinds.HttpRoute) -> Iterator[tuple[tuple[str | int, ...], kinds.Destination]]:
+    """All that a rule sends requests to, each with its field."""
+    for index, each in enumerate(rule.route or ()):
+        yield ("route", index, "destination"), each.destination
+    for index, mirror in enumerate(rule.mirrors or ()):
+        yield ("mirrors", index, "destination"), mirror.destination
+    if rule.mirror:
+        yield ("mirror",), rule.mirror
+
+
 def build_routes(
-    service: VirtualService, port: int, find_target: FindTarget, gateway: tuple[str, str] | None = None
+    rule: Rule, port: int, find_target: FindTarget, gateway: tuple[str, str] | None = None
 ) -> Iterator[http.Route]:
-    """The routes of a port of a Gateway, or where none is given of the mesh, match by match."""
-    for number, rule in enumerate(service.spec.http or ()):
-        name = f"{service.namespace}/{service.name}/{rule.name or number}"
-        for match in rule.match or (kinds.RequestMatch(),):
-            if match.port in (None, port) and _is_meant(match, service.namespace, gateway):
-                yield _build_route(name, rule, match, find_target)
+    """The routes that a rule is for a port of a Gateway, or where none is given of the mesh, match by match."""
+    for match in rule.rule.match or (kinds.RequestMatch(),):
+        if match.port not in (None, port) or not _is_meant(match, rule.namespace, gateway):
+            continue
+        if rule.is_lost:
+            nowhere = Forward((http.Destination(None),), missing_status=503)
+            yield http.Route(rule.name, _build_match(match), nowhere)
+        else:
+            yield _build_route(rule.name, rule.rule, match, find_target)
 
 
 def _is_meant(match: kinds.RequestMatch, namespace: str, gateway: tuple[str, str] | None) -> bool:

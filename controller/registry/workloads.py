@@ -114,7 +114,7 @@ def build_workload(
         workload_name=workload_name,
         canonical_name=name,
         canonical_revision=revision,
-        locality=_find_locality(node),
+        locality=find_locality(node),
         endpoints=tuple(Endpoint(service, tuple(_resolve_ports(pod, service))) for service in services),
         policies=tuple(sorted(policies)),
         labels=labels,
@@ -159,7 +159,8 @@ def declared_ports(pod: core.Pod) -> Iterator[core.ContainerPort]:
         yield from (port for port in container.ports or () if port.protocol == "TCP")
 
 
-def _find_locality(node: core.Node | None) -> Locality:
+def find_locality(node: core.Node | None) -> Locality:
+    """Where a node stands, by its labels."""
     labels = node.labels if node else {}
     return Locality(
         labels.get("topology.kubernetes.io/region", ""),

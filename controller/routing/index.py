@@ -5,6 +5,7 @@ It is kept from one change to the next, so that a change is followed without loo
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from controller.registry.http import Destination, Target
 from controller.registry.http_routes import Ranked
@@ -19,11 +20,14 @@ RouteKey = tuple[str, str, str]
 
 _Part = tuple[str, str]
 """The name of who reads a cluster, and for what: its own ports, or the services of a waypoint."""
+_PORTS, _SERVICES = "ports", "services"
+Capture = tuple[IPv4Network | IPv6Network, int]
+"""The addresses and the port of connections to a service."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """What is known of a route: what it hangs on, and what its routes point at.
+    """What is known of a route: what it hangs on, what its routes point at, and to whom it leaves some.
 
     Those of a VirtualService depend on the port, and are not kept. `gateways` are Gateway API's; `destinations` are
     where a route of connections leads.
@@ -35,6 +39,7 @@ class RouteState:
     backends: frozenset[Place]
     destinations: tuple[Destination, ...] = ()
     istio_gateways: frozenset[Place] = frozenset()
+    delegates: frozenset[Place] = frozenset()
 
 
 class RouteIndex:
@@ -46,18 +51,29 @@ class RouteIndex:
         self._by_service: dict[Place, set[RouteKey]] = {}
         self._by_backend: dict[Place, set[RouteKey]] = {}
         self._by_istio_gateway: dict[Place, set[RouteKey]] = {}
+        self._by_delegate: dict[Place, set[RouteKey]] = {}
         self._reader_resources: dict[str, set[ResourceName]] = {}
         self._reader_targets: dict[_Part, set[Target]] = {}
         self._readers: dict[Target, set[_Part]] = {}
         self._service_targets: dict[Place, set[Target]] = {}
+        self._reach: dict[Place, set[Target]] = {}
         self._led: dict[Place, set[Target]] = {}
         self._leading: dict[Target, set[Place]] = {}
         self._bound: dict[Place, set[Place]] = {}
         self._waypoints: dict[Place, Place] = {}
+        self._captures: dict[Place, frozenset[Capture]] = {}
+        self._captors: dict[Capture, dict[Place, bool]] = {}
+        self._byte_routed: set[Place] = set()
+        self.placed: set[Place] = set()
+        """The services of which clients get other endpoints where they stand elsewhere."""
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""
         return self._by_backend.get(place, ())
+
+    def routes_delegating_to(self, place: Place) -> Iterable[RouteKey]:
+        """The VirtualServices that leave routes to another, there or not."""
+        return self._by_delegate.get(place, ())
 
     def routes_into(self, namespace: str) -> Iterator[RouteKey]:
         """The routes that point at Services of a namespace from another one."""
@@ -97,6 +113,7 @@ class RouteIndex:
         yield self._by_service, state.services
         yield self._by_backend, state.backends
         yield self._by_istio_gateway, state.istio_gateways
+        yield self._by_delegate, state.delegates
 
     def put_reader(
         self, reader: str, resources: set[ResourceName], targets: set[Target]
@@ -108,7 +125,7 @@ class RouteIndex:
         old = self._reader_resources.pop(reader, set())
         if resources:
             self._reader_resources[reader] = resources
-        return old - resources, self._put_targets((reader, "ports"), targets)
+        return old - resources, self._put_targets((reader, _PORTS), targets)
 
     def put_waypoint(self, place: Place, services: set[Place]) -> None:
         """Take over which Services a waypoint serves. One that was another's until now is this one's."""
@@ -128,8 +145,8 @@ class RouteIndex:
 
         Gives the targets that it has newly or no more.
         """
-        led = (self._led.get(service, set()) for service in self._bound.get(place, ()))
-        return self._put_targets((name_gateway(*place), "services"), set().union(*led))
+        reach = (self._reach.get(service, set()) for service in self._bound.get(place, ()))
+        return self._put_targets((name_gateway(*place), _SERVICES), set().union(*reach))
 
     def _put_targets(self, reader: _Part, targets: set[Target]) -> set[Target]:
         before = self._reader_targets.pop(reader, set())
@@ -146,6 +163,16 @@ class RouteIndex:
     def readers_of(self, target: Target) -> tuple[str, ...]:
         """The names under which the proxies of gateways find a target's cluster that send to it."""
         return tuple(sorted({reader for reader, _ in self._readers.get(target, ())}))
+
+    def waypoints_to(self, target: Target) -> tuple[str, ...]:
+        """The same of those that are waypoints."""
+        return tuple(sorted(reader for reader, part in self._readers.get(target, ()) if part == _SERVICES))
+
+    def put_reach(self, place: Place, targets: set[Target]) -> None:
+        """Take over where the routes of a Service lead that is reached through a waypoint."""
+        self._reach.pop(place, None)
+        if targets:
+            self._reach[place] = targets
 
     def put_led(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over where requests to a Service lead; gives the targets that are new to it or no more its."""
@@ -171,6 +198,36 @@ class RouteIndex:
     def all_targets(self) -> set[Target]:
         """The ports and subsets of all Services."""
         return {target for targets in self._service_targets.values() for target in targets}
+
+    def put_captures(self, place: Place, captures: frozenset[Capture], is_entry: bool) -> set[Place]:
+        """Take over which connections are a service's; gives the others that have some of those which changed."""
+        before = self._captures.pop(place, frozenset())
+        for capture in before:
+            del self._captors[capture][place]
+        others = {other for each in before ^ captures for other in self._captors.get(each, ())}
+        for capture in captures:
+            self._captors.setdefault(capture, {})[place] = is_entry
+        if captures:
+            self._captures[place] = captures
+        for capture in before - captures:
+            if not self._captors[capture]:
+                del self._captors[capture]
+        return others
+
+    def captures_of(self, place: Place) -> frozenset[Capture]:
+        """Those that are a service's alone. What several have is a Kubernetes Service's, else nobody's."""
+        return frozenset(each for each in self._captures.get(place, ()) if self._find_owner(each) == place)
+
+    def _find_owner(self, capture: Capture) -> Place | None:
+        captors = self._captors[capture]
+        owners = list(captors) if len(captors) == 1 else [place for place, is_entry in captors.items() if not is_entry]
+        return owners[0] if len(owners) == 1 else None
+
+    def put_byte_routes(self, place: Place, has_some: bool) -> bool:
+        """Take over whether VirtualServices say where a service's bytes go; gives whether they do, or did before."""
+        had_some = place in self._byte_routed
+        (self._byte_routed.add if has_some else self._byte_routed.discard)(place)
+        return has_some or had_some
 
     def put_service(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over the ports and subsets that a Service has; gives those that it has no more."""

@@ -7,7 +7,9 @@ from functools import cached_property
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from google.protobuf.message import Message
 
+from controller.envoy_api.constraints import find_violation
 from controller.kinds.envoy_filter import EnvoyFilter
 from controller.registry.envoy_filters import Side, find_for_all, is_for
 from controller.registry.gateway_proxies import describe_ingress, list_gateways
@@ -17,7 +19,15 @@ from controller.registry.proxies import Ingress
 from controller.routing.patching import Patcher, PatchRecord, Subject, Verdict
 from controller.serve.resources import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, ChangeGatherer, build_resource
 from controller.snapshot import Snapshot
-from controller.translate.patches import find_disorder, find_twice, patch_cluster, patch_listener, patch_routes
+from controller.translate.patches import (
+    Outcome,
+    Prepared,
+    find_disorder,
+    find_twice,
+    patch_cluster,
+    patch_listener,
+    patch_routes,
+)
 
 _OF_ROUTES = ("HTTP_ROUTE", "ROUTE_CONFIGURATION", "VIRTUAL_HOST")
 
@@ -94,11 +104,25 @@ class PatchedResources:
             at,
         )
 
-    def put_cluster(self, target: Target, message: cluster_pb2.Cluster, keys: tuple[str, ...]) -> None:
-        """Serve a target's cluster, which is one for all who use it."""
-        key = (CLUSTER_TYPE, target.cluster)
-        subject = Subject(key, message, lambda each: patch_cluster(message, target, each), lambda: "")
-        self._put(subject, self.at_sidecars(target.cluster, target.port), keys)
+    def put_cluster(
+        self,
+        target: Target,
+        message: cluster_pb2.Cluster,
+        keys: tuple[str, ...],
+        forms: Mapping[str, cluster_pb2.Cluster],
+    ) -> None:
+        """Serve a target's cluster, which is one for all who use it, and its forms, which are patched alike."""
+
+        def apply(prepared: Prepared) -> Outcome:
+            for form in forms.values():
+                patch_cluster(form, target, prepared)
+            return patch_cluster(message, target, prepared)
+
+        def find_fault() -> str:
+            return next(filter(None, map(find_violation, forms.values())), "")
+
+        subject = Subject((CLUSTER_TYPE, target.cluster), message, apply, find_fault)
+        self._put(subject, self.at_sidecars(target.cluster, target.port), keys, forms)
 
     def put_added(self, ingresses: Iterable[Ingress]) -> None:
         """Serve the listeners and clusters that there are only because filters add them; `ingresses` are all open."""
@@ -114,11 +138,14 @@ class PatchedResources:
         self._changes[type_url].put(name, None)
         self._record.put((type_url, name), None)
 
-    def _put(self, subject: Subject, at: At, keys: tuple[str, ...] = ()) -> None:
+    def _put(
+        self, subject: Subject, at: At, keys: tuple[str, ...] = (), forms: Mapping[str, Message] | None = None
+    ) -> None:
         type_url, name = subject.key
         match self._patcher.patch(subject, at.filters, at.side):
             case Verdict.SERVE:
-                self._changes[type_url].put(name, build_resource(type_url, name, subject.message, keys=keys))
+                resource = build_resource(type_url, name, subject.message, keys=keys, forms=forms)
+                self._changes[type_url].put(name, resource)
             case Verdict.REMOVE:
                 self._changes[type_url].put(name, None)
             case Verdict.WITHHOLD:

@@ -5,7 +5,8 @@
                                          a waypoint, the Services that ask for it
     Istio's Gateway                      the same, of the ingress gateways that it selects, now and before
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
-    *Route, VirtualService               the Gateways and Services that it attaches to, now and before
+    *Route, VirtualService               the Gateways and Services that it attaches to, now and before, and those of
+                                         the VirtualServices that delegate to it
     AuthorizationPolicy,                 the Gateways that it is attached to, now and before
     RequestAuthentication
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
@@ -15,10 +16,10 @@
     ReferenceGrant                       the routes and Gateways that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, routes that point at it, its waypoint, and
                                          where the ingress gateways listen that it stands before
-    ServiceEntry                         the waypoints of hosts
+    ServiceEntry                         the same of each of its hosts, and of those that it takes from others
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before;
                                          the secrets of the Gateway whose proxy a pod is
-    Node                                 the endpoints of the Services that its pods serve
+    Node                                 the endpoints of the Services that its pods serve, and where clients may stand
     Sidecar                              the Services that its namespace's sidecars are told of newly or no more
     Telemetry                            the gateways of both kinds that it selects, now and before; one for the whole
                                          mesh all that sidecars listen for
@@ -35,7 +36,7 @@ from one change to the next. `tests/unit/controller/test_routing.py` holds it ag
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from envoy.config.route.v3 import route_pb2
 
@@ -58,24 +59,27 @@ from controller.kinds.security import AuthorizationPolicy
 from controller.kinds.sidecar import Sidecar
 from controller.kinds.stream_routes import TCPRoute, TLSRoute
 from controller.kinds.telemetry import AccessLogging, Telemetry
-from controller.kinds.virtual_service import Destination as VirtualDestination
 from controller.kinds.virtual_service import VirtualService
 from controller.registry import grpc_routes, ingress, policies, request_policies, services, telemetry, virtual_services
 from controller.registry.attachment import (
+    HOSTNAME_KIND,
     ROUTE_KINDS,
     GatewayRoute,
     RequestRoute,
     StreamRoute,
     attach,
+    covers,
     find_gateway,
     find_parent_service,
     is_ours,
     resolve,
     served_listeners,
 )
-from controller.registry.backend_tls import BackendTls, find_backend_tls, list_targets, secure_chains
+from controller.registry.backend_tls import list_targets, secure_chains
+from controller.registry.byte_routes import find_byte_destinations, list_byte_destinations
 from controller.registry.certificates import find_nodes, find_secrets, list_references
-from controller.registry.destinations import ClusterPolicy, Rules, find_rules
+from controller.registry.delegates import list_rules, place_of
+from controller.registry.destinations import Rules
 from controller.registry.entries import EntryHosts
 from controller.registry.envoy_filters import Side, find_for_proxies, is_for, is_for_all, selects
 from controller.registry.gateway_proxies import GatewayProxies, describe_gateway, describe_ingress
@@ -85,6 +89,7 @@ from controller.registry.http_routes import FindTarget, Ranked, build_routes, so
 from controller.registry.members import Members
 from controller.registry.names import (
     MeshSettings,
+    find_full_host,
     find_service_name,
     name_direct,
     name_gateway,
@@ -103,7 +108,9 @@ from controller.registry.proxies import Ingress
 from controller.registry.request_policies import NO_POLICIES, RequestPolicies
 from controller.registry.sidecars import Visibility
 from controller.registry.waypoints import Waypoints
-from controller.routing.index import Place, ResourceName, RouteIndex, RouteKey, RouteState
+from controller.routing.clusters import Clusters, list_localities
+from controller.routing.destinations import Destinations
+from controller.routing.index import Capture, Place, ResourceName, RouteIndex, RouteKey, RouteState
 from controller.routing.patched import At, PatchedResources
 from controller.routing.patching import PatchRecord
 from controller.routing.secrets import SecretIndex
@@ -123,10 +130,7 @@ from controller.snapshot import Snapshot
 from controller.translate.access_logs import set_access_logs
 from controller.translate.clusters import (
     PASSTHROUGH,
-    ServingEndpoint,
     build_passthrough,
-    translate_cluster,
-    translate_endpoints,
 )
 from controller.translate.gateway_ports import translate_chains
 from controller.translate.listeners import translate_api_listener, translate_outbound, translate_service_port
@@ -155,6 +159,7 @@ class _Dirty:
     endpoints: set[Place] = field(default_factory=set)
     clusters: set[Target] = field(default_factory=set)
     waypoints: set[Place] = field(default_factory=set)
+    sidecars: set[Place] = field(default_factory=set)
     secrets: set[Place] = field(default_factory=set)
 
 
@@ -220,13 +225,17 @@ class _Update:
         self._patched = PatchedResources(self._changes, kept.patches, new, settings)
         self._dirty = _Dirty()
         self._waypoints = Waypoints(new, settings)
-        self._rules: dict[Place, Rules] = {}
         self._visibility = Visibility(new, settings)
         self._sidecar_logging = telemetry.read_logging(telemetry.find_for_all(new, settings))
+        self._destinations = Destinations(new, settings, self._members)
+        self._clusters = Clusters(new, settings, self._index, self._members, self._destinations)
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
         for key in keys:
             self._note(key)
+        self._note_nodes({key.name for key in keys if key.group_kind == Node.GROUP_KIND})
+        if any(key.group_kind in (Service.GROUP_KIND, ServiceEntry.GROUP_KIND) for key in keys):
+            self._note_hosts()
         for route in sorted(self._dirty.routes):
             after = self._read_route(route)
             before = self._index.put_route(route, after)
@@ -249,6 +258,8 @@ class _Update:
     def _build(self, adds: bool) -> Mapping[str, ResourceChanges]:
         for place in sorted(self._dirty.services):
             self._build_service(place)
+        for place in sorted(self._dirty.sidecars):
+            self._build_sidecar_ports(place)
         for place in sorted(self._dirty.gateways):
             self._build_gateway(place)
             self._build_waypoint(place)
@@ -257,7 +268,10 @@ class _Update:
         for place in sorted(self._dirty.waypoints):
             self._dirty.clusters |= self._index.settle_waypoint(place)
         for place in sorted(self._dirty.services | self._dirty.endpoints):
-            self._build_endpoints(place)
+            for target, resource in self._clusters.build_endpoints(place):
+                self._changes[ENDPOINT_TYPE].put(target.cluster, resource)
+                if resource is None:
+                    self._dirty.clusters.add(target)
         for target in sorted(self._dirty.clusters):
             self._build_cluster(target)
         for place in sorted(self._dirty.secrets):
@@ -278,6 +292,8 @@ class _Update:
                 if key.group_kind == Namespace.GROUP_KIND:
                     services_there = self._new.objects_in(Service, key.name)
                     self._dirty.services |= {(each.namespace, each.name) for each in services_there}
+                    hosts = self._members.hosts.by_namespace.get(key.name, ())
+                    self._dirty.services |= {(key.name, each.name) for each in hosts}
             case (
                 HTTPRoute.GROUP_KIND
                 | GRPCRoute.GROUP_KIND
@@ -286,6 +302,8 @@ class _Update:
                 | VirtualService.GROUP_KIND
             ):
                 self._dirty.routes.add((key.kind, *place))
+                if key.kind == VirtualService.KIND:
+                    self._dirty.routes.update(self._index.routes_delegating_to(place))
             case EnvoyFilter.GROUP_KIND:
                 self._note_filter(key)
             case Sidecar.GROUP_KIND:
@@ -311,7 +329,7 @@ class _Update:
             case DestinationRule.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
-                        self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
+                        self._note_rule(rule)
             case BackendTLSPolicy.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (policy := snapshot.find(BackendTLSPolicy, *place)) is not None:
@@ -326,9 +344,6 @@ class _Update:
                     if (service := snapshot.find(Service, *place)) is not None:
                         self._note_wanted(snapshot, key.namespace, service.labels)
                 self._dirty.ingresses.update(self._find_behind(place))
-                self._note_hosts()
-            case ServiceEntry.GROUP_KIND:
-                self._note_hosts()
             case EndpointSlice.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (part := snapshot.find(EndpointSlice, *place)) is not None and part.service:
@@ -337,16 +352,23 @@ class _Update:
                 for snapshot in (self._old, self._new):
                     if (pod := snapshot.find(Pod, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, key.name, pod.labels))
+                        self._note_selecting(key.namespace, pod.labels)
                         if GATEWAY_LABEL in pod.labels:
                             self._dirty.gateways.add((key.namespace, pod.labels[GATEWAY_LABEL]))
             case WorkloadEntry.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
                         self._dirty.endpoints |= set(_find_services(snapshot, key.namespace, "", entry.all_labels))
-            case Node.GROUP_KIND:
-                for pod in self._new.objects(Pod):
-                    if pod.spec.node_name == key.name:
-                        self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
+                        self._note_selecting(key.namespace, entry.all_labels)
+
+    def _note_nodes(self, names: Collection[str]) -> None:
+        """Nodes that changed: those on them serve from elsewhere, and clients may stand where nobody stood."""
+        if names and list_localities(self._new) != list_localities(self._old):
+            self._dirty.endpoints |= self._index.placed
+        for pod in self._new.objects(Pod) if names else ():
+            if pod.spec.node_name in names:
+                self._dirty.endpoints |= set(_find_services(self._new, pod.namespace, pod.name, pod.labels))
+                self._note_selecting(pod.namespace, pod.labels)
 
     def _note_gateways(self, places: Collection[Place]) -> None:
         """Gateways that changed, and the Services that may be bound to them as waypoints."""
@@ -355,12 +377,40 @@ class _Update:
         changed = {place for place in places if any(each.find_gateway(place) for each in waypoints)}
         users = waypoints[-1].find_users(changed) if changed else ()
         self._dirty.services |= {(each.namespace, each.name) for each in users}
+        for place, host in self._members.hosts.by_place.items() if changed else ():
+            if waypoints[-1].find_wanted(place[0], host.entry.labels) in changed:
+                self._dirty.services.add(place)
 
     def _note_hosts(self) -> None:
         """Hosts of ServiceEntries, which a Service or another entry may win and lose."""
-        for snapshot in (self._old, self._new):
-            for entry in snapshot.objects(ServiceEntry):
-                self._note_wanted(snapshot, entry.namespace, entry.labels)
+        versions = ((self._old, EntryHosts(self._old, self._settings)), (self._new, self._members.hosts))
+        (_, before), (_, after) = versions
+        for place in before.by_place.keys() | after.by_place.keys():
+            if before.by_place.get(place) == after.by_place.get(place):
+                continue
+            self._note_service(place)
+            self._dirty.routes.update(self._index.routes_to(("", place[1])))
+            for snapshot, hosts in versions:
+                if (host := hosts.by_place.get(place)) is not None:
+                    self._note_wanted(snapshot, host.entry.namespace, host.entry.labels)
+
+    def _note_rule(self, rule: DestinationRule) -> None:
+        """What a rule may be for."""
+        pattern = find_full_host(rule.spec.host, rule.namespace, self._settings)
+        self._note_service(find_service_name(rule.spec.host, rule.namespace, self._settings))
+        for place in self._members.hosts.by_place:
+            if covers(pattern, place[1]):
+                self._note_service(place)
+                self._dirty.routes.update(self._index.routes_to(("", place[1])))
+        for service in self._new.objects(Service) if "*" in pattern else ():
+            if covers(pattern, name_host(self._settings, service.namespace, service.name)):
+                self._note_service((service.namespace, service.name))
+
+    def _note_selecting(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """The hosts whose entries select a workload with `labels`."""
+        for entry in self._new.objects_in(ServiceEntry, namespace):
+            if entry.selector and policies.matches(entry.selector, labels):
+                self._dirty.endpoints |= {(namespace, host) for host in entry.hosts}
 
     def _note_wanted(self, snapshot: Snapshot, namespace: str, labels: Mapping[str, str]) -> None:
         if (wanted := Waypoints(snapshot, self._settings).find_wanted(namespace, labels)) is not None:
@@ -381,16 +431,15 @@ class _Update:
             self._dirty.clusters |= self._patched.find_references([given], Side.SIDECAR)
             changing = [each for each in given.spec.config_patches if not each.adds_resource]
             if any(is_for(each, Side.SIDECAR) and each.apply_to != "CLUSTER" for each in changing):
-                self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
+                self._dirty.services.update(self._list_services())
             if any(each.apply_to == "CLUSTER" for each in changing):
                 self._dirty.clusters |= self._index.all_targets()
 
     def _note_sidecar(self, namespace: str) -> None:
         self._dirty.clusters |= self._patched.references_of_sidecars
         before = Visibility(self._old, self._settings)
-        for service in self._new.objects(Service):
-            place = (service.namespace, service.name)
-            host = name_host(self._settings, *place)
+        for place in self._list_services():
+            host = self._find_host(place)
             if before.sees(namespace, place[0], host) != self._visibility.sees(namespace, place[0], host):
                 self._dirty.services.add(place)
                 self._dirty.clusters |= self._index.led_from(place)
@@ -402,7 +451,7 @@ class _Update:
                 continue
             self._note_proxies(partial(telemetry.selects, self._settings, given))
             if telemetry.is_for_all(self._settings, given):
-                self._dirty.services |= {(each.namespace, each.name) for each in self._new.objects(Service)}
+                self._dirty.services.update(self._list_services())
 
     def _note_proxies(self, is_chosen: Callable[[GatewayProxies], bool]) -> None:
         gateways = (each for each in self._new.objects(Gateway) if is_chosen(describe_gateway(each)))
@@ -444,8 +493,9 @@ class _Update:
         backends: set[Place] = set()
 
         def find_target(namespace: str, reference: BackendReference) -> Target | None:
-            backends.add((reference.namespace or namespace, reference.name))
-            return resolve(self._new, self._settings, route, reference).target
+            is_host = reference.kind == HOSTNAME_KIND
+            backends.add(("", reference.name) if is_host else (reference.namespace or namespace, reference.name))
+            return resolve(self._new, self._settings, route, reference, self._members.hosts).target
 
         is_request = isinstance(route, RequestRoute)
         routes: tuple[Ranked, ...] = ()
@@ -470,13 +520,35 @@ class _Update:
         if service is None:
             return None
         namespace = service.namespace
-        hosts = (find_service_name(host, namespace, self._settings) for host in service.spec.hosts)
-        destinations = (each for _, each in virtual_services.list_destinations(service))
-        named = (find_service_name(each.host, namespace, self._settings) for each in destinations)
-        own = (each for each in hosts if each and each[0] == namespace and virtual_services.is_for_mesh(service))
-        gateways = virtual_services.find_gateways(service)
-        backends = frozenset(each for each in named if each)
-        return RouteState((), frozenset(), frozenset(own), backends, istio_gateways=gateways)
+        own: set[Place] = set()
+        if virtual_services.is_for_mesh(service):
+            own = {place for host in service.spec.hosts for place in self._list_places(host, namespace, namespace)}
+        given = [(each.host, namespace) for _, each in list_byte_destinations(service)]
+        for rule in list_rules(service, self._find_virtual_service):
+            destinations = virtual_services.list_rule_destinations(rule.rule)
+            given += ((each.host, rule.namespace) for _, each in destinations)
+        backends = {place for host, where in given for place in self._list_places(host, where, "")}
+        return RouteState(
+            routes=(),
+            gateways=frozenset(),
+            services=frozenset(own),
+            backends=frozenset(backends),
+            istio_gateways=virtual_services.find_gateways(service),
+            delegates=frozenset(place_of(service, each.delegate) for each in service.spec.http or () if each.delegate),
+        )
+
+    def _find_virtual_service(self, namespace: str, name: str) -> VirtualService | None:
+        return self._new.find(VirtualService, namespace, name)
+
+    def _list_places(self, host: str, namespace: str, hosts_of: str) -> Iterator[Place]:
+        """What an object of `namespace` may mean by `host`: a Service, or a host of an entry of `hosts_of`.
+
+        Where only Services of one namespace are wanted, that is `hosts_of`, too.
+        """
+        yield hosts_of, find_full_host(host, namespace, self._settings)
+        place = find_service_name(host, namespace, self._settings)
+        if place is not None and hosts_of in ("", place[0]):
+            yield place
 
     def _build_gateway(self, place: Place) -> None:
         gateway = self._new.find(Gateway, *place)
@@ -510,7 +582,9 @@ class _Update:
                 yield service
 
     def _build_bound_routes(self, service: VirtualService, port: int, gateway: Place) -> Iterator[Route]:
-        return virtual_services.build_routes(service, port, self._build_finder(service.namespace, port), gateway)
+        for rule in list_rules(service, self._find_virtual_service):
+            find_target = self._destinations.build_finder(rule.namespace, port)
+            yield from virtual_services.build_routes(rule, port, find_target, gateway)
 
     def _put_ports(
         self,
@@ -560,15 +634,8 @@ class _Update:
 
     def _secure(self, chains: Sequence[Chain]) -> tuple[Chain, ...]:
         """Speak TLS to what has a policy for it."""
-        return secure_chains(chains, {each for each in find_chain_targets(chains) if self._find_tls(each)})
-
-    def _find_tls(self, target: Target) -> BackendTls | None:
-        place = find_service_name(target.host, target.namespace, self._settings)
-        if place is None or next(self._new.objects_in(BackendTLSPolicy, place[0]), None) is None:
-            return None
-        service = self._members.find_service(*place)
-        port = next((each for each in service.ports if each.number == target.port), None) if service else None
-        return find_backend_tls(self._new, *place, port.name) if port else None
+        targets = find_chain_targets(chains)
+        return secure_chains(chains, {each for each in targets if self._destinations.find_backend_tls(each)})
 
     def _note_secrets(self, place: Place, gateway: Gateway) -> None:
         """Take over what a Gateway needs to end TLS, and who may have it."""
@@ -591,13 +658,14 @@ class _Update:
         name, direct = name_waypoint(*place), name_direct(*place)
         if gateway is None or not is_ours(self._new, gateway):
             self._index.put_waypoint(place, set())
+            self._dirty.waypoints.add(place)
             self._changes[LISTENER_TYPE].put(name, None)
             self._changes[CLUSTER_TYPE].put(direct, None)
             return
-        bound = list(self._list_bound(place))
-        self._index.put_waypoint(place, {(each.namespace, each.name) for each in bound if not each.is_entry})
+        bound = sorted(self._list_bound(place), key=lambda each: (each.is_entry, each.place))
+        self._index.put_waypoint(place, {each.place for each in bound})
         self._dirty.waypoints.add(place)
-        served = [port for service in bound for port in self._list_waypoint_ports(gateway, service, direct)]
+        served = list(self._list_waypoint_ports(gateway, bound, direct))
         others = Others(direct, self._find_policies(gateway)) if self._waypoints.serves_workloads(gateway) else None
         message = translate_waypoint(name, served, others)
         set_access_logs(message, self._find_logging(describe_gateway(gateway)))
@@ -618,18 +686,36 @@ class _Update:
             if service and binding and binding.is_accepted and (service.addresses or service.ranges):
                 yield service
 
-    def _list_waypoint_ports(self, gateway: Gateway, service: services.Service, direct: str) -> Iterator[WaypointPort]:
-        """What a waypoint takes for a service. To that of a ServiceEntry its ztunnel knows the way."""
-        ranges = (*(ip_network(each) for each in service.addresses), *service.ranges)
-        source = None if service.is_entry else self._new.find(Service, service.namespace, service.name)
-        policies = self._find_policies(gateway, source)
-        for port in service.ports:
-            target = Target(service.namespace, service.hostname, port.number)
-            cluster, routes = target.cluster, name_service_routes(target.host, target.port)
-            if service.is_entry:
-                cluster, routes = direct, ""
-            name = f"{target.host}:{target.port}"
-            yield WaypointPort(name, ranges, port.number, port.protocol, cluster, policies, routes)
+    def _list_waypoint_ports(
+        self, gateway: Gateway, bound: Sequence[services.Service], direct: str
+    ) -> Iterator[WaypointPort]:
+        """What a waypoint takes for its services.
+
+        To a ServiceEntry's host without routes its ztunnel knows the way; so where several hosts have an address and a
+        port in common, and only their client knows which of them it meant.
+        """
+        claims: dict[Capture, list[services.Service]] = {}
+        for service in bound:
+            for capture in _list_captures(service):
+                claims.setdefault(capture, []).append(service)
+        for service in bound:
+            source = None if service.is_entry else self._new.find(Service, service.namespace, service.name)
+            policies = self._find_policies(gateway, source)
+            for port in service.ports:
+                target = Target(service.namespace, service.reference, port.number)
+                claimed = {each: claims[each, port.number] for each in _list_ranges(service)}
+                first = [each for each, claimants in claimed.items() if claimants[0] is service]
+                routed = [each for each in first if self._is_routed(service) and len(claimed[each]) == 1]
+                if not service.is_entry:
+                    routed = first
+                others = [each for each in first if each not in routed]
+                name, common = f"{target.host}:{target.port}", (port.number, port.protocol)
+                if routed:
+                    routes = name_service_routes(target.host, target.port)
+                    destinations = self._find_byte_destinations(service, port)
+                    yield WaypointPort(name, routed, *common, target.cluster, policies, routes, destinations)
+                if others:
+                    yield WaypointPort(f"{name}/direct" if routed else name, others, *common, direct, policies)
 
     def _find_policies(self, gateway: Gateway, service: Service | None = None) -> RequestPolicies:
         return request_policies.find_policies(self._new, self._settings, gateway, service)
@@ -645,11 +731,11 @@ class _Update:
             yield Attached(hosts, state.routes, age, state.destinations)
 
     def _translate(self, name: str, hosts: Sequence[VirtualHost], dialect: Dialect) -> route_pb2.RouteConfiguration:
-        return translate_hosts(name, hosts, lambda target: self._find_policy(target).hashing, dialect)
+        return translate_hosts(name, hosts, lambda target: self._destinations.find_policy(target).hashing, dialect)
 
     def _build_service(self, place: Place) -> None:
-        service = self._members.find_service(*place)
-        targets = set(self._list_targets(place, service)) if service else set()
+        service = self._members.find(place)
+        targets = set(self._destinations.list_targets(service)) if service else set()
         gone = self._index.put_service(place, targets)
         self._dirty.clusters |= gone | targets
         led: set[Target] = set()
@@ -660,6 +746,9 @@ class _Update:
                 self._patched.remove(LISTENER_TYPE, name_sidecar_port(target.host, target.port))
                 self._patched.remove(ROUTE_TYPE, name_sidecar_port(target.host, target.port))
                 self._changes[ROUTE_TYPE].put(name_service_routes(target.host, target.port), None)
+        captures = _list_captures(service) if service else frozenset()
+        sharing = self._index.put_captures(place, captures, is_entry=bool(service and service.is_entry))
+        self._dirty.sidecars |= {place} | sharing
         for target in targets:
             if service and not target.subset and not target.is_secured:
                 name, routes = (
@@ -670,50 +759,56 @@ class _Update:
                 self._changes[LISTENER_TYPE].put(name, listener)
                 found = self._find_routes(place, target)
                 led |= {target} | find_targets(found)
+                [port] = (each for each in service.ports if each.number == target.port)
+                led |= {each.target for each in self._find_byte_destinations(service, port) if each.target}
                 hosts = [VirtualHost("all", ("*",), found)]
                 table = build_resource(ROUTE_TYPE, routes, self._translate(routes, hosts, Dialect.GRPC))
                 self._changes[ROUTE_TYPE].put(routes, table)
-                self._build_sidecar_port(service, target, hosts)
+
+        owners = self._list_virtual_services(place)
+        sends_bytes = self._index.put_byte_routes(place, any(each.spec.tcp or each.spec.tls for each in owners))
         self._dirty.clusters |= self._index.put_led(place, led)
+        self._index.put_reach(place, led if service and service.waypoint and self._is_routed(service) else set())
         if (waypoint := self._index.waypoint_of(place)) is not None:
             self._dirty.waypoints.add(waypoint)
+            if sends_bytes or (service and service.is_entry):
+                self._dirty.gateways.add(waypoint)
 
-    def _build_sidecar_port(self, service: services.Service, target: Target, hosts: Sequence[VirtualHost]) -> None:
-        """Where sidecars take connections to a port; to a headless service they are none of its.
+    def _build_sidecar_ports(self, place: Place) -> None:
+        """Where sidecars take connections to a service; to a headless one they are none of its.
 
         They share the routes of gRPC's clients, which could not do what a patch may want: patched, there are two.
         """
-        name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
-        at = self._patched.at_sidecars(name, target.port)
-        if service.addresses and self._patched.has_routes_of_sidecars:
-            routes = name
-            self._patched.put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
-        else:
-            self._patched.remove(ROUTE_TYPE, name)
-        if not service.addresses:
-            self._patched.remove(LISTENER_TYPE, name)
+        service = self._members.find(place)
+        if service is None:
             return
-        [port] = (each for each in service.ports if each.number == target.port)
-        message = translate_service_port(name, service.addresses, port, target, routes)
-        set_access_logs(message, self._sidecar_logging)
-        self._patched.put_listener(at, message, self._visibility.find_readers((target.namespace, target.host)))
-
-    def _list_targets(self, place: Place, service: services.Service) -> Iterator[Target]:
+        own = self._index.captures_of(place)
         for port in service.ports:
-            is_secured = find_backend_tls(self._new, *place, port.name) is not None
-            for subset in ("", *self._find_rules(place).subsets):
-                yield Target(place[0], service.hostname, port.number, subset)
-                if is_secured:
-                    yield Target(place[0], service.hostname, port.number, subset, is_secured=True)
+            target = Target(service.namespace, service.reference, port.number)
+            name, routes = name_sidecar_port(target.host, target.port), name_service_routes(target.host, target.port)
+            addresses = [each for each in service.addresses if (ip_network(each), port.number) in own]
+            at = self._patched.at_sidecars(name, target.port)
+            if addresses and self._patched.has_routes_of_sidecars:
+                routes = name
+                hosts = [VirtualHost("all", ("*",), self._find_routes(place, target))]
+                self._patched.put_routes(at, self._translate(name, hosts, Dialect.ENVOY))
+            else:
+                self._patched.remove(ROUTE_TYPE, name)
+            if not addresses:
+                self._patched.remove(LISTENER_TYPE, name)
+                continue
+            destinations = self._find_byte_destinations(service, port)
+            message = translate_service_port(name, addresses, port, destinations, routes)
+            set_access_logs(message, self._sidecar_logging)
+            readers = self._visibility.find_readers((service.namespace, service.hostname))
+            self._patched.put_listener(at, message, readers)
 
-    def _find_rules(self, place: Place) -> Rules:
-        if place not in self._rules:
-            self._rules[place] = find_rules(self._new, self._settings, *place)
-        return self._rules[place]
-
-    def _find_policy(self, target: Target) -> ClusterPolicy:
-        place = find_service_name(target.host, target.namespace, self._settings)
-        return self._find_rules(place).policy_of(target.subset, target.port) if place else ClusterPolicy()
+    def _is_routed(self, service: services.Service) -> bool:
+        """Whether its waypoint does more with connections than to let them through."""
+        if not service.is_entry:
+            return True
+        has_rules = self._destinations.find_rules(service.place) != Rules()
+        return "." in service.hostname and (has_rules or any(self._index.routes_of_service(service.place)))
 
     def _find_routes(self, place: Place, target: Target) -> tuple[Route, ...]:
         """The routes of a Service's port: HTTPRoutes that attach to it, else VirtualServices, else its endpoints.
@@ -723,21 +818,32 @@ class _Update:
         """
         if (attached := self._find_attached_routes(place, target)) is not None:
             return sort_routes(attached)
-        owners = [
-            owner
-            for (kind, *found), _ in self._index.routes_of_service(place)
-            if kind == VirtualService.KIND
-            and (owner := self._new.find(VirtualService, *found)) is not None
-            and owner.spec.http
-        ]
+        owners = [owner for owner in self._list_virtual_services(place) if owner.spec.http]
         routes = tuple(
             route
-            for owner in sorted(owners, key=lambda each: each.age_key)
+            for owner in owners
+            for rule in list_rules(owner, self._find_virtual_service)
             for route in virtual_services.build_routes(
-                owner, target.port, self._build_finder(owner.namespace, target.port)
+                rule, target.port, self._destinations.build_finder(rule.namespace, target.port, target)
             )
         )
         return routes or (Route("default", RequestMatch(), Forward((Destination(target),), missing_status=503)),)
+
+    def _list_virtual_services(self, place: Place) -> list[VirtualService]:
+        """Those for a service, the oldest first."""
+        keys = (key for key, _ in self._index.routes_of_service(place) if key[0] == VirtualService.KIND)
+        found = (self._new.find(VirtualService, *key[1:]) for key in keys)
+        return sorted(filter(None, found), key=lambda each: each.age_key)
+
+    def _find_byte_destinations(self, service: services.Service, port: services.ServicePort) -> tuple[Destination, ...]:
+        """Where connections to a port go that are no requests: by VirtualServices, else to who serves it."""
+        target = Target(service.namespace, service.reference, port.number)
+        for owner in self._list_virtual_services(service.place):
+            find_target = self._destinations.build_finder(owner.namespace, target.port, target)
+            speaks_tls = port.protocol is services.AppProtocol.TLS
+            if found := find_byte_destinations(owner, service.hostname, port.number, speaks_tls, find_target):
+                return found
+        return (Destination(target),)
 
     def _find_attached_routes(self, place: Place, target: Target) -> list[Ranked] | None:
         """Of HTTPRoutes and GRPCRoutes of the Service's own namespace; None where none attaches."""
@@ -751,64 +857,37 @@ class _Update:
                     break
         return attached
 
-    def _build_finder(self, namespace: str, port: int) -> virtual_services.FindTarget:
-        """Where the destinations of a VirtualService of `namespace` lead, for requests that came to `port`."""
-
-        def find_target(destination: VirtualDestination) -> Target | None:
-            place = find_service_name(destination.host, namespace, self._settings)
-            service = self._members.find_service(*place) if place else None
-            if place is None or service is None or self._find_rules(place).labels_of(destination.subset or "") is None:
-                return None
-            ports = [each.number for each in service.ports]
-            wanted = destination.port.number if destination.port else ports[0] if len(ports) == 1 else port
-            return Target(place[0], service.hostname, wanted, destination.subset or "") if wanted in ports else None
-
-        return find_target
-
-    def _build_endpoints(self, place: Place) -> None:
-        service = self._members.find_service(*place)
-        if service is None:
-            return
-        serving = [each for each in self._members.find_serving(*place) if each.is_healthy or service.serves_unready]
-        for target in self._list_targets(place, service):
-            labels = self._find_rules(place).labels_of(target.subset)
-            endpoints = [
-                ServingEndpoint(address, found.target_port, each.locality, each.is_healthy, each.weight)
-                for each in serving
-                if policies.matches(labels or {}, each.labels)
-                for endpoint in each.endpoints
-                if endpoint.service.resource_name == service.resource_name
-                for found in endpoint.ports
-                if found.service_port == target.port
-                for address in each.addresses[:1]
-            ]
-            message = translate_endpoints(target, endpoints)
-            self._changes[ENDPOINT_TYPE].put(target.cluster, build_resource(ENDPOINT_TYPE, target.cluster, message))
-
     def _build_cluster(self, target: Target) -> None:
-        place = find_service_name(target.host, target.namespace, self._settings)
-        service = self._members.find_service(*place) if place else None
-        port = next((each for each in service.ports if each.number == target.port), None) if service else None
-        if place is None or port is None or self._find_rules(place).labels_of(target.subset) is None:
+        built = self._clusters.build_cluster(target)
+        if built is None:
             self._patched.remove(CLUSTER_TYPE, target.cluster)
             return
-        tls = self._find_tls(target) if target.is_secured else None
-        if target.is_secured and tls is None:
-            self._patched.remove(CLUSTER_TYPE, target.cluster)
-            return
-        message = translate_cluster(target, port.protocol, self._find_policy(target), tls)
-        self._patched.put_cluster(
-            target, message, (*self._list_sidecars(place, target), *self._index.readers_of(target))
-        )
+        message, forms = built
+        keys = (*self._list_sidecars(target), *self._index.readers_of(target))
+        self._patched.put_cluster(target, message, keys, forms)
 
-    def _list_sidecars(self, place: Place, target: Target) -> Sequence[str]:
-        """The names under which sidecars find a cluster of `place`; one over TLS only a patch gives them."""
+    def _list_sidecars(self, target: Target) -> Sequence[str]:
+        """The names under which sidecars find a target's cluster; one over TLS only a patch gives them."""
         if target in self._patched.references_of_sidecars:
             return self._visibility.all_readers
-        if target.is_secured:
+        service = self._destinations.find_service(target)
+        if target.is_secured or service is None:
             return ()
-        using = sorted({place, *self._index.leading_to(target)})
-        return self._visibility.find_readers(*((each[0], name_host(self._settings, *each)) for each in using))
+        using = sorted({service.place, *self._index.leading_to(target)})
+        return self._visibility.find_readers(*((each[0], self._find_host(each)) for each in using))
+
+    def _find_host(self, place: Place) -> str:
+        service = self._members.find(place)
+        return service.hostname if service else name_host(self._settings, *place)
+
+    def _list_services(self) -> Iterator[Place]:
+        """All services of both kinds."""
+        yield from ((each.namespace, each.name) for each in self._new.objects(Service))
+        yield from self._members.hosts.by_place
+
+
+def _list_captures(service: services.Service) -> frozenset[Capture]:
+    return frozenset((each, port.number) for port in service.ports for each in _list_ranges(service))
 
 
 def _build_fixed(snapshot: Snapshot, settings: MeshSettings) -> Iterator[tuple[str, Resource]]:
@@ -818,6 +897,10 @@ def _build_fixed(snapshot: Snapshot, settings: MeshSettings) -> Iterator[tuple[s
     set_access_logs(outbound, telemetry.read_logging(telemetry.find_for_all(snapshot, settings)))
     yield LISTENER_TYPE, build_resource(LISTENER_TYPE, OUTBOUND, outbound, keys=readers)
     yield CLUSTER_TYPE, build_resource(CLUSTER_TYPE, PASSTHROUGH, build_passthrough(), keys=readers)
+
+
+def _list_ranges(service: services.Service) -> tuple[IPv4Network | IPv6Network, ...]:
+    return (*(ip_network(each) for each in service.addresses), *service.ranges)
 
 
 def _find_services(snapshot: Snapshot, namespace: str, pod: str, labels: Mapping[str, str]) -> Iterator[Place]:

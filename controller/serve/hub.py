@@ -56,6 +56,15 @@ class Hub:
         """Called when the last one has gone."""
         self._ingresses: Counter[Ingress] = Counter()
 
+        self.find_client_keys: Callable[[str], tuple[str, ...]] = lambda _: ()
+        """By which a client on a node gets its form of what has several."""
+
+    def move_clients(self) -> None:
+        """Nodes may stand elsewhere: their clients get what has another form there."""
+        for client in self._clients:
+            client.session.move()
+            client.wake.set()
+
     @property
     def clients(self) -> list[Client]:
         return sorted(self._clients, key=lambda client: (client.node, client.connected_at))
@@ -104,7 +113,7 @@ class Hub:
     @contextmanager
     def connect(self, node: str, peer: str, now: float, tells_all: bool = False) -> Iterator[Client]:
         """A client's stay."""
-        client = Client(node, peer, Session(self.tables, self._limits, tells_all, node), now)
+        client = Client(node, peer, Session(self.tables, self._limits, tells_all, node, self.find_client_keys), now)
         self._clients.add(client)
         self._metrics.clients.set(len(self._clients))
         try:

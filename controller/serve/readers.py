@@ -37,7 +37,7 @@ class ReaderTable(ResourceTable):
     def names(self) -> Iterable[str]:
         return [name for name in self._table.find_names(self._reader) if name in self]
 
-    def find_differing(self, versions: Mapping[str, str]) -> set[str]:
+    def find_differing(self, versions: Mapping[str, str], client_keys: Iterable[str] = ()) -> set[str]:
         differing = {name for name in self.names() if versions.get(name) != self.version(name)}
         return differing | {name for name in versions if name not in self}
 

@@ -34,12 +34,21 @@ _VERSION_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What goes out of a resource, and the version of that."""
+
+    version: str
+    wire: bytes = field(repr=False)  # it may be a secret
+
+
+@dataclass(frozen=True, slots=True)
 class Resource:
     """One resource as it goes out.
 
-    `wire` is what every subscriber gets: the serialised envoy.service.discovery.v3.Resource. `aliases` are other names
-    of this very resource, and go out with it; `keys` are all other names under which it is found. `version` hashes its
-    content.
+    `wire` is what a subscriber gets: the serialised envoy.service.discovery.v3.Resource. Those get another form of it
+    who have one of the keys of `forms`, which say what a client is and where it stands (docs/decisions/0015).
+    `aliases` are other names of this very resource, and go out with it; `keys` are all other names under which it is
+    found. `version` hashes its content.
     """
 
     name: str
@@ -47,19 +56,44 @@ class Resource:
     wire: bytes = field(repr=False)  # it may be a secret
     aliases: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    forms: Mapping[str, Form] = field(default_factory=dict)
+
+    def find_form(self, client_keys: Iterable[str]) -> Form:
+        """What a client gets that has these keys; the first counts that there is a form for."""
+        found = (self.forms[key] for key in client_keys if key in self.forms) if self.forms else ()
+        return next(iter(found), None) or Form(self.version, self.wire)
+
+    def find_version(self, client_keys: Iterable[str]) -> str:
+        """The version of that."""
+        return self.find_form(client_keys).version if self.forms else self.version
+
+
+def name_form(name: str, key: str) -> str:
+    """What a person reads as the name of the form that clients of a key get."""
+    return f"{name} at {key}"
 
 
 def build_resource(
-    type_url: str, name: str, message: Message, aliases: tuple[str, ...] = (), keys: tuple[str, ...] = ()
+    type_url: str,
+    name: str,
+    message: Message,
+    aliases: tuple[str, ...] = (),
+    keys: tuple[str, ...] = (),
+    forms: Mapping[str, Message] | None = None,
 ) -> Resource:
     """Serialise `message`, with its maps in order so that equal content is equal bytes.
 
-    `keys` default to the aliases.
+    `keys` default to the aliases. `forms` are what clients of those keys get instead: the same name, other content.
     """
+    common = _build_form(type_url, name, message, aliases)
+    built = {key: _build_form(type_url, name, form, aliases) for key, form in (forms or {}).items()}
+    return Resource(name, common.version, common.wire, aliases, keys or aliases, built)
+
+
+def _build_form(type_url: str, name: str, message: Message, aliases: tuple[str, ...]) -> Form:
     body = message.SerializeToString(deterministic=True)
     version = blake2b(body, digest_size=_VERSION_BYTES).hexdigest()
-    wire = encode_resource(type_url, name, version, body, aliases)
-    return Resource(name, version, wire, aliases, keys or aliases)
+    return Form(version, encode_resource(type_url, name, version, body, aliases))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +153,19 @@ class ResourceTable:
         return self._resources.keys()
 
     def versions(self) -> Iterator[tuple[str, str]]:
-        """The name and version of each resource."""
-        return ((name, resource.version) for name, resource in self._resources.items())
+        """The name and version of each resource, and of its other forms."""
+        for name, resource in self._resources.items():
+            yield name, resource.version
+            for key, form in resource.forms.items():
+                yield name_form(name, key), form.version
 
-    def find_differing(self, versions: Mapping[str, str]) -> set[str]:
-        """The names of what is not as `versions` has it: other versions, what is new, and what is no more."""
+    def find_differing(self, versions: Mapping[str, str], client_keys: Iterable[str] = ()) -> set[str]:
+        """The names of what is not as `versions` has it: other versions, what is new, and what is no more.
+
+        `client_keys` say in which forms.
+        """
         resources = self._resources
-        differing = {name for name, resource in resources.items() if versions.get(name) != resource.version}
+        differing = {name for name, each in resources.items() if versions.get(name) != each.find_version(client_keys)}
         differing.update(versions.keys() - resources.keys())
         return differing
 

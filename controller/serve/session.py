@@ -21,7 +21,7 @@ it wants the endpoints told anew, and holds the change back for 15 seconds when 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -69,6 +69,12 @@ _SCOPED = (CLUSTER_TYPE, LISTENER_TYPE)
 
 _SUMMED_UP = (ADDRESS_TYPE, AUTHORIZATION_TYPE)
 """Types of which a client that comes back may say only what it has in sum: those that ztunnels have all of."""
+_PLACED = (CLUSTER_TYPE, ENDPOINT_TYPE)
+"""Types whose resources may have several forms. None of them is summed up: a summary is of one form of each."""
+
+
+def _find_no_keys(_: str) -> tuple[str, ...]:
+    return ()
 
 
 class ProtocolViolationError(RefusedError):
@@ -151,12 +157,14 @@ class Session:
 
     `tells_all` says that each response about listeners or clusters must hold all that the client is to have.
     `proved_node` is the node that the client's token proves, empty for a client without one.
+    `find_keys` gives the keys of a client on a node, by which it gets its form of a resource.
     """
 
     tables: Mapping[str, ResourceTable]
     limits: SessionLimits = field(default_factory=SessionLimits)
     tells_all: bool = False
     proved_node: str = ""
+    find_keys: Callable[[str], tuple[str, ...]] = _find_no_keys
     node: ClientNode | None = None
     types: dict[str, TypeState] = field(default_factory=dict)
     nonces: int = 0
@@ -175,6 +183,16 @@ class Session:
             state.subscription.change(request.subscribe, request.unsubscribe)
             return RequestOutcome.CHANGED if outcome is RequestOutcome.STALE else outcome
         return outcome
+
+    def move(self) -> None:
+        """The client's node may stand elsewhere."""
+        for type_url, state in self.types.items():
+            if type_url in _PLACED:
+                state.subscription.move(self._list_client_keys())
+
+    def _list_client_keys(self) -> tuple[str, ...]:
+        """Those of what this client is a proxy of, and of where it stands."""
+        return (*self._list_scopes(), *self.find_keys(self.node.node_name if self.node else ""))
 
     @property
     def pending_count(self) -> int:
@@ -219,11 +237,12 @@ class Session:
         node_name = self.node.node_name if self.node else ""
         implicit = [name_node(node_name)] if request.type_url == ADDRESS_TYPE and node_name else []
         scopes = self._list_scopes() if request.type_url in _SCOPED else ()
+        client_keys = self._list_client_keys() if request.type_url in _PLACED else ()
         table = table if table is not None else ResourceTable()
         if request.type_url == SECRET_TYPE:
             reader = self._find_reader()
             scopes, table = (reader,), ReaderTable(table, reader)
-        subscription = Subscription(table, implicit, scopes)
+        subscription = Subscription(table, implicit, scopes, client_keys)
         if request.summary is not None:
             subscription.resume(_find_changed(request, request.summary, table))
         else:

@@ -8,7 +8,7 @@ What changes is kept as a set of names, not as a queue of states: what goes out 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controller.serve.resources import Resource, ResourceTable
 from controller.serve.wire import rename_resource
@@ -46,14 +46,21 @@ class Subscription:
     """One client's subscription to one type. The table is the type's; it is read, never changed.
 
     `scopes` are keys of all that a client may mean by everything, where that is less than the whole table: of these the
-    first counts that leads to anything.
+    first counts that leads to anything. `client_keys` say which form of a resource is this client's.
     """
 
-    def __init__(self, table: ResourceTable, implicit_keys: Iterable[str] = (), scopes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        table: ResourceTable,
+        implicit_keys: Iterable[str] = (),
+        scopes: Sequence[str] = (),
+        client_keys: tuple[str, ...] = (),
+    ) -> None:
         self._table = table
         self._implicit = frozenset(implicit_keys)
         self._scopes = scopes
         self._scope = table.choose_key(scopes) if scopes else ""
+        self._client_keys = client_keys
         self._keys: set[str] = set(self._implicit)
         self._sent: dict[str, tuple[str, ...]] = {}
         self._pending: set[str] = set()
@@ -90,8 +97,12 @@ class Subscription:
         return sorted({*(self._table.names() if self.is_wildcard else self._sent), *self._pending})
 
     def find(self, name: str) -> Resource | None:
-        """The resource as it is now, which the client has unless it waits to be told of it."""
-        return self._find_wanted(name)
+        """The resource as it is now, which the client has unless it waits to be told of it, in the client's form."""
+        resource = self._find_wanted(name)
+        if resource is None or not resource.forms:
+            return resource
+        form = resource.find_form(self._client_keys)
+        return replace(resource, version=form.version, wire=form.wire, forms={})
 
     def is_waiting(self, name: str) -> bool:
         """Whether the client is to be told of it, and was not yet."""
@@ -117,7 +128,7 @@ class Subscription:
             self._missing.update(versions.keys() - set(self._table.find_names(self._scope)))
         elif self.is_wildcard:
             self._has_nothing = not versions
-            self._pending = self._table.find_differing(versions)
+            self._pending = self._table.find_differing(versions, self._client_keys)
         elif not self._scope:
             keys.update(versions)
         self.change(keys - {WILDCARD}, set(unsubscribe) - {WILDCARD}, versions)
@@ -173,7 +184,8 @@ class Subscription:
 
     def take(self, updates: bool = True, removals: bool = True) -> Delivery:
         """Take out what is to be sent now, at most MAX_RESPONSE_BYTES of it; the rest stays pending."""
-        if self._has_nothing and updates and len(self._table.framed) <= MAX_RESPONSE_BYTES:
+        has_all = self._has_nothing and not self._client_keys
+        if has_all and updates and len(self._table.framed) <= MAX_RESPONSE_BYTES:
             self._has_nothing = self.must_answer = False
             self._pending.clear()
             self._missing.clear()
@@ -192,7 +204,8 @@ class Subscription:
                 self._pending.discard(name)
                 news.append(name)
                 aliases = self._remember(resource)
-                forms = [resource.wire, *(rename_resource(resource.wire, alias) for alias in aliases)]
+                wire = resource.find_form(self._client_keys).wire
+                forms = [wire, *(rename_resource(wire, alias) for alias in aliases)]
                 size += sum(map(len, forms))
                 resources += forms
                 sent_aliases.update(aliases)
@@ -216,17 +229,27 @@ class Subscription:
         self._pending.clear()
         self._missing.clear()
         self.must_answer = False
-        return Delivery(news, [each.wire for each in found], [], count=len(found))
+        wires = [each.find_form(self._client_keys).wire for each in found]
+        return Delivery(news, wires, [], count=len(found))
 
     def tell_again(self, names: Iterable[str]) -> None:
         """Let these go out once more, as far as this client asked for them."""
         self._pending.update(name for name in names if name in self._sent)
 
+    def move(self, client_keys: tuple[str, ...]) -> None:
+        """The client stands elsewhere: what has another form there goes out once more."""
+        before, self._client_keys = self._client_keys, client_keys
+        for name in self._table.names() if self.is_wildcard else list(self._sent):
+            resource = self._table.find(name)
+            if resource and resource.find_form(before) != resource.find_form(client_keys):
+                self._pending.add(name)
+
     def _want(self, key: str, versions: Mapping[str, str]) -> None:
         names = set(self._table.find_names(key))
         for name in names:
-            if versions.get(name) == self._table.version(name):
-                self._remember(self._table.find(name))
+            resource = self._table.find(name)
+            if resource and versions.get(name) == resource.find_version(self._client_keys):
+                self._remember(resource)
             else:
                 self._pending.add(name)
         if not names and key not in self._implicit and key != self._scope:

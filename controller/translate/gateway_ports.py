@@ -9,7 +9,7 @@ from controller.registry.gateways import ANY_HOST, Chain, RequestChain, StreamCh
 from controller.registry.names import name_secret
 from controller.registry.request_policies import NO_POLICIES, RequestPolicies
 from controller.translate.envoy import build_address, pack
-from controller.translate.listeners import build_gateway_requests, build_tcp, translate_gateway_port
+from controller.translate.listeners import build_gateway_requests, build_stream, build_tcp, translate_gateway_port
 from controller.translate.policy_filters import build_byte_filters, build_policy_filters
 from controller.translate.routes import NOWHERE
 from controller.translate.secrets import REQUESTS_ALPN, TLS_SOCKET, build_server_context
@@ -55,7 +55,7 @@ def _translate_chain(
         built.filters.append(build_tcp(name, [(NOWHERE, 1)]))
         return built
     if isinstance(chain, StreamChain):
-        built.filters.extend([*build_byte_filters(policies), _build_stream(name, chain)])
+        built.filters.extend([*build_byte_filters(policies), build_stream(name, chain.destinations)])
     else:
         filters = build_policy_filters(policies)
         built.filters.append(build_gateway_requests(name, name_routes(chain), filters))
@@ -65,9 +65,3 @@ def _translate_chain(
         built.transport_socket.name = TLS_SOCKET
         built.transport_socket.typed_config.CopyFrom(pack(context))
     return built
-
-
-def _build_stream(name: str, chain: StreamChain) -> listener_components_pb2.Filter:
-    """The share of what leads nowhere is closed."""
-    shares = [(each.target.cluster if each.target else NOWHERE, each.weight) for each in chain.destinations]
-    return build_tcp(name, [each for each in shares if each[1]] or [(NOWHERE, 1)])

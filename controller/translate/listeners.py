@@ -18,7 +18,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from google.protobuf.message import Message
 
 from controller.kinds.core import IpAddress
-from controller.registry.http import Target
+from controller.registry.http import Destination
 from controller.registry.services import AppProtocol, ServicePort
 from controller.translate.clusters import PASSTHROUGH
 from controller.translate.envoy import build_address, build_ads_source, milliseconds, pack
@@ -54,15 +54,15 @@ def build_gateway_requests(
 
 
 def translate_service_port(
-    name: str, addresses: Sequence[IpAddress], port: ServicePort, target: Target, routes: str
+    name: str, addresses: Sequence[IpAddress], port: ServicePort, destinations: Sequence[Destination], routes: str
 ) -> listener_pb2.Listener:
-    """Connections to a service's port that a sidecar has captured: requests by their routes, others to its endpoints.
+    """Connections to a service's port that a sidecar has captured: requests by their routes, others to `destinations`.
 
     Where nobody said what the port speaks, the first bytes do; a client that waits for the server's is TCP, in the end.
     """
     first, *others = (build_address(str(address), port.number) for address in addresses)
     requests = listener_components_pb2.FilterChain(filters=[name_manager(build_manager(name, routes))])
-    bytes_ = listener_components_pb2.FilterChain(filters=[build_tcp(name, [(target.cluster, 1)])])
+    bytes_ = listener_components_pb2.FilterChain(filters=[build_stream(name, destinations)])
     listener = listener_pb2.Listener(
         name=name,
         address=first,
@@ -110,6 +110,12 @@ def build_tcp(name: str, shares: Sequence[tuple[str, int]]) -> listener_componen
     for cluster, weight in shares if len(shares) > 1 else ():
         proxy.weighted_clusters.clusters.add(name=cluster, weight=weight)
     return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
+
+
+def build_stream(name: str, destinations: Sequence[Destination]) -> listener_components_pb2.Filter:
+    """What sends connections on, to destinations by weight. The share of what leads nowhere is closed."""
+    shares = [(each.target.cluster if each.target else NOWHERE, each.weight) for each in destinations]
+    return build_tcp(name, [each for each in shares if each[1]] or [(NOWHERE, 1)])
 
 
 def translate_api_listener(name: str, routes: str) -> listener_pb2.Listener:

@@ -18,6 +18,7 @@ from envoy.extensions.filters.listener.proxy_protocol.v3 import proxy_protocol_p
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
+from controller.registry.http import Destination
 from controller.registry.request_policies import RequestPolicies
 from controller.registry.services import AppProtocol
 from controller.translate.clusters import CONNECT_MILLISECONDS, HTTP_OPTIONS
@@ -26,6 +27,7 @@ from controller.translate.listeners import (
     HTTP_PROTOCOLS,
     INSPECT_MILLISECONDS,
     build_manager,
+    build_stream,
     build_tcp,
     name_manager,
 )
@@ -51,7 +53,7 @@ _HTTP_INSPECTOR = "envoy.filters.listener.http_inspector"
 class WaypointPort:
     """A port of a service that is reached through a waypoint, on these addresses, and the cluster that it leads to.
 
-    Where there are no routes, all requests go there.
+    Where there are no routes, all requests go there; and all other bytes, where there are no destinations for them.
     """
 
     name: str
@@ -61,6 +63,7 @@ class WaypointPort:
     cluster: str
     policies: RequestPolicies
     routes: str = ""
+    destinations: Sequence[Destination] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def _build_chains(served: WaypointPort) -> Iterator[listener_components_pb2.Filt
             match.application_protocols.extend(HTTP_PROTOCOLS)
         yield _build_requests(served, served.name, match, served.routes)
     if served.protocol not in _REQUESTS:
-        yield _build_bytes(served, served.name, _build_match(served))
+        yield _build_bytes(served, served.name, _build_match(served), served.destinations)
 
 
 def _build_others(others: Others, number: int) -> Iterator[listener_components_pb2.FilterChain]:
@@ -154,10 +157,14 @@ def _build_requests(
 
 
 def _build_bytes(
-    served: WaypointPort | Others, name: str, match: listener_components_pb2.FilterChainMatch
+    served: WaypointPort | Others,
+    name: str,
+    match: listener_components_pb2.FilterChainMatch,
+    destinations: Sequence[Destination] = (),
 ) -> listener_components_pb2.FilterChain:
     checks = build_byte_filters(served.policies, _CLIENT)
-    filters = [*_name_client(served.policies), *checks, build_tcp(name, [(served.cluster, 1)])]
+    proxy = build_stream(name, destinations) if destinations else build_tcp(name, [(served.cluster, 1)])
+    filters = [*_name_client(served.policies), *checks, proxy]
     return listener_components_pb2.FilterChain(name=f"{name}/bytes", filter_chain_match=match, filters=filters)
 
 

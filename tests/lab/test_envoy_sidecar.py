@@ -204,3 +204,80 @@ def test_who_connects_to_the_sidecar_itself_is_turned_away() -> None:
             "curl", "--silent", "http://127.0.0.1:15000/stats?filter=passthrough.upstream_cx_total"
         )
         assert stats.strip().endswith("upstream_cx_total: 0"), stats
+
+
+DELEGATED = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: demo}
+spec:
+  hosts: [web]
+  http:
+  - {match: [{uri: {prefix: /team}}], delegate: {name: web, namespace: team}}
+  - route: [{destination: {host: web, subset: v1}}]
+"""
+DELEGATE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: team}
+spec:
+  http:
+  - {match: [{uri: {prefix: /team/reply}}], directResponse: {status: 410}}
+  - route: [{destination: {host: web.demo.svc.cluster.local, subset: v2}}]
+"""
+
+
+@isolated
+def test_a_part_of_the_routes_is_another_teams() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        found.controller.write("routes.yaml", SUBSETS + DELEGATED)
+        assert wait_for(lambda: found.ask("/team") == "503", PATIENCE_SECONDS), "the team's are not there"
+        assert found.ask() == "v1"
+        found.controller.write("team.yaml", DELEGATE)
+        assert wait_for(lambda: found.ask("/team") == "v2", PATIENCE_SECONDS), found.log.read_text()
+        assert (found.ask("/team/reply"), found.ask()) == ("410", "v1")
+
+
+BYTES = service_text("other", "version: v2", _LINES) + text_of(
+    "networking.istio.io/v1",
+    "VirtualService",
+    "lines",
+    "spec: {hosts: [lines], tcp: [{route: [{destination: {host: lines}, weight: 50}, "
+    "{destination: {host: other}, weight: 50}]}]}",
+)
+
+
+@isolated
+def test_bytes_are_shared_by_weight() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+
+        def count() -> Counter[str]:
+            return Counter(found.client.ask(TCP_VIP, 9000).server for _ in range(40))
+
+        assert wait_for(lambda: found.client.ask(TCP_VIP, 9000).server == "v1", PATIENCE_SECONDS)
+        assert set(count()) == {"v1"}
+        found.controller.write("bytes.yaml", BYTES)
+        assert wait_for(lambda: set(count()) == {"v1", "v2"}, PATIENCE_SECONDS), found.log.read_text()
+
+
+@isolated
+def test_a_host_of_a_service_entry_has_routes_and_subsets_and_ends() -> None:
+    with chosen_mesh() as mesh, site(mesh) as found:
+        places = ", ".join(
+            f"{{address: {host.address}, labels: {{version: {name}}}}}" for name, host in found.hosts.items()
+        )
+        address = found.hosts["v2"].address
+        ports = "[{number: 8080, name: http, protocol: HTTP}]"
+        spec = f"hosts: [api.example.com], addresses: [{address}], ports: {ports}, resolution: STATIC"
+        entry = text_of("networking.istio.io/v1", "ServiceEntry", "api", f"spec: {{{spec}, endpoints: [{places}]}}")
+        rules = ROUTES.replace("host: web", "host: api.example.com").replace("hosts: [web]", "hosts: [api.example.com]")
+        api = f"{address}:8080"
+        assert wait_for(lambda: found.ask() in ("v1", "v2"), PATIENCE_SECONDS), found.log.read_text()
+        assert found.ask("/gone", api) == "v2", "it is nobody's yet"
+        found.controller.write("host.yaml", entry + rules)
+        assert wait_for(lambda: found.ask("/gone", api) == "410", PATIENCE_SECONDS), found.log.read_text()
+        assert found.ask("/", api, "--header", "canary: true") == "v2"
+        assert found.ask("/strip/a", api) == "v1"
+        assert found.ask("/undefined", api) == "503"
+        found.controller.remove("host.yaml")
+        assert wait_for(lambda: found.ask("/gone", api) == "v2", PATIENCE_SECONDS), found.log.read_text()

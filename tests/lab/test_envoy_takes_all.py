@@ -40,8 +40,8 @@ def test_a_sidecar_and_a_gateway_take_all_that_they_are_told(case: str) -> None:
             for labels in [each for index, each in enumerate(selectors) if each not in selectors[:index]]:
                 place = mesh.add_proxy(f"ingress-{len(logs)}", DEFAULT_ROOT_NAMESPACE)
                 logs.append(start_ingress(mesh, place, controller, labels))
-            # A sidecar has listeners, and so routes, for services with an address.
-            routed = len(logs) - 1 + ("clusterIP" in text)
+            # A sidecar has listeners, and so routes, for services with an address, which hosts of entries are given.
+            routed = len(logs) - 1 + ("clusterIP" in text or "kind: ServiceEntry" in text)
             settled = wait_for(lambda: has_settled(controller, len(logs), routed), PATIENCE_SECONDS)
             assert find_refusals(controller) == []
             assert settled, "".join(log.read_text() for log in logs)

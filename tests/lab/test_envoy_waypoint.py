@@ -144,11 +144,71 @@ def test_a_host_outside_of_the_mesh_is_reached_through_it(meshed: Mesh) -> None:
     }
     with meshed.applied(entry):
         assert eventually(lambda: meshed.ask("shop/client", "api.example", 80) in meshed.pod("shop/waypoint").addresses)
-        near = meshed.access_lines("node-1")
-        to_host = [line for line in near if line.destination_service == "api.example"]
-        assert {(line.source_workload, line.destination_workload) for line in to_host if not line.error} >= {
-            ("client", "waypoint")
-        }
+        line = meshed.wait_for_line("node-1", lambda line: line.destination_service == "api.example" and not line.error)
+        assert (line.source_workload, line.destination_workload) == ("client", "waypoint")
+
+
+def networking(kind: str, name: str, spec: Document, labels: dict[str, str] | None = None) -> Document:
+    metadata = {"name": name, "namespace": "shop", "labels": labels or {}}
+    return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def api_entry(resolution: str, *endpoints: Document) -> Document:
+    spec: Document = {
+        "hosts": ["api.example"],
+        "resolution": resolution,
+        "endpoints": list(endpoints),
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": WEB_PORT}],
+    }
+    return networking("ServiceEntry", "api", spec, {"istio.io/use-waypoint": "waypoint"})
+
+
+def test_requests_to_a_host_outside_follow_its_routes_and_subsets(meshed: Mesh) -> None:
+    versions = ("v1", "v2")
+    endpoints: list[Document] = [
+        {"address": meshed.address(f"shop/{each}"), "labels": {"version": each}} for each in versions
+    ]
+    subsets = [{"name": each, "labels": {"version": each}} for each in versions]
+    to = {each: [{"destination": {"host": "api.example", "subset": each}}] for each in versions}
+    marked = {"match": [{"headers": {"x-version": {"exact": "v2"}}}], "route": to["v2"]}
+    rules = (
+        networking("DestinationRule", "api", {"host": "api.example", "subsets": subsets}),
+        networking("VirtualService", "api", {"hosts": ["api.example"], "http": [marked, {"route": to["v1"]}]}),
+    )
+    with meshed.applied(api_entry("STATIC", *endpoints)):
+        assert eventually(lambda: {ask(meshed, "api.example", "x-version: v2") for _ in range(9)} == set(versions))
+        with meshed.applied(*rules):
+            assert eventually(lambda: {ask(meshed, "api.example", "x-version: v2") for _ in range(9)} == {"v2"})
+            assert {ask(meshed, "api.example") for _ in range(9)} == {"v1"}
+
+
+def test_a_host_outside_is_resolved_by_its_endpoints_name(meshed: Mesh) -> None:
+    endpoint: Document = {"address": "v2.shop.svc.cluster.local", "ports": {"http": 80}}
+    header = {"headers": {"response": {"set": {"x-through": "waypoint"}}}}
+    rule: Document = {**header, "route": [{"destination": {"host": "api.example"}}]}
+    routes = networking("VirtualService", "api", {"hosts": ["api.example"], "http": [rule]})
+    options = ("--silent", "--max-time", "5", "--head", "http://api.example/name")
+    with meshed.applied(api_entry("DNS", endpoint), routes):
+
+        def heads() -> str:
+            return meshed.lab.exec("client", "curl", *options, namespace="shop", timeout=30).stdout
+
+        assert eventually(lambda: "x-through: waypoint" in heads() and "200 OK" in heads(), 15)
+        assert ask(meshed, "api.example") == "v2"
+
+
+def test_a_host_that_is_its_own_endpoint_is_the_ztunnels_to_resolve(meshed: Mesh) -> None:
+    """Its port is another than the endpoint's, which only the ztunnel behind the waypoint knows."""
+    host = "outside.plain.svc.cluster.local"
+    ports = [{"number": 80, "name": "tcp", "protocol": "TCP", "targetPort": mesh.PORT}]
+    spec: Document = {"hosts": [host], "resolution": "DNS", "ports": ports, "exportTo": ["."]}
+    entry = networking("ServiceEntry", "outside", spec, {"istio.io/use-waypoint": "waypoint"})
+    pool: Document = {"connectionPool": {"tcp": {"connectTimeout": "5s"}}}
+    rule = networking("DestinationRule", "outside", {"host": host, "trafficPolicy": pool})
+    service = mesh.service("outside", "plain", {"app": "outside"}, mesh.PORT, mesh.PORT)
+    with meshed.applied(service, entry, rule):
+        through = meshed.pod("shop/waypoint").addresses
+        assert eventually(lambda: meshed.ask("shop/client", host, 80) in through, 15)
 
 
 def test_pods_may_be_reached_through_it_by_their_addresses(meshed: Mesh) -> None:

@@ -93,7 +93,7 @@ def world(tmp_path: Path, authority: Authority) -> Iterator[World]:
 
 def test_requests_go_over_tls_to_who_has_the_name(world: World) -> None:
     answer = world.ask()
-    assert (answer.server, answer.said["tls"]) == ("v1", "TLSv1.3")
+    assert (answer.server, answer.said["tls"]) == ("v1", {"version": "TLSv1.3", "client": []})
     assert world.conditions() == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs")}
 
 

@@ -18,7 +18,7 @@ from ambit.bootstrap import build_grpc_bootstrap
 from ambit.demo.polling import wait_for
 from tests.support.controller_process import PATIENCE_SECONDS, REPOSITORY, ControllerProcess
 from tests.support.free_ports import find_free_port
-from tests.support.texts import SUBSETS, pod_text, service_text
+from tests.support.texts import SUBSETS, pod_text, service_text, text_of
 
 METHOD = "/demo.Web/Get"
 
@@ -83,7 +83,7 @@ def run_client(controller_port: int, target: str) -> Iterator[Client]:
     """A client of `target` while the block runs."""
     environment = {
         "PATH": os.defpath,
-        "GRPC_XDS_BOOTSTRAP_CONFIG": build_grpc_bootstrap(f"127.0.0.1:{controller_port}", "demo", "client"),
+        "GRPC_XDS_BOOTSTRAP_CONFIG": build_grpc_bootstrap(f"127.0.0.1:{controller_port}", "demo", "client", "node-1"),
     }
     command = [sys.executable, str(REPOSITORY / "tests" / "support" / "grpc_client.py"), f"xds:///{target}"]
     with subprocess.Popen(
@@ -100,6 +100,7 @@ class World:
     """A controller, two servers, and a client of the Service that both serve."""
 
     controller: ControllerProcess
+    port: int
     client: Client
     v1: Answering
     v2: Answering
@@ -120,7 +121,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         stack.callback(controller.stop)
         client = stack.enter_context(run_client(port, "web.demo.svc.cluster.local:80"))
         client.call_until("v1", "v2")
-        yield World(controller, client, v1, v2)
+        yield World(controller, port, client, v1, v2)
         state = json.loads(controller.fetch("/debug/state"))
         refusals = [each["last_error"] for one in state["clients"] for each in one["types"].values() if each["nacks"]]
         assert refusals == []
@@ -135,6 +136,51 @@ def test_calls_are_spread_over_the_endpoints_that_are_ready(world: World) -> Non
     world.client.call_until("v1")
     world.controller.write("mesh.yaml", SERVICES + pod_text("v1", "127.0.2.1") + pod_text("v2", "127.0.2.2"))
     world.client.call_until("v1", "v2")
+
+
+HOST = "api.example.com"
+
+
+def entry_text(rest: str) -> str:
+    ports = "[{number: 80, name: grpc, protocol: GRPC, targetPort: 9090}]"
+    return text_of(
+        "networking.istio.io/v1", "ServiceEntry", "api", f"spec: {{hosts: [{HOST}], ports: {ports}, {rest}}}"
+    )
+
+
+def test_hosts_of_service_entries_are_called_with_their_routes_subsets_and_places(world: World) -> None:
+    places = {"127.0.2.1": ("v1", "north/a"), "127.0.2.2": ("v2", "south/a")}
+    endpoints = ", ".join(
+        f"{{address: {address}, labels: {{version: {version}}}, locality: {place}}}"
+        for address, (version, place) in places.items()
+    )
+    world.controller.write("api.yaml", entry_text(f"resolution: STATIC, endpoints: [{endpoints}]"))
+    with run_client(world.port, f"{HOST}:80") as client:
+        client.call_until("v1", "v2")
+        rules = SUBSETS.replace("host: web", f"host: {HOST}") + text_of(
+            "networking.istio.io/v1",
+            "VirtualService",
+            "api",
+            f"spec: {{hosts: [{HOST}], http: [{{route: [{{destination: {{host: {HOST}, subset: v2}}}}]}}]}}",
+        )
+        world.controller.write("rules.yaml", rules)
+        client.call_until("v2")
+        near = "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}"
+        rule = text_of("networking.istio.io/v1", "DestinationRule", "web", f"spec: {{host: {HOST}, {near}}}")
+        region = "topology.kubernetes.io/region: north, topology.kubernetes.io/zone: a"
+        node = f"{{apiVersion: v1, kind: Node, metadata: {{name: node-1, labels: {{{region}}}}}}}\n---\n"
+        world.controller.write("rules.yaml", rule + node)
+        client.call_until("v1")
+        world.controller.write("rules.yaml", rule + node.replace("region: north", "region: south"))
+        client.call_until("v2")
+
+
+def test_a_host_is_dialled_by_its_one_name(world: World) -> None:
+    name = "resolution: DNS_ROUND_ROBIN, endpoints: [{address: localhost}]"
+    world.controller.write("api.yaml", entry_text(name))
+    with ExitStack() as stack:
+        stack.enter_context(serve_grpc("local", "127.0.0.1"))
+        stack.enter_context(run_client(world.port, f"{HOST}:80")).call_until("local")
 
 
 def test_an_http_route_of_the_service_is_followed(world: World) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3 import base_pb2
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.service.discovery.v3 import discovery_pb2
 
 from controller.serve.forms import open_delta, open_state
@@ -34,11 +35,12 @@ def resource(name: str, keys: tuple[str, ...] = (), content: str = "1") -> Resou
 class Dialogue:
     """One client and the server's tables. Types are written by their last word."""
 
-    def __init__(self, node: ClientNode = GATEWAY, tells_all: bool = False) -> None:
+    def __init__(self, node: ClientNode = GATEWAY, tells_all: bool = False, places: Sequence[str] = ()) -> None:
         self.tables = {type_url: ResourceTable() for type_url in ROUTING_TYPES}
         self.node = node
         self.now = 100.0
-        self.session = Session(self.tables, LIMITS, tells_all)
+        self.places = tuple(places)
+        self.session = Session(self.tables, LIMITS, tells_all, find_keys=lambda _: self.places)
 
     def publish(self, type_url: str, *resources: Resource, removed: Sequence[str] = ()) -> None:
         updated = {each.name: each for each in resources}
@@ -305,3 +307,76 @@ def test_a_sidecar_that_comes_back_is_told_what_it_should_not_have_any_more() ->
     talk.publish(CLUSTER_TYPE, kept, hidden)
     talk.ask(CLUSTER_TYPE, versions={"a": kept.version, "b": hidden.version})
     assert talk.hear() == (CLUSTER_TYPE, [], ["b"])
+
+
+def placed(common: str, **forms: str) -> Resource:
+    """Endpoints, here a text, and other ones for those who stand in some place."""
+    made = {key: ClusterLoadAssignment(cluster_name=text) for key, text in forms.items()}
+    return build_resource(ENDPOINT_TYPE, "web", ClusterLoadAssignment(cluster_name=common), forms=made)
+
+
+def heard_endpoints(dialogue: Dialogue) -> list[str]:
+    """What the next response tells of endpoints."""
+    heard = dialogue.hear_and_acknowledge()
+    assert dialogue.last
+    assert heard is None or heard[1] == ["web"] * len(heard[1])
+    bodies = [discovery_pb2.Resource.FromString(each).resource.value for each in dialogue.last.resources]
+    return [ClusterLoadAssignment.FromString(each).cluster_name for each in bodies]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        pytest.param((), "common", id="nowhere"),
+        pytest.param(("south",), "common", id="elsewhere"),
+        pytest.param(("north",), "north", id="in-the-north"),
+        pytest.param(("node", "north"), "node", id="the-first-counts"),
+        pytest.param(("other", "north"), "north", id="the-first-that-there-is"),
+    ],
+)
+def test_a_client_gets_the_form_of_where_it_stands(places: tuple[str, ...], expected: str) -> None:
+    dialogue = Dialogue(places=places)
+    dialogue.publish(ENDPOINT_TYPE, placed("common", north="north", node="node"))
+    dialogue.ask(ENDPOINT_TYPE, "web")
+    assert heard_endpoints(dialogue) == [expected]
+
+
+def test_a_client_that_moves_is_told_what_is_different_there() -> None:
+    dialogue = Dialogue(places=("north",))
+    dialogue.publish(ENDPOINT_TYPE, placed("common", north="north"))
+    dialogue.ask(ENDPOINT_TYPE, "web")
+    assert heard_endpoints(dialogue) == ["north"]
+    dialogue.places = ("south",)
+    dialogue.session.move()
+    assert heard_endpoints(dialogue) == ["common"]
+    dialogue.places = ("west",)
+    dialogue.session.move()
+    assert dialogue.hear() is None, "it is the same there"
+
+
+def test_a_client_that_comes_back_has_its_form_already() -> None:
+    resource = placed("common", north="north")
+    for places, has_it in ((("north",), True), ((), False)):
+        dialogue = Dialogue(places=places)
+        dialogue.publish(ENDPOINT_TYPE, resource)
+        dialogue.ask(ENDPOINT_TYPE, "web", versions={"web": resource.forms["north"].version})
+        assert (heard_endpoints(dialogue) == []) is has_it
+
+
+def test_a_client_that_has_everything_and_comes_back_elsewhere_is_told_its_new_form() -> None:
+    resource = placed("common", north="north")
+    for places, has_it in (((), True), (("north",), False)):
+        dialogue = Dialogue(places=places)
+        dialogue.publish(ENDPOINT_TYPE, resource)
+        dialogue.ask(ENDPOINT_TYPE, versions={"web": resource.version})
+        assert (heard_endpoints(dialogue) == []) is has_it
+
+
+def test_what_a_client_has_is_shown_in_its_form() -> None:
+    dialogue = Dialogue(places=("north",))
+    resource = placed("common", north="north", south="south")
+    dialogue.publish(ENDPOINT_TYPE, resource)
+    dialogue.ask(ENDPOINT_TYPE, "web")
+    found = dialogue.session.types[ENDPOINT_TYPE].subscription.find("web")
+    assert found
+    assert (found.version, found.wire) == (resource.forms["north"].version, resource.forms["north"].wire)

@@ -44,14 +44,21 @@ def translate(case: str) -> str:
         for type_url, changes in routing.open(snapshot, ingress).items():
             world[type_url].update(changes.updated)
     for type_url, resources in world.items():
+        kind = type_url.rpartition(".")[2]
         for name, resource in sorted(resources.items()):
-            body = discovery_pb2.Resource.FromString(resource.wire).resource
-            document = json.loads(MessageToJson(body, preserving_proto_field_name=True))
-            document.pop("@type")
             scope = f" for {', '.join(resource.keys)}" if resource.keys else ""
-            head = f"# {type_url.rpartition('.')[2]} {name}{scope}\n"
-            parts.append(head + yaml.safe_dump(document, sort_keys=True, width=110))
+            parts.append(f"# {kind} {name}{scope}\n{show(resource.wire)}")
+            parts += (f"# {kind} {name} at {key}\n{show(form.wire)}" for key, form in sorted(resource.forms.items()))
     return "---\n".join(parts)
+
+
+def show(wire: bytes) -> str:
+    """A resource as text."""
+    body = discovery_pb2.Resource.FromString(wire).resource
+    document = json.loads(MessageToJson(body, preserving_proto_field_name=True))
+    document.pop("@type")
+    text: str = yaml.safe_dump(document, sort_keys=True, width=110)
+    return text
 
 
 def read_expected(case: str) -> str:

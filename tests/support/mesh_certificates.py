@@ -82,7 +82,7 @@ def _join(authorities: Sequence[Authority]) -> bytes:
 
 
 def issue(authority: Authority, *identities: str) -> Credentials:
-    """A client certificate with these URIs as its subject alternative names."""
+    """A certificate for clients and servers with these URIs and DNS names as its subject alternative names."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "test")])
     builder = _builder(name, authority.certificate.subject, key.public_key())
@@ -90,7 +90,8 @@ def issue(authority: Authority, *identities: str) -> Credentials:
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     if identities:
-        names = [x509.UniformResourceIdentifier(identity) for identity in identities]
+        kinds = (x509.UniformResourceIdentifier if "://" in each else x509.DNSName for each in identities)
+        names = [kind(identity) for kind, identity in zip(kinds, identities, strict=True)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
     certificate = builder.sign(authority.key, hashes.SHA256())
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,11 +1,12 @@
 """Web servers that tell what they were asked, each on a loopback address of its own."""
 
 import json
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -27,6 +28,19 @@ class Backend:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     backend: Backend
+    connections: list[socket.socket]
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
+    def server_close(self) -> None:
+        """With its connections: a client that kept one must not find it alive."""
+        super().server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def backend_address(self) -> tuple[str, int]:
@@ -55,8 +69,10 @@ class _Answer(BaseHTTPRequestHandler):
         time.sleep(backend.delay_seconds)  # a slow server is what a timeout is tested with
         status = backend.failures.pop(0) if backend.failures else backend.always
         headers = {name.lower(): ",".join(self.headers.get_all(name) or ()) for name in self.headers}
-        tls = self.connection.version() if isinstance(self.connection, ssl.SSLSocket) else ""
-        said = {"server": backend.name, "line": line, "headers": headers, "tls": tls}
+        said: dict[str, object] = {"server": backend.name, "line": line, "headers": headers}
+        if isinstance(self.connection, ssl.SSLSocket):
+            subject = self.connection.getpeercert() or {}
+            said["tls"] = {"version": self.connection.version(), "client": subject.get("subjectAltName", ())}
         body = json.dumps(said).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
@@ -71,11 +87,12 @@ class _Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve_web(name: str, address: str, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Backend]:
-    """A server while the block runs, over TLS where it is given. Port 0 lets the kernel choose."""
+    """A server while the block runs, over TLS where that is given. Port 0 lets the kernel choose."""
     server = _Server((address, port), _Answer)
-    server.backend = Backend(name, *server.backend_address)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
+    server.connections = []
+    server.backend = Backend(name, *server.backend_address)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name=f"serve {name}", daemon=True)
     thread.start()
     try:

@@ -14,6 +14,8 @@ def test_defaults_are_istios_ports_and_names() -> None:
     assert settings.admin == ListenAddress("127.0.0.1", 15014)
     assert (settings.mesh.cluster_id, settings.mesh.trust_domain) == ("Kubernetes", "cluster.local")
     assert settings.mesh.root_namespace == "istio-system"
+    assert settings.mesh.prefers_near
+    assert not read_settings({**NEEDED, "AMBIT_LOCALITY_FAILOVER": "false"}).mesh.prefers_near
 
 
 def test_lists_and_ipv6_addresses_are_read() -> None:
@@ -51,6 +53,7 @@ def test_lists_and_ipv6_addresses_are_read() -> None:
             id="selectors-needless-values",
         ),
         pytest.param("AMBIT_LOG_LEVEL", "loud", id="level"),
+        pytest.param("AMBIT_LOCALITY_FAILOVER", "no", id="switch"),
     ],
 )
 def test_bad_setting_is_refused_by_name(name: str, value: str) -> None:

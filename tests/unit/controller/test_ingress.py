@@ -5,6 +5,7 @@ import pytest
 from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.virtual_service import VirtualService
 from controller.metrics import ControllerMetrics
+from controller.registry.delegates import list_rules
 from controller.registry.http import Reply
 from controller.registry.ingress import build_ports, find_listen_ports, list_bound_hosts, selects
 from controller.registry.names import MeshSettings
@@ -125,7 +126,11 @@ def replies(given: IstioGateway, *bound: VirtualService, ingress: Ingress = EDGE
         MeshSettings(),
         ingress,
         lambda place: [each for each in bound if place in find_gateways(each)],
-        lambda each, port, place: build_routes(each, port, lambda _: None, place),
+        lambda each, port, place: (
+            route
+            for rule in list_rules(each, lambda *_: None)
+            for route in build_routes(rule, port, lambda _: None, place)
+        ),
     )
     return {
         host.name: [

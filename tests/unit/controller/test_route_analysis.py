@@ -32,6 +32,18 @@ def virtual_service(host: str = "s", destination: str = "host: s", place: str = 
     return made("VirtualService", spec, "v", place=place)
 
 
+def near(rest: str = "") -> str:
+    balancer = "loadBalancer: {localityLbSetting: {enabled: true}}"
+    return made("DestinationRule", f"{{host: api.example.com, trafficPolicy: {{{balancer}, {rest}}}}}", "d")
+
+
+def delegating(match: str = "") -> str:
+    return made("VirtualService", f"{{hosts: [s], http: [{{{match}delegate: {{name: d}}}}]}}", "v")
+
+
+DELEGATE = made("VirtualService", "{http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: s}}]}]}", "d")
+
+
 def rule(host: str = "s", labels: str = "version: v1") -> str:
     return made("DestinationRule", f"{{host: {host}, subsets: [{{name: v1, labels: {{{labels}}}}}]}}", "d")
 
@@ -50,6 +62,9 @@ POD = (
     "spec: {containers: [{name: c}]}}\n---\n"
 )
 ENTRY = made("ServiceEntry", "{hosts: [api.example.com], resolution: DNS, ports: [{number: 80, name: http}]}", "e")
+PRIVATE = ENTRY.replace("namespace: demo", "namespace: other").replace("resolution", "exportTo: [.], resolution")
+PASSING = ENTRY.replace("resolution: DNS", "addresses: [192.0.2.1]")
+HOSTNAME = "{group: networking.istio.io, kind: Hostname, name: api.example.com"
 WAYPOINT = made(
     "Gateway",
     "{gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}",
@@ -119,7 +134,61 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
             id="host-of-another-namespace",
         ),
         pytest.param(
-            ENTRY + service() + virtual_service("api.example.com"), ["virtual-service-host-unknown"], id="entry"
+            ENTRY + virtual_service("api.example.com", "host: api.example.com"), [WITHOUT_WAYPOINT], id="entry"
+        ),
+        pytest.param(
+            ENTRY.replace("namespace: demo", "namespace: other")
+            + virtual_service("api.example.com", "host: api.example.com"),
+            ["virtual-service-host-unknown"],
+            id="entry-of-another-namespace",
+        ),
+        pytest.param(
+            service() + PRIVATE + virtual_service(destination="host: api.example.com"),
+            [WITHOUT_WAYPOINT, "route-backend-missing"],
+            id="to-a-host-that-is-not-seen",
+        ),
+        pytest.param(
+            service() + PASSING + virtual_service(destination="host: api.example.com"),
+            [WITHOUT_WAYPOINT, "route-backend-missing"],
+            id="to-where-only-clients-know",
+        ),
+        pytest.param(
+            PASSING + virtual_service("api.example.com", "host: api.example.com"),
+            [WITHOUT_WAYPOINT],
+            id="to-where-its-own-clients-know",
+        ),
+        pytest.param(service() + delegating() + DELEGATE, [WITHOUT_WAYPOINT], id="delegate"),
+        pytest.param(service() + delegating(), [WITHOUT_WAYPOINT, "delegate-missing"], id="no-delegate"),
+        pytest.param(
+            service() + delegating() + DELEGATE.replace("namespace: demo", "namespace: other"),
+            [WITHOUT_WAYPOINT, "delegate-missing", "delegate-unused", "route-backend-missing"],
+            id="delegate-of-another-namespace",
+        ),
+        pytest.param(
+            service() + delegating(match="match: [{uri: {prefix: /b}}], ") + DELEGATE,
+            [WITHOUT_WAYPOINT, "delegate-conflict"],
+            id="delegate-outside-of-the-roots-match",
+        ),
+        pytest.param(
+            service() + made("VirtualService", "{hosts: [s], tcp: [{route: [{destination: {host: t}}]}]}", "v"),
+            [WITHOUT_WAYPOINT, "route-backend-missing"],
+            id="bytes-to-nobody",
+        ),
+        pytest.param(ENTRY + rule("api.example.com"), [], id="rule-for-an-entry"),
+        pytest.param(ENTRY + rule("'*.example.com'"), [], id="rule-for-several"),
+        pytest.param(ENTRY + near(), ["locality-without-outliers"], id="near-without-outliers"),
+        pytest.param(ENTRY + near("outlierDetection: {}"), [], id="near"),
+        pytest.param(service() + rule("'*'"), [], id="rule-for-all"),
+        pytest.param(service() + rule("'*.example.com'"), ["destination-rule-host-unknown"], id="rule-for-none"),
+        pytest.param(
+            PRIVATE + rule("api.example.com"), ["destination-rule-host-unknown"], id="rule-for-anothers-entry"
+        ),
+        pytest.param(ENTRY + gateway() + route(backend=f"{HOSTNAME}, port: 80}}"), [], id="a-host-as-backend"),
+        pytest.param(
+            ENTRY + gateway() + route(backend=f"{HOSTNAME}, port: 81}}"), ["route-backend-missing"], id="its-port"
+        ),
+        pytest.param(
+            PRIVATE + gateway() + route(backend=f"{HOSTNAME}, port: 80}}"), ["route-backend-missing"], id="not-seen"
         ),
         pytest.param(
             service() + virtual_service() + route("{group: '', kind: Service, name: s}"),

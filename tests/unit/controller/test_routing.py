@@ -13,7 +13,14 @@ from controller.kinds.meta import KubernetesObject, ObjectKey
 from controller.registry.names import MeshSettings
 from controller.registry.proxies import Ingress, build_ingress
 from controller.routing.publication import Routing
-from controller.serve.resources import ROUTING_TYPES, Resource, ResourceChanges, ResourceTable
+from controller.serve.resources import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    ROUTING_TYPES,
+    Resource,
+    ResourceChanges,
+    ResourceTable,
+)
 from controller.snapshot import Snapshot
 from tests.support import objects
 from tests.support.mesh_certificates import Credentials, issue_server, make_authority
@@ -352,6 +359,32 @@ VALUES: list[KubernetesObject] = [
     authentication(target("Gateway", "other"), "other"),
     authentication(target("GatewayClass", "ambit"), "istio-system"),
     *(build_key_set(KEYS_URL, keys) for keys in ("", "some", "others")),
+    *(
+        destination_rule("h", host, f"trafficPolicy: {{{policy}}}", where)
+        for host in ("one.example", "s.demo.svc.cluster.local")
+        for where in ("demo", "istio-system")
+        for policy in (
+            "outlierDetection: {}",
+            "loadBalancer: {localityLbSetting: {distribute: [{from: r, to: {r/z: 80, '*': 20}}]}}",
+            "outlierDetection: {}, loadBalancer: {localityLbSetting: {failoverPriority: [kubernetes.io/hostname]}}",
+        )
+    ),
+    *(
+        objects.service("s", spec=f"clusterIP: 192.0.2.1, selector: {{app: web}}, ports: [{{port: 80}}], {spreading}")
+        for spreading in ("trafficDistribution: PreferClose", "internalTrafficPolicy: Local")
+    ),
+    *(
+        destination_rule(name, host, f"trafficPolicy: {{{policy}}}", where)
+        for name, host in (("w", "'*.demo.svc.cluster.local'"), ("w", "'*'"), ("x", "'*.example'"))
+        for where in ("demo", "istio-system")
+        for policy in ("outlierDetection: {}", "loadBalancer: {consistentHash: {useSourceIp: true}}")
+    ),
+    *(
+        objects.node(name, f"topology.kubernetes.io/region: {region}, topology.kubernetes.io/zone: {zone}")
+        for name in ("node-1", "node-2")
+        for region, zone in (("r", "z"), ("r", "y"), ("q", "z"))
+    ),
+    objects.pod("q", node="node-2"),
     *(objects.service(name, where) for name in ("s", "t") for where in ("demo", "other")),
     objects.service("s", spec="clusterIP: 192.0.2.1, selector: {app: x}, ports: [{port: 80}, {name: grpc, port: 81}]"),
     objects.service("s", spec="clusterIP: 192.0.2.1, ports: [{port: 80}]"),
@@ -400,6 +433,63 @@ VALUES: list[KubernetesObject] = [
         for name in ("e", "f")
         for hosts in ("one.example", "s.demo.svc.cluster.local, two.example")
         for m in ("", "labels: {istio.io/use-waypoint: w}")
+    ),
+    *(
+        objects.service_entry(
+            f"hosts: [one.example, two.example], exportTo: ['{scope}'], {rest}, ports: [{{number: 80, name: http}}]",
+            name,
+            where,
+            metadata="labels: {istio.io/use-waypoint: w}",
+        )
+        for name, where in (("e", "demo"), ("g", "demo"), ("g", "other"))
+        for scope in (".", "*")
+        for rest in (
+            "resolution: STATIC, workloadSelector: {labels: {app: x}}",
+            "resolution: STATIC, addresses: [192.0.2.1], endpoints: [{address: 203.0.113.3, labels: {version: one}}]",
+            "resolution: NONE, addresses: [192.0.2.1, 192.0.2.9]",
+        )
+    ),
+    *(
+        route(name, parents, f"{{group: networking.istio.io, kind: Hostname, name: {host}, port: 80}}", kind=kind)
+        for name, kind in (("a", "HTTPRoute"), ("c", "GRPCRoute"))
+        for parents in ("{name: web, namespace: demo}", "{group: '', kind: Service, name: s}")
+        for host in ("one.example", "s.demo.svc.cluster.local")
+    ),
+    *(
+        virtual_service("v", host, to)
+        for host in ("one.example", "s")
+        for to in ("host: one.example", "host: two.example, subset: one", "host: s.demo.svc.cluster.local")
+    ),
+    *(
+        made(
+            ISTIO,
+            "VirtualService",
+            name,
+            where,
+            f"{hosts} http: [{{match: [{{uri: {{prefix: /a}}}}], {to}}}], {rest}",
+        )
+        for name, where, hosts, rest in (
+            ("v", "demo", "hosts: [s, one.example],", "tcp: [{route: [{destination: {host: t}}]}]"),
+            (
+                "v",
+                "demo",
+                "hosts: [s, one.example],",
+                "tls: [{match: [{sniHosts: ['*']}], route: [{destination: {host: one.example}}]}]",
+            ),
+            ("v", "demo", "hosts: [t],", ""),
+            ("v", "demo", "hosts: ['*'], gateways: [web, other/other],", ""),
+            ("u", "demo", "", ""),
+            ("u", "other", "", ""),
+        )
+        for to in (
+            *(("delegate: {name: u}", "delegate: {name: u, namespace: other}") if hosts else ()),
+            "route: [{destination: {host: t}}]",
+            "route: [{destination: {host: one.example}}]",
+        )
+    ),
+    *(
+        destination_rule("h", "one.example", "subsets: [{name: one, labels: {version: one}}]", where)
+        for where in ("demo", "istio-system")
     ),
     *(
         objects.endpoint_slice(f"endpoints: [{endpoints}], ports: [{{port: 8080}}]", "x", service="s")
@@ -556,6 +646,21 @@ def test_an_ingress_gateway_has_only_what_its_gateways_and_their_routes_need() -
         "Cluster",
         "RouteConfiguration",
     }
+
+
+def test_a_part_of_an_ingress_gateways_routes_is_another_teams() -> None:
+    rule = "http: [{match: [{uri: {prefix: /cart}}], delegate: {name: cart, namespace: other}}]"
+    world = start(
+        istio_gateway("web", "istio: ingress", "'*'"),
+        made(ISTIO, "VirtualService", "v", "demo", f"hosts: [www.test], gateways: [web], {rule}"),
+        objects.service("cart", "other"),
+    )
+    world.open(EDGE)
+    cluster = "outbound|80||cart.other.svc.cluster.local"
+    assert keys_of(world, cluster) == ()
+    delegate = made(ISTIO, "VirtualService", "cart", "other", "http: [{route: [{destination: {host: cart}}]}]")
+    assert world.put(delegate) == {"RouteConfiguration": {EDGE_ROUTES}, "Cluster": {cluster}}
+    assert keys_of(world, cluster) == (f"ingress:{EDGE}",)
 
 
 def test_an_ingress_gateway_listens_where_the_service_before_it_leads() -> None:
@@ -736,8 +841,8 @@ def test_an_added_listener_that_envoy_would_refuse_is_told_of_until_its_filter_g
 
 
 def test_a_sidecar_narrows_what_those_of_its_namespace_are_told_of() -> None:
-    addressed = "clusterIP: 192.0.2.1, ports: [{port: 80}]"
-    world = start(objects.service("s", spec=addressed), objects.service("t", "other", spec=addressed))
+    first, second = (f"clusterIP: 192.0.2.{number}, ports: [{{port: 80}}]" for number in (1, 2))
+    world = start(objects.service("s", spec=first), objects.service("t", "other", spec=second))
     changed = world.put(sidecar("demo", "./*"))
     assert changed == {
         "Listener": {"sidecar/outbound", "sidecar/s.demo.svc.cluster.local/80"},
@@ -819,3 +924,29 @@ def test_a_filter_that_becomes_another_one_is_the_other_one() -> None:
         envoy_filter("istio-system", "", f"applyTo: CLUSTER, patch: {{operation: ADD, value: {EXTRA}}}")
     )
     assert changed == {"Cluster": {"extra"}}
+
+
+def test_gateways_speak_tls_to_a_backend_as_its_policy_says_and_others_as_its_rule_does() -> None:
+    rule = destination_rule("d", "s", "trafficPolicy: {tls: {mode: SIMPLE, sni: rule.test}, proxyProtocol: {}}")
+    world = start(gateway(), route("a", "{name: web}", "{name: s, port: 80}"), objects.service("s"), policy("x", "s"))
+    plain = "outbound|80||s.demo.svc.cluster.local"
+    assert world.put(rule)["Cluster"] == {plain, f"{plain}|tls"}
+    for name, own, others in ((plain, b"rule.test", b"x.test"), (f"{plain}|tls", b"x.test", b"rule.test")):
+        resource = world.tables[CLUSTER_TYPE].find(name)
+        assert resource
+        assert own in resource.wire
+        assert others not in resource.wire
+        assert b"upstream_proxy_protocol" in resource.wire
+
+
+def test_a_backend_over_tls_is_preferred_where_it_is_near_too() -> None:
+    near = objects.service(
+        "s", spec="clusterIP: 192.0.2.1, selector: {app: web}, ports: [{port: 80}], trafficDistribution: PreferClose"
+    )
+    node = objects.node("node-1", "topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z")
+    world = start(near, node, objects.pod("p"), objects.pod("q", node="node-2"), policy("x", "s"))
+    plain = "outbound|80||s.demo.svc.cluster.local"
+    found = [world.tables[ENDPOINT_TYPE].find(name) for name in (plain, f"{plain}|tls")]
+    keys = [each.forms.keys() for each in found if each]
+    assert len(keys[0]) > 0
+    assert keys[0] == keys[1]
