@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from controller.kinds.backend_tls_policy import BackendTLSPolicy
 from controller.kinds.virtual_service import Destination
 from controller.registry.backend_tls import BackendTls, find_backend_tls
-from controller.registry.destinations import ClusterPolicy, Rules, find_rules
+from controller.registry.destinations import ClusterPolicy, Hashing, Rules, find_rules
 from controller.registry.http import Target
 from controller.registry.members import Members
 from controller.registry.names import MeshSettings, find_service_name
@@ -52,6 +52,10 @@ class Destinations:
         """What they say of a target."""
         service = self.find_service(target)
         return self.find_rules(service.place).policy_of(target.subset, target.port) if service else ClusterPolicy()
+
+    def find_hashing(self, target: Target) -> Hashing | None:
+        """By which part of a request they choose who serves it."""
+        return self.find_policy(target).hashing
 
     def find_backend_tls(self, target: Target) -> BackendTls | None:
         """How Gateways speak TLS to a port, if they do."""
