@@ -79,7 +79,7 @@ def test_the_definitions_take_what_the_translations_are_tested_with(cluster: Kub
         (GATEWAY_API, "Gateway", "{gatewayClassName: ambit, listeners: [{name: http, port: 70000, protocol: HTTP}]}"),
         (GATEWAY_API, "HTTPRoute", "{rules: [{matches: [{method: get}]}]}"),
         (GATEWAY_API, "HTTPRoute", "{rules: [{timeouts: {request: 5}}]}"),
-        (ISTIO, "VirtualService", "{http: []}"),
+        (ISTIO, "VirtualService", "{hosts: a, http: [{route: [{destination: {host: a}}]}]}"),
         (ISTIO, "VirtualService", "{hosts: [a], http: [{route: [{destination: {host: a}, weight: '1'}]}]}"),
         (ISTIO, "DestinationRule", "{host: a, trafficPolicy: {loadBalancer: {simple: FASTEST}}}"),
         (SECURITY, "AuthorizationPolicy", "{action: PERHAPS}"),
