@@ -315,4 +315,3 @@ class DestinationRule(NetworkingObject):
     """How a service is connected to."""
 
     spec: DestinationRuleSpec
-    status: object = None

@@ -321,4 +321,3 @@ class EnvoyFilter(NetworkingObject):
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1alpha3",)
 
     spec: EnvoyFilterSpec
-    status: object = None

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.hosts import check_route_host
-from controller.kinds.meta import KubernetesObject, LabelName, ObjectMeta, PortNumber, StrictModel, SubdomainName
+from controller.kinds.meta import LabelName, ObjectMeta, PortNumber, StrictModel, StrictObject, SubdomainName
 from controller.kinds.refusals import NOT_CARRIED_OUT, Unsupported
 
 GROUP = "gateway.networking.k8s.io"
@@ -34,15 +34,11 @@ INBOUND_BINDING_ANNOTATION = "ambient.istio.io/waypoint-inbound-binding"
 RouteHost = Annotated[str, AfterValidator(check_route_host)]
 
 
-class GatewayApiObject(KubernetesObject):
-    """What stands beside its spec is refused too, lest a misspelt `spec` make it empty."""
-
-    model_config = ConfigDict(extra="forbid")
+class GatewayApiObject(StrictObject):
+    """A gateway.networking.k8s.io object."""
 
     GROUP: ClassVar[str] = GROUP
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1", "v1beta1")
-
-    status: object = None
 
 
 _INBOUND_BINDING = re.compile(r"(PROXY|NONE)(/([1-9][0-9]{0,4}))?")

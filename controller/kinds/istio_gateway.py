@@ -117,4 +117,3 @@ class IstioGateway(NetworkingObject):
     KIND: ClassVar[str] = "Gateway"
 
     spec: IstioGatewaySpec
-    status: object = None

@@ -160,3 +160,11 @@ class KubernetesObject(Model):
     def age_key(self) -> tuple[str, str, str]:
         """Sorts objects oldest first; objects without a timestamp come last, by name."""
         return (self.metadata.creation_timestamp or "9999", self.namespace, self.name)
+
+
+class StrictObject(KubernetesObject):
+    """An object whose unknown fields are refused beside its spec too, lest a misspelt `spec` make it empty."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: object = None

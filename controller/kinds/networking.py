@@ -7,12 +7,12 @@ whose connections fail is worse than none.
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.core import Ip, IpAddress
 from controller.kinds.hosts import check_host, is_ip
-from controller.kinds.meta import KubernetesObject, Model, PortNumber, StrictModel
+from controller.kinds.meta import Model, PortNumber, StrictModel, StrictObject
 from controller.kinds.policy_values import IpBlockText
 
 _PROTOCOLS = ("HTTP", "HTTPS", "HTTP2", "GRPC", "GRPC-WEB", "MONGO", "MYSQL", "REDIS", "TCP", "TLS")
@@ -68,10 +68,8 @@ class WorkloadEntrySpec(StrictModel):
     service_account: str | None = None
 
 
-class NetworkingObject(KubernetesObject):
-    """What stands beside its spec is refused too, lest a misspelt `spec` make it empty."""
-
-    model_config = ConfigDict(extra="forbid")
+class NetworkingObject(StrictObject):
+    """A networking.istio.io object."""
 
     GROUP: ClassVar[str] = "networking.istio.io"
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1", "v1beta1", "v1alpha3")
@@ -81,7 +79,6 @@ class WorkloadEntry(NetworkingObject):
     """A workload that is no pod."""
 
     spec: WorkloadEntrySpec
-    status: object = None
 
     @model_validator(mode="after")
     def _check_address(self) -> "WorkloadEntry":

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.durations import Duration
 from controller.kinds.http_route import HeaderName, HeaderValue
 from controller.kinds.meta import StrictModel
-from controller.kinds.policy_targets import PolicyTargetReference, TargetedSpec, check_target_namespaces
-from controller.kinds.security import SecurityPolicy
+from controller.kinds.policy_targets import TargetedSpec
+from controller.kinds.security import TargetedPolicy
 
 # Istio's, for fetching keys (facts of L7, section 4).
 DEFAULT_TIMEOUT_MILLISECONDS = 5_000
@@ -103,21 +103,10 @@ class RequestAuthenticationSpec(TargetedSpec):
         return self
 
 
-class RequestAuthentication(SecurityPolicy):
+class RequestAuthentication(TargetedPolicy):
     """A request without a token passes, one with a token that is not accepted gets 401."""
 
     spec: RequestAuthenticationSpec
-
-    @field_validator("spec")
-    @classmethod
-    def _check_targets(cls, spec: RequestAuthenticationSpec, info: ValidationInfo) -> RequestAuthenticationSpec:
-        check_target_namespaces(spec, info.data.get("metadata"))
-        return spec
-
-    @property
-    def targets(self) -> Sequence[PolicyTargetReference]:
-        """What it is attached to by name."""
-        return self.spec.targets
 
     @property
     def key_urls(self) -> Sequence[str]:

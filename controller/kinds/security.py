@@ -8,10 +8,10 @@ DENY broader or void (facts of the control plane, section 6): never what the aut
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from controller.kinds.meta import KubernetesObject, StrictModel
+from controller.kinds.meta import StrictModel, StrictObject
 from controller.kinds.policy_conditions import Condition
 from controller.kinds.policy_targets import (
     NEEDS_TARGETS,
@@ -120,32 +120,34 @@ class AuthorizationPolicySpec(TargetedSpec):
         return action
 
 
-class SecurityPolicy(KubernetesObject):
-    """A security.istio.io object: what stands beside its spec is refused too, lest a misspelt `spec` make it empty."""
-
-    model_config = ConfigDict(extra="forbid")
+class SecurityPolicy(StrictObject):
+    """A security.istio.io object."""
 
     GROUP: ClassVar[str] = "security.istio.io"
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1", "v1beta1")
 
-    status: object = None
 
+class TargetedPolicy(SecurityPolicy):
+    """A policy that may be attached to what it names; with such targets it is for Envoys and not for ztunnels."""
 
-class AuthorizationPolicy(SecurityPolicy):
-    """Who may connect, or ask. Any matching DENY refuses; if any ALLOW applies, one of them must match."""
-
-    spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
+    spec: TargetedSpec
 
     @field_validator("spec")
     @classmethod
-    def _check_targets(cls, spec: AuthorizationPolicySpec, info: ValidationInfo) -> AuthorizationPolicySpec:
+    def _check_targets(cls, spec: TargetedSpec, info: ValidationInfo) -> TargetedSpec:
         check_target_namespaces(spec, info.data.get("metadata"))
         return spec
 
     @property
     def targets(self) -> Sequence[PolicyTargetReference]:
-        """What it is attached to by name; with any, it is for Envoys and not for ztunnels."""
+        """What it is attached to by name."""
         return self.spec.targets
+
+
+class AuthorizationPolicy(TargetedPolicy):
+    """Who may connect, or ask. Any matching DENY refuses; if any ALLOW applies, one of them must match."""
+
+    spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
 
     @property
     def match_labels(self) -> dict[str, str]:

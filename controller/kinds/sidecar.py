@@ -63,7 +63,6 @@ class Sidecar(NetworkingObject):
     """What the sidecars of its namespace know of."""
 
     spec: SidecarSpec
-    status: object = None
 
     @property
     def patterns(self) -> Sequence[tuple[str, str]]:

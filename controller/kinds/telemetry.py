@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from controller.kinds.meta import KubernetesObject, StrictModel
+from controller.kinds.meta import StrictModel, StrictObject
 from controller.kinds.policy_targets import Selector
 from controller.kinds.proxies import ProxyTarget
 from controller.kinds.refusals import Unsupported
@@ -93,13 +93,10 @@ class TelemetrySpec(StrictModel):
         return self
 
 
-class Telemetry(KubernetesObject):
-    """What proxies tell of requests. What stands beside its spec is refused, lest a misspelt `spec` make it empty."""
-
-    model_config = ConfigDict(extra="forbid")
+class Telemetry(StrictObject):
+    """What proxies tell of requests."""
 
     GROUP: ClassVar[str] = "telemetry.istio.io"
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1", "v1alpha1")
 
     spec: TelemetrySpec
-    status: object = None

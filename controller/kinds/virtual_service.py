@@ -388,4 +388,3 @@ class VirtualService(NetworkingObject):
     """Where requests to a host go."""
 
     spec: VirtualServiceSpec
-    status: object = None

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from controller.kinds.core import IpAddress
-
-Place = tuple[str, str]
-"""Namespace and name of a Gateway."""
+from controller.registry.names import Place
 
 
 class Traffic(Enum):

@@ -11,13 +11,11 @@ from controller.kinds.core import Pod
 from controller.kinds.gateway_api import GATEWAY_LABEL, GROUP, Gateway, Listener, SecretReference
 from controller.kinds.secrets import Secret
 from controller.registry.attachment import Reason, is_granted
+from controller.registry.names import Place
 from controller.snapshot import Snapshot
 
 NODES_ANNOTATION = "ambit.dev/proxy-nodes"
 """On a Gateway: the nodes, with commas, on which its proxies run that are no pods."""
-
-Place = tuple[str, str]
-"""Namespace and name."""
 
 
 @dataclass(frozen=True, slots=True)

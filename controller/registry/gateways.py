@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from controller.kinds.gateway_api import Gateway, Listener
 from controller.registry.attachment import covers, served_listeners, specificity
-from controller.registry.certificates import Place, ends_tls, find_secrets
+from controller.registry.certificates import ends_tls, find_secrets
 from controller.registry.http import (
     Destination,
     Redirect,
@@ -22,6 +22,7 @@ from controller.registry.http import (
     find_targets,
 )
 from controller.registry.http_routes import Ranked, sort_routes
+from controller.registry.names import Place
 from controller.snapshot import Snapshot
 
 _WELL_KNOWN_PORTS = {"http": 80, "https": 443}

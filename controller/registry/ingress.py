@@ -15,12 +15,11 @@ from controller.kinds.virtual_service import VirtualService
 from controller.registry import services
 from controller.registry.attachment import covers, specificity
 from controller.registry.http import ANY_PATH, RequestMatch, Route, VirtualHost
-from controller.registry.names import MeshSettings, name_host
+from controller.registry.names import MeshSettings, Place, name_host
 from controller.registry.policies import matches
 from controller.registry.proxies import Ingress
 from controller.snapshot import Snapshot
 
-Place = tuple[str, str]
 FindBound = Callable[[Place], Iterable[VirtualService]]
 """The VirtualServices that name the Gateway of this namespace and name."""
 BuildRoutes = Callable[[VirtualService, int, Place], Iterable[Route]]

@@ -10,6 +10,9 @@ from controller.kinds.core import IpAddress
 from controller.registry.proxies import Ingress
 from mesh.identity import DEFAULT_TRUST_DOMAIN
 
+Place = tuple[str, str]
+"""Namespace and name of an object whose kind is known."""
+
 DEFAULT_CLUSTER_ID = "Kubernetes"
 DEFAULT_ROOT_NAMESPACE = "istio-system"
 DEFAULT_DOMAIN_SUFFIX = "cluster.local"

@@ -20,8 +20,8 @@ from controller.kinds.gateway_api import (
 )
 from controller.kinds.hosts import is_ip
 from controller.registry.attachment import admits, is_ours
-from controller.registry.bindings import ApplicationTunnel, Binding, BindingReason, Place, Traffic, WaypointAddress
-from controller.registry.names import MeshSettings, find_service_name, name_host
+from controller.registry.bindings import ApplicationTunnel, Binding, BindingReason, Traffic, WaypointAddress
+from controller.registry.names import MeshSettings, Place, find_service_name, name_host
 from controller.snapshot import Snapshot
 from mesh import ports
 

@@ -11,11 +11,11 @@ from controller.registry import policies
 from controller.registry.http import Target
 from controller.registry.localities import ServingEndpoint, arrange, find_preference, list_standpoints
 from controller.registry.members import Members
-from controller.registry.names import MeshSettings
+from controller.registry.names import MeshSettings, Place
 from controller.registry.services import Discovery, Service
 from controller.registry.workloads import Locality, Workload, find_locality
 from controller.routing.destinations import Destinations
-from controller.routing.index import Place, RouteIndex
+from controller.routing.index import RouteIndex
 from controller.serve.resources import ENDPOINT_TYPE, Resource, build_resource
 from controller.snapshot import Snapshot
 from controller.translate.clusters import (

@@ -8,10 +8,9 @@ from controller.registry.backend_tls import BackendTls, find_backend_tls
 from controller.registry.destinations import ClusterPolicy, Hashing, Rules, find_rules
 from controller.registry.http import Target
 from controller.registry.members import Members
-from controller.registry.names import MeshSettings, find_service_name
+from controller.registry.names import MeshSettings, Place, find_service_name
 from controller.registry.services import Discovery, Service, ServicePort
 from controller.registry.virtual_services import FindTarget
-from controller.routing.index import Place
 from controller.snapshot import Snapshot
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field, fields
 
 from controller.registry.http import Target
+from controller.registry.names import Place
 from controller.registry.proxies import Ingress
-from controller.routing.index import Place, RouteKey
+from controller.routing.index import RouteKey
 
 
 @dataclass(slots=True)

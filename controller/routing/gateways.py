@@ -14,10 +14,10 @@ from controller.registry.envoy_filters import Side, find_for_proxies
 from controller.registry.gateway_proxies import GatewayProxies, describe_gateway, describe_ingress
 from controller.registry.gateways import ANY_HOST, Attached, Chain, RequestChain, build_ports, find_chain_targets
 from controller.registry.http import Route, Target
-from controller.registry.names import name_gateway, name_gateway_port, name_gateway_routes, name_ingress_port
+from controller.registry.names import Place, name_gateway, name_gateway_port, name_gateway_routes, name_ingress_port
 from controller.registry.proxies import Ingress
 from controller.registry.request_policies import NO_POLICIES, RequestPolicies
-from controller.routing.index import Place, ResourceName, RouteIndex
+from controller.routing.index import ResourceName, RouteIndex
 from controller.routing.patched import At, PatchedResources
 from controller.routing.update import Update
 from controller.serve.resources import LISTENER_TYPE, ROUTE_TYPE

@@ -9,10 +9,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 from controller.registry.http import Destination, Target
 from controller.registry.http_routes import Ranked
-from controller.registry.names import name_gateway
+from controller.registry.names import Place, name_gateway
 
-Place = tuple[str, str]
-"""Namespace and name of an object whose kind is known."""
 ResourceName = tuple[str, str]
 """Type URL and name of a resource."""
 RouteKey = tuple[str, str, str]

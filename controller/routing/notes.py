@@ -32,13 +32,13 @@ from controller.registry.backend_tls import list_targets
 from controller.registry.entries import EntryHosts
 from controller.registry.envoy_filters import Side, is_for, is_for_all, selects
 from controller.registry.gateway_proxies import GatewayProxies, describe_gateway, describe_ingress
-from controller.registry.names import find_full_host, find_service_name, name_host
+from controller.registry.names import Place, find_full_host, find_service_name, name_host
 from controller.registry.proxies import Ingress
 from controller.registry.sidecars import Visibility
 from controller.registry.waypoints import Waypoints
 from controller.routing.clusters import list_localities
 from controller.routing.dirty import Dirty
-from controller.routing.index import Place, RouteIndex
+from controller.routing.index import RouteIndex
 from controller.routing.patched import PatchedResources
 from controller.routing.secrets import SecretIndex
 from controller.routing.update import Update

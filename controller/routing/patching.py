@@ -21,14 +21,13 @@ from controller.registry.gateway_proxies import GatewayProxies
 from controller.registry.http import Target
 from controller.registry.names import MeshSettings, find_service_name
 from controller.registry.sidecars import Visibility
+from controller.routing.index import ResourceName
 from controller.serve.resources import CLUSTER_TYPE, LISTENER_TYPE, Resource, build_resource
 from controller.snapshot import Snapshot
 from controller.translate.patches import Outcome, Prepared, find_disorder
 
 PatchKey = tuple[ObjectKey, int]
 """A filter, and which of its patches."""
-ResourceKey = tuple[str, str]
-"""A resource's type URL and name."""
 _TYPES = {"CLUSTER": CLUSTER_TYPE, "LISTENER": LISTENER_TYPE}
 
 
@@ -44,7 +43,7 @@ class Verdict(Enum):
 class Subject:
     """A message that may be patched in place; `find_fault` says what is wrong with it beside its constraints."""
 
-    key: ResourceKey
+    key: ResourceName
     message: Message
     apply: Callable[[Prepared], Outcome]
     find_fault: Callable[[], str]
@@ -63,17 +62,17 @@ class PatchRecord:
     """What all patches did. One owner."""
 
     def __init__(self) -> None:
-        self._effects: dict[ResourceKey, Effect] = {}
-        self._added: Mapping[ResourceKey, Effect] = {}
+        self._effects: dict[ResourceName, Effect] = {}
+        self._added: Mapping[ResourceName, Effect] = {}
 
-    def put(self, key: ResourceKey, effect: Effect | None) -> None:
+    def put(self, key: ResourceName, effect: Effect | None) -> None:
         """Take over what patches did to a resource; None where they did nothing, or it is no more."""
         if effect is None:
             self._effects.pop(key, None)
         else:
             self._effects[key] = effect
 
-    def put_added(self, added: Mapping[ResourceKey, Effect]) -> set[ResourceKey]:
+    def put_added(self, added: Mapping[ResourceName, Effect]) -> set[ResourceName]:
         """Take over which resources there are only by patches; gives those that are no more."""
         before, self._added = self._added, added
         return before.keys() - added.keys()
@@ -142,15 +141,15 @@ class Patcher:
 
     def build_added(
         self, snapshot: Snapshot, settings: MeshSettings, gateways: Sequence[GatewayProxies]
-    ) -> tuple[Mapping[ResourceKey, Resource], set[ResourceKey]]:
+    ) -> tuple[Mapping[ResourceName, Resource], set[ResourceName]]:
         """The listeners and clusters that patches add, and which are no more. Of two of one name the first counts.
 
         `gateways` are all there are.
         """
         sidecars = Visibility(snapshot, settings).all_readers
-        effects: dict[ResourceKey, Effect] = {}
-        messages: dict[ResourceKey, Message] = {}
-        readers: dict[ResourceKey, list[str]] = {}
+        effects: dict[ResourceName, Effect] = {}
+        messages: dict[ResourceName, Message] = {}
+        readers: dict[ResourceName, list[str]] = {}
         for given in sort_filters(snapshot, settings):
             for index, prepared in enumerate(self.prepare(given)):
                 if not prepared.patch.adds_resource:

@@ -45,12 +45,12 @@ from controller.kinds.meta import ObjectKey
 from controller.kinds.sidecar import Sidecar
 from controller.kinds.telemetry import Telemetry
 from controller.registry.http import Target
-from controller.registry.names import MeshSettings
+from controller.registry.names import MeshSettings, Place
 from controller.registry.proxies import Ingress
 from controller.routing.clusters import Clusters
 from controller.routing.dirty import Dirty
 from controller.routing.gateways import GatewayPorts
-from controller.routing.index import Place, RouteIndex
+from controller.routing.index import RouteIndex
 from controller.routing.notes import Notes
 from controller.routing.patched import PatchedResources
 from controller.routing.patching import PatchRecord

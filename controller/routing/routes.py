@@ -19,8 +19,8 @@ from controller.registry.byte_routes import list_byte_destinations
 from controller.registry.delegates import list_rules, place_of
 from controller.registry.http import Destination, Target
 from controller.registry.http_routes import FindTarget, Ranked, build_routes
-from controller.registry.names import find_full_host, find_service_name
-from controller.routing.index import Place, RouteKey, RouteState
+from controller.registry.names import Place, find_full_host, find_service_name
+from controller.routing.index import RouteKey, RouteState
 from controller.routing.update import Update
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from controller.kinds.gateway_api import Gateway
 from controller.kinds.secrets import Secret
 from controller.registry.attachment import is_ours, served_listeners
-from controller.registry.certificates import Place, find_nodes, find_secrets, list_references
-from controller.registry.names import name_proxy, name_secret
+from controller.registry.certificates import find_nodes, find_secrets, list_references
+from controller.registry.names import Place, name_proxy, name_secret
 from controller.serve.resources import SECRET_TYPE, ChangeGatherer, build_resource
 from controller.snapshot import Snapshot
 from controller.translate.secrets import translate_secret

@@ -8,7 +8,8 @@ from controller.registry.delegates import list_rules
 from controller.registry.destinations import Rules
 from controller.registry.http import Destination, Forward, RequestMatch, Route, Target
 from controller.registry.http_routes import Ranked, sort_routes
-from controller.routing.index import Place, RouteIndex
+from controller.registry.names import Place
+from controller.routing.index import RouteIndex
 from controller.routing.update import Update
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from controller.registry.http import Target, VirtualHost, find_targets
-from controller.registry.names import name_service_port, name_service_routes
+from controller.registry.names import Place, name_service_port, name_service_routes
 from controller.registry.services import Service
 from controller.routing.dirty import Dirty
-from controller.routing.index import Capture, Place, RouteIndex
+from controller.routing.index import Capture, RouteIndex
 from controller.routing.service_routes import ServiceRoutes
 from controller.routing.sidecars import SidecarPorts
 from controller.routing.update import Update

@@ -5,9 +5,9 @@ from ipaddress import ip_network
 
 from controller.registry import telemetry
 from controller.registry.http import Target, VirtualHost
-from controller.registry.names import MeshSettings, name_service_routes, name_sidecar_port
+from controller.registry.names import MeshSettings, Place, name_service_routes, name_sidecar_port
 from controller.registry.sidecars import Visibility
-from controller.routing.index import Place, RouteIndex
+from controller.routing.index import RouteIndex
 from controller.routing.patched import PatchedResources
 from controller.routing.service_routes import ServiceRoutes
 from controller.routing.update import Update

@@ -8,12 +8,12 @@ from controller.kinds.virtual_service import VirtualService
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute
 from controller.registry.entries import EntryHosts
 from controller.registry.members import Members
-from controller.registry.names import MeshSettings, name_host
+from controller.registry.names import MeshSettings, Place, name_host
 from controller.registry.proxies import Ingress
 from controller.registry.sidecars import Visibility
 from controller.registry.waypoints import Waypoints
 from controller.routing.destinations import Destinations
-from controller.routing.index import Place, RouteKey
+from controller.routing.index import RouteKey
 from controller.snapshot import Snapshot
 
 _KINDS = {kind.KIND: kind for kind in ROUTE_KINDS}

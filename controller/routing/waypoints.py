@@ -8,9 +8,9 @@ from controller.registry import request_policies, services, telemetry
 from controller.registry.attachment import is_ours
 from controller.registry.gateway_proxies import describe_gateway
 from controller.registry.http import Target
-from controller.registry.names import name_direct, name_gateway, name_service_routes, name_waypoint
+from controller.registry.names import Place, name_direct, name_gateway, name_service_routes, name_waypoint
 from controller.registry.request_policies import RequestPolicies
-from controller.routing.index import Capture, Place, RouteIndex
+from controller.routing.index import Capture, RouteIndex
 from controller.routing.service_routes import ServiceRoutes
 from controller.routing.services import list_captures, list_ranges
 from controller.routing.update import Update
