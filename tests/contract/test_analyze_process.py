@@ -1,16 +1,14 @@
 """`ambit analyze` as a pipeline runs it: what it prints, and what it exits with."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from controller.registry.names import DEFAULT_ROOT_NAMESPACE
+from tests.support.command_line import run_ambit
 
-REPOSITORY = Path(__file__).parents[2]
-PATIENCE_SECONDS = 60
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop, labels: {app: web}}\n"
 WARNED = (
     "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\n"
@@ -19,11 +17,8 @@ WARNED = (
 REFUSED = WARNED.replace("selector", "selektor")
 
 
-def run(*arguments: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ambit", "analyze", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=REPOSITORY, input=text, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
-    )
+def run(*arguments: str | Path, text: str = "") -> CompletedProcess[str]:
+    return run_ambit("analyze", *map(str, arguments), text=text)
 
 
 @pytest.fixture

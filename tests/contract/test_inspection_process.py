@@ -1,12 +1,10 @@
 """`ambit controller` beside a real controller: clients, what they have, why they refused, a dump and its replay."""
 
 import json
-import os
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,14 @@ import pytest
 import yaml
 
 from tests.contract.test_controller_process import DENY, POD, POD_NAME, SERVICE, SERVICE_NAME, subscribe
+from tests.support.command_line import run_ambit
 from tests.support.controller_process import ADDRESS, ControllerProcess, DeltaStream
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 TOKEN = "correct-horse-battery"
 
 
-def ambit(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ambit", "controller", *arguments]
-    given = {**os.environ, **environment}  # noqa: TID251  # the child is a user's own
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=given)
+ambit = partial(run_ambit, "controller")
 
 
 def read(*arguments: str) -> list[dict[str, Any]]:

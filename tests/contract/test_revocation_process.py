@@ -2,26 +2,22 @@
 
 import base64
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 import urllib.error
+from functools import partial
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ambit.demo.polling import wait_for
+from tests.support.command_line import run_ambit
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.mesh_certificates import forge_authority, make_authority, read_authority, revoke, write_authority
 
-
-def ambit(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ambit", "certificates", *arguments]
-    given = {**os.environ, **environment}  # noqa: TID251  # the child is a user's own
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=given)
+ambit = partial(run_ambit, "certificates")
 
 
 def read_metrics(controller: ControllerProcess) -> dict[str, float]:
@@ -60,7 +56,8 @@ def test_what_is_revoked_is_handed_out_and_survives_a_restart(tmp_path: Path) ->
         text = controller.fetch("/ca-crl.pem")
         authority = read_authority(controller.state)
         public = authority.certificate.public_key()
-        assert x509.load_pem_x509_crl(text.encode()).is_signature_valid(public)  # type: ignore[arg-type]  # it is ECDSA
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        assert x509.load_pem_x509_crl(text.encode()).is_signature_valid(public)
 
 
 @pytest.mark.parametrize(

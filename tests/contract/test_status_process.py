@@ -1,10 +1,10 @@
 """`ambit get` beside a running controller."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+from tests.support.command_line import run_ambit
 from tests.support.controller_process import ControllerProcess
 
 OBJECTS = """
@@ -27,9 +27,7 @@ spec: {action: DENY}
 """
 
 
-def ambit_get(controller: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ambit", "get", "--controller", controller, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+ambit_get = partial(run_ambit, "get", "--controller")
 
 
 def test_what_has_become_of_objects_is_shown(tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 """`ambit token` beside a running controller."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.command_line import run_ambit
 from tests.support.controller_process import ControllerProcess, build_csr, create_certificate
 
 IDENTITY = "spiffe://cluster.local/ns/demo/sa/default"
@@ -19,9 +19,8 @@ spec: {nodeName: node-9, serviceAccountName: default}
 """
 
 
-def ambit(file: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "ambit", "token", *arguments, "-f", str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+def ambit(file: Path, *arguments: str) -> CompletedProcess[str]:
+    return run_ambit("token", *arguments, "-f", str(file))
 
 
 def ask(controller: ControllerProcess, token: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 from ambit.lab.client import Lab
 from ambit.lab.folder import running_labs
 from ambit.lab.settings import LabSettings
-from tests.support.labs import COMMAND, environment_of
+from tests.support.command_line import COMMAND
+from tests.support.labs import environment_of
 from tests.support.mesh import PYTHON
 from tests.support.unprivileged import ordinary_user
 

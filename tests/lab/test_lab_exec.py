@@ -11,6 +11,7 @@ import pytest
 from ambit.lab.client import Lab
 from mesh.kit.errors import AmbitError
 from tests.support import labs
+from tests.support.command_line import COMMAND
 from tests.support.labs import eventually
 
 
@@ -52,7 +53,7 @@ def test_command_that_takes_too_long_is_killed(lab: Lab) -> None:
 
 def test_command_ends_with_its_client(lab: Lab) -> None:
     client = subprocess.Popen(
-        [*labs.COMMAND, "lab", "exec", "idle", "--", "sleep", "4002"], env=labs.environment_of(lab.settings)
+        [*COMMAND, "lab", "exec", "idle", "--", "sleep", "4002"], env=labs.environment_of(lab.settings)
     )
     with client:
         assert eventually(lambda: _is_running("4002"))
@@ -63,7 +64,7 @@ def test_command_ends_with_its_client(lab: Lab) -> None:
 def test_interactive_command_has_a_terminal_of_its_own(lab: Lab) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
-        command = [*labs.COMMAND, "lab", "exec", "idle", "--", "sh", "-c", "tty; read x; echo got-$x"]
+        command = [*COMMAND, "lab", "exec", "idle", "--", "sh", "-c", "tty; read x; echo got-$x"]
         os.execve(command[0], command, labs.environment_of(lab.settings))
     os.write(terminal, b"word\n")
     seen = b""

@@ -12,6 +12,7 @@ from ambit.lab.control import BrokenConversationError
 from ambit.lab.settings import LabSettings
 from mesh.kit.errors import RefusedError
 from tests.support import labs
+from tests.support.command_line import COMMAND
 from tests.support.labs import as_source, eventually
 
 NEVER_LISTENS = """
@@ -94,7 +95,7 @@ def test_up_after_a_crash_starts_afresh(settings: LabSettings) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_up_that_ends_half_way_leaves_nothing(settings: LabSettings, number: signal.Signals) -> None:
     up = subprocess.Popen(
-        [*labs.COMMAND, "lab", "up", "-f", "-"],
+        [*COMMAND, "lab", "up", "-f", "-"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=labs.environment_of(settings),

@@ -9,6 +9,7 @@ import pytest
 
 from ambit.lab.client import Lab
 from tests.support import labs
+from tests.support.command_line import COMMAND
 from tests.support.labs import as_source, eventually
 
 MESHED = f"""
@@ -75,7 +76,7 @@ def test_pod_of_the_mesh_waits_while_its_agent_is_down(lab: Lab) -> None:
 def command(lab: Lab, *arguments: str) -> str:
     """What the command line prints."""
     environment = labs.environment_of(lab.settings)
-    words = [*labs.COMMAND, *arguments]
+    words = [*COMMAND, *arguments]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -5,7 +5,8 @@ import subprocess
 
 from mesh import ports
 from tests.support import mesh as objects
-from tests.support.labs import COMMAND, environment_of
+from tests.support.command_line import COMMAND
+from tests.support.labs import environment_of
 from tests.support.mesh import Mesh, eventually, standing, total
 
 CLIENT = "spiffe://cluster.local/ns/east/sa/client"

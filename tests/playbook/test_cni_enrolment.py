@@ -21,6 +21,7 @@ from cni.kernel.namespaces import InvalidNamespaceError, NamespaceIdentity, Netw
 from cni.kernel.netlink import KernelRefusedError
 from cni.kernel.rules import PodSettings, RuleSet, build_rules
 from tests.support.pods import announce, open_stand_in
+from tests.support.waiting import until
 
 REFUSED = KernelRefusedError("add table", 1)
 
@@ -334,7 +335,5 @@ async def watch_until(stage: Stage, pause: Callable[[float], Awaitable[None]], c
     """Run the retries until `condition` holds."""
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(stage.enrolment.watch_pending(pause))
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - the state is signalled to nobody
-                await asyncio.sleep(0)
+        await until(condition)
         watching.cancel()

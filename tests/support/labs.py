@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,6 @@ from ambit.lab.client import Lab
 from ambit.lab.folder import connected
 from ambit.lab.settings import LabSettings
 from ambit.lab.sources import Source
-
-COMMAND = (sys.executable, "-m", "ambit")
 
 TWO_NODES = """
 apiVersion: ambit.dev/v1alpha1

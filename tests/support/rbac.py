@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
+from envoy.config.core.v3.address_pb2 import CidrRange
 from envoy.config.rbac.v3 import rbac_pb2 as pb
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as filter_pb
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
@@ -152,9 +153,8 @@ def _fits(text: string_pb2.StringMatcher, found: str) -> bool:
             raise AssertionError(other)
 
 
-def _is_within(block: object, address: str) -> bool:
-    prefix, length = getattr(block, "address_prefix", ""), getattr(block, "prefix_len").value  # noqa: B009
-    return ip_address(address) in ip_network(f"{prefix}/{length}")
+def _is_within(block: CidrRange, address: str) -> bool:
+    return ip_address(address) in ip_network(f"{block.address_prefix}/{block.prefix_len.value}")
 
 
 # Istio's reading ----------------------------------------------------------------------------------------------------

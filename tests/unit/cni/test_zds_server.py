@@ -24,6 +24,7 @@ from cni.agent.zds_connection import (
 from cni.agent.zds_server import ZdsServer, ZdsSettings
 from mesh.wire import zds_pb2
 from tests.support.pods import know
+from tests.support.waiting import until
 from tests.support.zds_client import Request, ZdsClient
 
 SNAPSHOT_SENT = Request("snapshot_sent")
@@ -363,10 +364,3 @@ async def outcome(asked: Coroutine[None, None, None]) -> object:
     except ZtunnelUnavailableError as error:
         return error
     return None
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the others run until `condition` holds."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what the server does inside is signalled to nobody
-            await asyncio.sleep(0)

@@ -31,6 +31,7 @@ from controller.authority.revoking import (
 from controller.authority.root_store import load_or_create_root
 from tests.support.mesh_certificates import Authority, forge_authority, make_authority, write_authority
 from tests.support.mesh_certificates import revoke as list_revoked
+from tests.support.waiting import until
 
 
 def now() -> datetime:
@@ -172,9 +173,7 @@ async def test_changes_are_followed_and_what_is_broken_leaves_the_last_ones(
         return await asyncio.wait_for(told.get(), 5)
 
     async def wait_for_trouble(word: str) -> None:
-        async with asyncio.timeout(5):
-            while not any(word in str(getattr(each, "error", "")) for each in caplog.records):  # noqa: ASYNC110  # a log
-                await asyncio.sleep(0.01)
+        await until(lambda: any(word in str(getattr(each, "error", "")) for each in caplog.records))
 
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(revocations.watch(look_seconds=0.01), name="watch")

@@ -1,13 +1,14 @@
 """What every namespace of Kubernetes is given, with the server's part played by a function."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 from controller.kinds.core import MeshMeta, Namespace
 from controller.root_distribution import RootDistribution, Texts
 from controller.sources.documents import PlainObject
+from tests.support.waiting import until
 
 ROOTS, LISTS = ("istio-ca-root-cert", "root-cert.pem"), ("istio-ca-crl", "ca-crl.pem")
 
@@ -53,26 +54,20 @@ async def running(
             await task
 
 
-async def wait_until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not is_so():  # noqa: ASYNC110  # what is written elsewhere is signalled to nobody
-            await asyncio.sleep(0.01)
-
-
 async def test_every_namespace_gets_the_roots_and_lists_once_there_are_any() -> None:
     server, names, texts = Server(), ["a", "kube-public"], {ROOTS: "root"}
     async with running(server, names, texts) as distribution:
-        await wait_until(lambda: server.read() == {"a/istio-ca-root-cert": {"root-cert.pem": "root"}})
+        await until(lambda: server.read() == {"a/istio-ca-root-cert": {"root-cert.pem": "root"}})
         texts[LISTS] = "list"
         distribution.note_texts()
-        await wait_until(lambda: server.read().get("a/istio-ca-crl") == {"ca-crl.pem": "list"})
+        await until(lambda: server.read().get("a/istio-ca-crl") == {"ca-crl.pem": "list"})
         names.append("b")
         distribution.note_changes([namespace("b").key])
-        await wait_until(lambda: len(server.data) == 4)
+        await until(lambda: len(server.data) == 4)
         assert server.calls == 4, "what is written already is not written again"
         texts[LISTS] = "longer list"
         distribution.note_texts()
-        await wait_until(lambda: server.read()["b/istio-ca-crl"] == {"ca-crl.pem": "longer list"})
+        await until(lambda: server.read()["b/istio-ca-crl"] == {"ca-crl.pem": "longer list"})
         assert server.calls == 6
 
 
@@ -80,6 +75,6 @@ async def test_what_could_not_be_written_is_written_later() -> None:
     server = Server()
     server.is_away = True
     async with running(server, ["a"], {ROOTS: "root", LISTS: "list"}):
-        await wait_until(lambda: server.calls >= 2)
+        await until(lambda: server.calls >= 2)
         server.is_away = False
-        await wait_until(lambda: set(server.read()) == {"a/istio-ca-root-cert", "a/istio-ca-crl"})
+        await until(lambda: set(server.read()) == {"a/istio-ca-root-cert", "a/istio-ca-crl"})
