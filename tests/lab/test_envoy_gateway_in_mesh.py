@@ -8,32 +8,16 @@ from tests.support.chosen_mesh import PATIENCE_SECONDS, ROUTER_IPV4, chosen_mesh
 from tests.support.controller_process import ControllerProcess
 from tests.support.envoy_in_mesh import CONTROLLER_PORT, start_gateway_proxy
 from tests.support.isolation import isolated
-from tests.support.texts import pod_text, service_text, text_of
+from tests.support.texts import pod_text, route_of_own_connections_text, text_of
 from tests.support.web_backends import serve_web
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 PORT = 8080
-OBJECTS = (
-    service_text("web", "app: web", f"port: 80, targetPort: {PORT}")
-    + text_of(
-        GATEWAY_API,
-        "Gateway",
-        "web",
-        f"spec: {{gatewayClassName: ambit, listeners: [{{name: http, port: {PORT}, protocol: HTTP}}]}}",
-    )
-    # Each request on a connection of its own: ztunnel tells of connections that have ended.
-    + text_of(
-        "networking.istio.io/v1",
-        "DestinationRule",
-        "web",
-        "spec: {host: web, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}}",
-    )
-    + text_of(
-        GATEWAY_API,
-        "HTTPRoute",
-        "web",
-        "spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}",
-    )
+OBJECTS = route_of_own_connections_text(PORT) + text_of(
+    GATEWAY_API,
+    "Gateway",
+    "web",
+    f"spec: {{gatewayClassName: ambit, listeners: [{{name: http, port: {PORT}, protocol: HTTP}}]}}",
 )
 
 

@@ -13,33 +13,17 @@ from tests.support.envoy_in_mesh import CONTROLLER_PORT, find_refusals, start_ga
 from tests.support.isolation import isolated
 from tests.support.mesh_certificates import issue_server, make_authority
 from tests.support.secrets import gateway_pod_text, secret_text
-from tests.support.texts import pod_text, service_text, text_of
+from tests.support.texts import pod_text, route_of_own_connections_text, text_of
 from tests.support.web_backends import serve_web
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 PORT = 8443
-OBJECTS = (
-    service_text("web", "app: web", f"port: 80, targetPort: {PORT}")
-    + text_of(
-        GATEWAY_API,
-        "Gateway",
-        "web",
-        f"spec: {{gatewayClassName: ambit, listeners: [{{name: https, port: {PORT}, protocol: HTTPS, "
-        "hostname: www.test, tls: {certificateRefs: [{name: www}]}}]}",
-    )
-    # Each request on a connection of its own: ztunnel tells of connections that have ended.
-    + text_of(
-        "networking.istio.io/v1",
-        "DestinationRule",
-        "web",
-        "spec: {host: web, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}}",
-    )
-    + text_of(
-        GATEWAY_API,
-        "HTTPRoute",
-        "web",
-        "spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}",
-    )
+OBJECTS = route_of_own_connections_text(PORT) + text_of(
+    GATEWAY_API,
+    "Gateway",
+    "web",
+    f"spec: {{gatewayClassName: ambit, listeners: [{{name: https, port: {PORT}, protocol: HTTPS, "
+    "hostname: www.test, tls: {certificateRefs: [{name: www}]}}]}",
 )
 
 

@@ -3,37 +3,22 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from ambit.demo.polling import wait_for
 from controller.inspection.dump import parse_dump
 from controller.inspection.replay import compare, list_versions, rebuild
-from tests.peer.test_envoy_gateway import World, mesh_text, route_text, to
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
-from tests.support.envoy_proxy import run_gateway
-from tests.support.free_ports import find_free_port
-from tests.support.web_backends import serve_web
+from tests.support.gateway_world import World, run_world, to
 
 
 @contextmanager
-def run_world(folder: Path, **settings: str) -> Iterator[World]:
-    """As a gateway's, with settings of the controller."""
-    with ExitStack() as stack:
-        v1 = stack.enter_context(serve_web("v1", "127.0.1.1"))
-        v2 = stack.enter_context(serve_web("v2", "127.0.1.2", v1.port))
-        controller = ControllerProcess(folder)
-        port = find_free_port()
-        controller.write("mesh.yaml", mesh_text(port, v1, v2))
-        controller.write("route.yaml", route_text(f"{{backendRefs: [{to('v1')}]}}"))
-        controller.start(**settings)
-        stack.callback(controller.stop)
-        envoy = stack.enter_context(run_gateway(controller, folder, "web"))
-        made = World(controller, envoy, port, v1, v2)
-        assert wait_for(made.serves, PATIENCE_SECONDS), envoy.log_file.read_text()
-        assert wait_for(lambda: is_in_sync(controller), PATIENCE_SECONDS)
+def run_in_sync(folder: Path, **settings: str) -> Iterator[World]:
+    """As a gateway's, once the proxy has acknowledged everything."""
+    with run_world(folder, **settings) as made:
+        assert wait_for(lambda: is_in_sync(made.controller), PATIENCE_SECONDS)
         yield made
-        assert envoy.refusals() == []
 
 
 def is_in_sync(controller: ControllerProcess) -> bool:
@@ -55,7 +40,7 @@ def find_holdings(controller: ControllerProcess) -> dict[tuple[str, str], str]:
 
 
 def test_a_proxy_that_is_recycled_keeps_what_it_has_and_is_told_only_what_is_new(tmp_path: Path) -> None:
-    with run_world(tmp_path, AMBIT_CONNECTION_MAX_AGE="1s") as world:
+    with run_in_sync(tmp_path, AMBIT_CONNECTION_MAX_AGE="1s") as world:
         sent = count_sent(world.controller)
         assert sent > 0
         peers: set[str] = set()
@@ -72,7 +57,7 @@ def test_a_proxy_that_is_recycled_keeps_what_it_has_and_is_told_only_what_is_new
 
 
 def test_what_a_proxy_has_is_shown_and_a_dump_of_it_is_replayed(tmp_path: Path) -> None:
-    with run_world(tmp_path) as world:
+    with run_in_sync(tmp_path) as world:
         holdings = find_holdings(world.controller)
         assert set(holdings.values()) == {"acknowledged"}
         own = json.loads(world.envoy.fetch("/config_dump?resource=dynamic_listeners"))

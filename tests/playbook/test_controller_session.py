@@ -1,9 +1,6 @@
 """The delta xDS dialogue, message by message, without sockets and with the clock in the test's hand."""
 
-from collections.abc import Sequence
-
 import pytest
-from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +9,6 @@ from controller.serve.resources import (
     AUTHORIZATION_TYPE,
     CLUSTER_TYPE,
     Resource,
-    ResourceChanges,
-    ResourceTable,
     build_resource,
 )
 from controller.serve.session import (
@@ -21,82 +16,12 @@ from controller.serve.session import (
     ProtocolViolationError,
     RequestOutcome,
     Session,
-    SessionLimits,
 )
 from controller.serve.subscriptions import MAX_NAMES, TooManyNamesError
-from controller.serve.wire import ClientNode, DeltaRequest, parse_request
+from controller.serve.wire import DeltaRequest, parse_request
 from mesh.kit.errors import InvalidInputError, UnknownSummaryError
 from mesh.wire.workload_pb2 import Address, Workload
-
-LIMITS = SessionLimits(ack_timeout_seconds=10, policy_wait_seconds=1)
-PLAIN = ClientNode("test", "node-1")
-ZTUNNEL = ClientNode("ztunnel~192.0.2.1~ztunnel.istio-system~x", "node-1")
-
-
-def resource(name: str, content: str = "1", aliases: tuple[str, ...] = (), keys: tuple[str, ...] = ()) -> Resource:
-    message = Address(workload=Workload(uid=name, name=content))
-    return build_resource(ADDRESS_TYPE, name, message, aliases, (*aliases, *keys))
-
-
-class Sent:
-    """A response as the client decodes it from the wire."""
-
-    def __init__(self, data: bytes) -> None:
-        message = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
-        self.type_url: str = message.type_url
-        self.nonce: str = message.nonce
-        self.version: str = message.system_version_info
-        self.versions: dict[str, str] = {each.name: each.version for each in message.resources}
-        self.aliases: dict[str, list[str]] = {each.name: list(each.aliases) for each in message.resources}
-        self.contents = {each.name: Address.FromString(each.resource.value).workload.name for each in message.resources}
-        self.removed: list[str] = list(message.removed_resources)
-
-
-class Dialogue:
-    """One client and the server's tables."""
-
-    def __init__(self, node: ClientNode = PLAIN) -> None:
-        self.tables = {AUTHORIZATION_TYPE: ResourceTable(), ADDRESS_TYPE: ResourceTable()}
-        self.node = node
-        self.now = 100.0
-        self.version = 0
-        self.reconnect()
-
-    def reconnect(self) -> None:
-        self.session = Session(self.tables, LIMITS)
-
-    def publish(self, *resources: Resource, removed: Sequence[str] = (), type_url: str = ADDRESS_TYPE) -> None:
-        self.version += 1
-        updated = {each.name: each for each in resources}
-        changed = self.tables[type_url].apply(ResourceChanges(updated, frozenset(removed)))
-        self.session.note_changes(type_url, changed)
-
-    def send(
-        self,
-        type_url: str = ADDRESS_TYPE,
-        subscribe: Sequence[str] = (),
-        unsubscribe: Sequence[str] = (),
-        versions: dict[str, str] | None = None,
-        nonce: str = "",
-        error: str | None = None,
-        summary: int | None = None,
-    ) -> RequestOutcome:
-        request = DeltaRequest(type_url, self.node, subscribe, unsubscribe, versions or {}, nonce, error, summary)
-        return self.session.receive(request, self.now)
-
-    def receive(self) -> Sent | None:
-        response = self.session.next_response(self.version, self.now)
-        return Sent(response.encode()) if response else None
-
-    def expect(self) -> Sent:
-        sent = self.receive()
-        assert sent is not None
-        return sent
-
-    def expect_and_acknowledge(self) -> Sent:
-        sent = self.expect()
-        assert self.send(sent.type_url, nonce=sent.nonce) is RequestOutcome.ACK
-        return sent
+from tests.support.dialogue import LIMITS, ZTUNNEL, Dialogue, Sent, resource
 
 
 @pytest.fixture
@@ -202,6 +127,35 @@ def test_returning_client_that_missed_nothing_gets_an_empty_answer(dialogue: Dia
     assert (sent.versions, sent.removed) == ({}, [])
 
 
+def test_returning_client_that_sums_up_gets_what_has_changed_since(dialogue: Dialogue) -> None:
+    dialogue.publish(resource("a"), resource("b"))
+    summary = dialogue.tables[ADDRESS_TYPE].summary
+    dialogue.publish(resource("b", "2"), resource("c"))
+    dialogue.publish(removed=["a"])
+    dialogue.reconnect()
+    assert dialogue.send(summary=summary) is RequestOutcome.RESUMED
+    sent = dialogue.expect_and_acknowledge()
+    assert (sorted(sent.versions), sent.removed) == (["b", "c"], ["a"])
+    dialogue.publish(resource("d"))
+    assert list(dialogue.expect_and_acknowledge().versions) == ["d"]
+
+
+def test_returning_client_that_has_everything_is_answered_with_nothing(dialogue: Dialogue) -> None:
+    dialogue.publish(resource("a"))
+    dialogue.send(summary=dialogue.tables[ADDRESS_TYPE].summary)
+    sent = dialogue.expect_and_acknowledge()
+    assert (sent.versions, sent.removed) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("type_url", "subscribe"), [(ADDRESS_TYPE, []), (ADDRESS_TYPE, ["a"]), ("unknown", []), (CLUSTER_TYPE, [])]
+)
+def test_a_summary_that_nobody_knows_is_refused(dialogue: Dialogue, type_url: str, subscribe: list[str]) -> None:
+    dialogue.publish(resource("a"))
+    with pytest.raises(UnknownSummaryError, match="list the versions"):
+        dialogue.send(type_url, subscribe=subscribe, summary=12345)
+
+
 def test_version_depends_on_content_alone() -> None:
     versions = set()
     for names in (["demo/a", "demo/b", "demo/c"], ["demo/c", "demo/a", "demo/b"]):
@@ -211,95 +165,6 @@ def test_version_depends_on_content_alone() -> None:
         versions.add(build_resource(ADDRESS_TYPE, "uid", Address(workload=message)).version)
     assert len(versions) == 1
     assert resource("a").version != resource("a", "2").version
-
-
-# On demand
-
-
-@pytest.fixture
-def on_demand(dialogue: Dialogue) -> Dialogue:
-    """A client that has subscribed to nothing yet, beside a mesh of two pods and a service."""
-    dialogue.publish(
-        resource("uid-1", aliases=("/198.51.100.1",), keys=("demo/web", "/192.0.2.1")),
-        resource("uid-2", aliases=("/198.51.100.2",), keys=("demo/web", "/192.0.2.1", "node:node-2")),
-        resource("demo/web", aliases=("/192.0.2.1",)),
-        resource("uid-3", aliases=("/198.51.100.3",)),
-    )
-    dialogue.send(subscribe=["*"], unsubscribe=["*"])
-    sent = dialogue.expect_and_acknowledge()
-    assert (sent.versions, sent.removed) == ({}, [])
-    return dialogue
-
-
-@pytest.mark.parametrize(
-    ("key", "names"),
-    [
-        pytest.param("uid-1", {"uid-1"}, id="uid"),
-        pytest.param("/198.51.100.1", {"uid-1", "/198.51.100.1"}, id="address"),
-        pytest.param("demo/web", {"demo/web", "uid-1", "uid-2"}, id="host-name"),
-        pytest.param("/192.0.2.1", {"demo/web", "uid-1", "uid-2", "/192.0.2.1"}, id="virtual-address"),
-    ],
-)
-def test_key_is_answered_with_what_it_leads_to(on_demand: Dialogue, key: str, names: set[str]) -> None:
-    on_demand.send(subscribe=[key])
-    sent = on_demand.expect_and_acknowledge()
-    assert set(sent.versions) == names
-    assert sent.removed == []
-
-
-def test_unknown_key_is_answered_as_removed_and_arrives_when_it_exists(on_demand: Dialogue) -> None:
-    on_demand.send(subscribe=["/203.0.113.9"])
-    assert on_demand.expect_and_acknowledge().removed == ["/203.0.113.9"]
-    on_demand.publish(resource("uid-9", aliases=("/203.0.113.9",)))
-    sent = on_demand.expect_and_acknowledge()
-    assert set(sent.versions) == {"uid-9", "/203.0.113.9"}
-    assert sent.aliases["uid-9"] == ["/203.0.113.9"]
-
-
-def test_only_what_was_asked_for_is_followed(on_demand: Dialogue) -> None:
-    on_demand.send(subscribe=["demo/web"])
-    on_demand.expect_and_acknowledge()
-    on_demand.publish(resource("uid-3", "2"), resource("uid-4", keys=("demo/web",)))
-    assert set(on_demand.expect_and_acknowledge().versions) == {"uid-4"}
-    on_demand.publish(removed=["uid-1", "uid-3"])
-    assert on_demand.expect_and_acknowledge().removed == ["uid-1"]
-    on_demand.send(unsubscribe=["demo/web"])
-    on_demand.publish(resource("uid-2", "2"))
-    assert on_demand.receive() is None
-
-
-def test_removal_is_told_under_every_name_that_was_sent(on_demand: Dialogue) -> None:
-    on_demand.send(subscribe=["/198.51.100.3"])
-    on_demand.expect_and_acknowledge()
-    on_demand.publish(removed=["uid-3"])
-    assert on_demand.expect_and_acknowledge().removed == ["/198.51.100.3", "uid-3"]
-
-
-def test_address_that_moves_to_another_pod_is_no_removal(on_demand: Dialogue) -> None:
-    on_demand.send(subscribe=["/198.51.100.3"])
-    on_demand.expect_and_acknowledge()
-    on_demand.publish(resource("uid-5", aliases=("/198.51.100.3",)), removed=["uid-3"])
-    sent = on_demand.expect_and_acknowledge()
-    assert (set(sent.versions), sent.removed) == ({"uid-5", "/198.51.100.3"}, ["uid-3"])
-
-
-def test_workloads_of_the_clients_own_node_come_unasked() -> None:
-    dialogue = Dialogue(ClientNode("ztunnel~x", "node-2"))
-    dialogue.publish(resource("near", keys=("node:node-2",)), resource("far", keys=("node:node-1",)))
-    dialogue.send(AUTHORIZATION_TYPE)
-    dialogue.expect_and_acknowledge()
-    dialogue.send(subscribe=["*"], unsubscribe=["*"])
-    assert set(dialogue.expect_and_acknowledge().versions) == {"near"}
-
-
-def test_returning_client_on_demand_keeps_its_keys(on_demand: Dialogue) -> None:
-    on_demand.send(subscribe=["/198.51.100.1", "uid-3"])
-    known = on_demand.expect_and_acknowledge().versions
-    on_demand.reconnect()
-    on_demand.publish(resource("uid-3", "2"))
-    on_demand.send(subscribe=["*"], unsubscribe=["*"], versions={**known, "gone": "1"})
-    sent = on_demand.expect_and_acknowledge()
-    assert (set(sent.versions), sent.removed) == ({"uid-3"}, ["gone"])
 
 
 # Order between types
@@ -378,35 +243,6 @@ def test_unknown_type_is_answered_as_empty(dialogue: Dialogue) -> None:
 def test_first_request_without_node_is_refused() -> None:
     with pytest.raises(ProtocolViolationError, match="node"):
         Session({}, LIMITS).receive(DeltaRequest(ADDRESS_TYPE), 0)
-
-
-def test_returning_client_that_sums_up_gets_what_has_changed_since(dialogue: Dialogue) -> None:
-    dialogue.publish(resource("a"), resource("b"))
-    summary = dialogue.tables[ADDRESS_TYPE].summary
-    dialogue.publish(resource("b", "2"), resource("c"))
-    dialogue.publish(removed=["a"])
-    dialogue.reconnect()
-    assert dialogue.send(summary=summary) is RequestOutcome.RESUMED
-    sent = dialogue.expect_and_acknowledge()
-    assert (sorted(sent.versions), sent.removed) == (["b", "c"], ["a"])
-    dialogue.publish(resource("d"))
-    assert list(dialogue.expect_and_acknowledge().versions) == ["d"]
-
-
-def test_returning_client_that_has_everything_is_answered_with_nothing(dialogue: Dialogue) -> None:
-    dialogue.publish(resource("a"))
-    dialogue.send(summary=dialogue.tables[ADDRESS_TYPE].summary)
-    sent = dialogue.expect_and_acknowledge()
-    assert (sent.versions, sent.removed) == ({}, [])
-
-
-@pytest.mark.parametrize(
-    ("type_url", "subscribe"), [(ADDRESS_TYPE, []), (ADDRESS_TYPE, ["a"]), ("unknown", []), (CLUSTER_TYPE, [])]
-)
-def test_a_summary_that_nobody_knows_is_refused(dialogue: Dialogue, type_url: str, subscribe: list[str]) -> None:
-    dialogue.publish(resource("a"))
-    with pytest.raises(UnknownSummaryError, match="list the versions"):
-        dialogue.send(type_url, subscribe=subscribe, summary=12345)
 
 
 def test_types_and_names_are_bounded(dialogue: Dialogue) -> None:

@@ -26,3 +26,18 @@ SUBSETS = text_of(
     "spec: {host: web, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}",
 )
 """The versions of the Service `web`."""
+
+
+def route_of_own_connections_text(port: int) -> str:
+    """The Service `web` of pods that listen on `port`, and all requests of the Gateway `web` to it.
+
+    Each on a connection of its own: ztunnel tells of connections that have ended.
+    """
+    pool = "connectionPool: {http: {maxRequestsPerConnection: 1}}"
+    rule = f"spec: {{host: web, trafficPolicy: {{{pool}}}}}"
+    route = "spec: {parentRefs: [{name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}"
+    return (
+        service_text("web", "app: web", f"port: 80, targetPort: {port}")
+        + text_of("networking.istio.io/v1", "DestinationRule", "web", rule)
+        + text_of("gateway.networking.k8s.io/v1", "HTTPRoute", "web", route)
+    )

@@ -159,6 +159,15 @@ def hosts_of(served: Gateway, *attached: Attached) -> list[VirtualHost]:
     return list(chain.hosts)
 
 
+def find_redirect(protocol: str, port: int, host: str, redirect: str) -> tuple[str, str, int]:
+    """Scheme, host and port of the redirect that a listener answers requests for a host with."""
+    spec = f"rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{{redirect}}}}}]}}]"
+    hosts = build_hosts(f"{{name: http, port: {port}, protocol: {protocol}}}", spec, (host,))
+    [built] = next(each.routes for each in hosts if each.domains == (host,))
+    assert isinstance(built.action, Redirect)
+    return built.action.scheme, built.action.host, built.action.port
+
+
 @pytest.mark.parametrize(
     ("port", "host", "redirect", "expected"),
     [
@@ -176,11 +185,7 @@ def hosts_of(served: Gateway, *attached: Attached) -> list[VirtualHost]:
 def test_a_redirect_names_the_port_only_where_it_must(
     port: int, host: str, redirect: str, expected: tuple[str, str, int]
 ) -> None:
-    spec = f"rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{{redirect}}}}}]}}]"
-    hosts = build_hosts(f"{{name: http, port: {port}, protocol: HTTP}}", spec, (host,))
-    [built] = next(each.routes for each in hosts if each.domains == (host,))
-    assert isinstance(built.action, Redirect)
-    assert (built.action.scheme, built.action.host, built.action.port) == expected
+    assert find_redirect("HTTP", port, host, redirect) == expected
 
 
 @pytest.mark.parametrize(
@@ -197,11 +202,7 @@ def test_a_redirect_names_the_port_only_where_it_must(
 def test_a_redirect_of_https_leaves_out_its_own_port(
     port: int, host: str, redirect: str, expected: tuple[str, str, int]
 ) -> None:
-    spec = f"rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{{redirect}}}}}]}}]"
-    hosts = build_hosts(f"{{name: http, port: {port}, protocol: HTTPS}}", spec, (host,))
-    [built] = next(each.routes for each in hosts if each.domains == (host,))
-    assert isinstance(built.action, Redirect)
-    assert (built.action.scheme, built.action.host, built.action.port) == expected
+    assert find_redirect("HTTPS", port, host, redirect) == expected
 
 
 def test_requests_for_a_host_see_the_routes_of_wider_hosts_behind_its_own() -> None:
