@@ -1,13 +1,12 @@
 """Kubernetes' ConfigMap, as far as it holds certificates of authorities (`ca.crt`). Nothing else of it is kept."""
 
-from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.certificates import parse_certificates
-from controller.kinds.meta import KubernetesObject, Model, ObjectMeta
+from controller.kinds.meta import KubernetesObject, Model, PlainMeta
 
 
 def _check_certificates(value: str | None) -> str | None:
@@ -26,15 +25,6 @@ class _Texts(Model):
     authorities: Annotated[str | None, AfterValidator(_check_certificates), Field(alias="ca.crt")] = None
 
 
-class ConfigMapMeta(ObjectMeta):
-    """Metadata without annotations: kubectl writes the whole object into one of them."""
-
-    @field_validator("annotations", mode="before")
-    @classmethod
-    def _drop(cls, _: object) -> Mapping[str, str] | None:
-        return None
-
-
 class ConfigMap(KubernetesObject):
     """Certificates of authorities that may vouch for a backend."""
 
@@ -42,7 +32,7 @@ class ConfigMap(KubernetesObject):
     VERSIONS: ClassVar[tuple[str, ...]] = ("v1",)
     IS_OPTIONAL: ClassVar[bool] = True
 
-    metadata: ConfigMapMeta
+    metadata: PlainMeta
     data: _Texts | None = None
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -105,6 +105,15 @@ class ObjectMeta(Model):
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
     owner_references: Sequence[OwnerReference] | None = None
+
+
+class PlainMeta(ObjectMeta):
+    """Metadata without annotations: kubectl writes the whole object into one of them, and it may be secret or large."""
+
+    @field_validator("annotations", mode="before")
+    @classmethod
+    def _drop(cls, _: object) -> Mapping[str, str] | None:
+        return None
 
 
 class KubernetesObject(Model):

@@ -12,11 +12,11 @@ from typing import Annotated, ClassVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.certificates import is_key_of, parse_certificates, parse_key
-from controller.kinds.meta import KubernetesObject, Model, ObjectMeta
+from controller.kinds.meta import KubernetesObject, Model, PlainMeta
 
 TLS_TYPE = "kubernetes.io/tls"
 OPAQUE_TYPE = "Opaque"
@@ -54,15 +54,6 @@ class _EncodedTexts(_Texts):
     key: Annotated[SecretStr | None, BeforeValidator(_decode), Field(alias="tls.key")] = None
 
 
-class SecretMeta(ObjectMeta):
-    """Metadata without annotations: kubectl writes the whole object into one of them."""
-
-    @field_validator("annotations", mode="before")
-    @classmethod
-    def _drop(cls, _: object) -> Mapping[str, str] | None:
-        return None
-
-
 class Secret(KubernetesObject):
     """A certificate with its key. `string_data` goes before `data`, as on Kubernetes."""
 
@@ -84,7 +75,7 @@ class Secret(KubernetesObject):
         )
     )
 
-    metadata: SecretMeta
+    metadata: PlainMeta
     type: str = OPAQUE_TYPE
     data: _EncodedTexts = _EncodedTexts()
     string_data: _Texts = _Texts()

@@ -3,13 +3,14 @@
 It is kept from one change to the next, so that a change is followed without looking at all there is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
 from controller.registry.http import Destination, Target
 from controller.registry.http_routes import Ranked
 from controller.registry.names import Place, name_gateway
+from controller.routing.relation import Relation
 
 ResourceName = tuple[str, str]
 """Type URL and name of a resource."""
@@ -45,18 +46,16 @@ class RouteIndex:
 
     def __init__(self) -> None:
         self._routes: dict[RouteKey, RouteState] = {}
-        self._by_gateway: dict[Place, set[RouteKey]] = {}
-        self._by_service: dict[Place, set[RouteKey]] = {}
-        self._by_backend: dict[Place, set[RouteKey]] = {}
-        self._by_istio_gateway: dict[Place, set[RouteKey]] = {}
-        self._by_delegate: dict[Place, set[RouteKey]] = {}
+        self._gateways: Relation[RouteKey, Place] = Relation()
+        self._services: Relation[RouteKey, Place] = Relation()
+        self._backends: Relation[RouteKey, Place] = Relation()
+        self._istio_gateways: Relation[RouteKey, Place] = Relation()
+        self._delegates: Relation[RouteKey, Place] = Relation()
         self._reader_resources: dict[str, set[ResourceName]] = {}
-        self._reader_targets: dict[_Part, set[Target]] = {}
-        self._readers: dict[Target, set[_Part]] = {}
+        self._reader_targets: Relation[_Part, Target] = Relation()
         self._service_targets: dict[Place, set[Target]] = {}
         self._reach: dict[Place, set[Target]] = {}
-        self._led: dict[Place, set[Target]] = {}
-        self._leading: dict[Target, set[Place]] = {}
+        self._led: Relation[Place, Target] = Relation()
         self._bound: dict[Place, set[Place]] = {}
         self._waypoints: dict[Place, Place] = {}
         self._captures: dict[Place, frozenset[Capture]] = {}
@@ -67,51 +66,42 @@ class RouteIndex:
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""
-        return self._by_backend.get(place, ())
+        return self._backends.lefts_of(place)
 
     def routes_delegating_to(self, place: Place) -> Iterable[RouteKey]:
         """The VirtualServices that leave routes to another, there or not."""
-        return self._by_delegate.get(place, ())
+        return self._delegates.lefts_of(place)
 
     def routes_into(self, namespace: str) -> Iterator[RouteKey]:
         """The routes that point at Services of a namespace from another one."""
-        for (place, _), routes in self._by_backend.items():
-            yield from (route for route in routes if place == namespace != route[1])
+        for backend in self._backends.rights():
+            if backend[0] == namespace:
+                yield from (route for route in self._backends.lefts_of(backend) if route[1] != namespace)
 
     def routes_of_gateway(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
         """The routes that name a Gateway."""
-        return ((key, self._routes[key]) for key in sorted(self._by_gateway.get(place, ())))
+        return ((key, self._routes[key]) for key in sorted(self._gateways.lefts_of(place)))
 
     def routes_of_istio_gateway(self, place: Place) -> Iterator[RouteKey]:
         """The VirtualServices that are bound to an Istio Gateway."""
-        yield from sorted(self._by_istio_gateway.get(place, ()))
+        yield from sorted(self._istio_gateways.lefts_of(place))
 
     def routes_of_service(self, place: Place) -> Iterator[tuple[RouteKey, RouteState]]:
         """The routes that name a Service as what they are for."""
-        return ((key, self._routes[key]) for key in sorted(self._by_service.get(place, ())))
+        return ((key, self._routes[key]) for key in sorted(self._services.lefts_of(place)))
 
     def put_route(self, key: RouteKey, state: RouteState | None) -> RouteState | None:
         """Take over what is known of a route; gives what was known before."""
         before = self._routes.pop(key, None)
-        if before is not None:
-            for index, places in self._list_indexes(before):
-                for place in places:
-                    index[place].discard(key)
-                    if not index[place]:
-                        del index[place]
         if state is not None:
             self._routes[key] = state
-            for index, places in self._list_indexes(state):
-                for place in places:
-                    index.setdefault(place, set()).add(key)
+        nothing: frozenset[Place] = frozenset()
+        self._gateways.put(key, state.gateways if state else nothing)
+        self._services.put(key, state.services if state else nothing)
+        self._backends.put(key, state.backends if state else nothing)
+        self._istio_gateways.put(key, state.istio_gateways if state else nothing)
+        self._delegates.put(key, state.delegates if state else nothing)
         return before
-
-    def _list_indexes(self, state: RouteState) -> Iterator[tuple[dict[Place, set[RouteKey]], frozenset[Place]]]:
-        yield self._by_gateway, state.gateways
-        yield self._by_service, state.services
-        yield self._by_backend, state.backends
-        yield self._by_istio_gateway, state.istio_gateways
-        yield self._by_delegate, state.delegates
 
     def put_reader(
         self, reader: str, resources: set[ResourceName], targets: set[Target]
@@ -123,7 +113,7 @@ class RouteIndex:
         old = self._reader_resources.pop(reader, set())
         if resources:
             self._reader_resources[reader] = resources
-        return old - resources, self._put_targets((reader, _PORTS), targets)
+        return old - resources, self._reader_targets.put((reader, _PORTS), targets)
 
     def put_waypoint(self, place: Place, services: set[Place]) -> None:
         """Take over which Services a waypoint serves. One that was another's until now is this one's."""
@@ -144,27 +134,15 @@ class RouteIndex:
         Gives the targets that it has newly or no more.
         """
         reach = (self._reach.get(service, set()) for service in self._bound.get(place, ()))
-        return self._put_targets((name_gateway(*place), _SERVICES), set().union(*reach))
-
-    def _put_targets(self, reader: _Part, targets: set[Target]) -> set[Target]:
-        before = self._reader_targets.pop(reader, set())
-        if targets:
-            self._reader_targets[reader] = targets
-        for target in before - targets:
-            self._readers[target].discard(reader)
-            if not self._readers[target]:
-                del self._readers[target]
-        for target in targets - before:
-            self._readers.setdefault(target, set()).add(reader)
-        return before ^ targets
+        return self._reader_targets.put((name_gateway(*place), _SERVICES), set().union(*reach))
 
     def readers_of(self, target: Target) -> tuple[str, ...]:
         """The names under which the proxies of gateways find a target's cluster that send to it."""
-        return tuple(sorted({reader for reader, _ in self._readers.get(target, ())}))
+        return tuple(sorted({reader for reader, _ in self._reader_targets.lefts_of(target)}))
 
     def waypoints_to(self, target: Target) -> tuple[str, ...]:
         """The same of those that are waypoints."""
-        return tuple(sorted(reader for reader, part in self._readers.get(target, ()) if part == _SERVICES))
+        return tuple(sorted(reader for reader, part in self._reader_targets.lefts_of(target) if part == _SERVICES))
 
     def put_reach(self, place: Place, targets: set[Target]) -> None:
         """Take over where the routes of a Service lead that is reached through a waypoint."""
@@ -174,24 +152,15 @@ class RouteIndex:
 
     def put_led(self, place: Place, targets: set[Target]) -> set[Target]:
         """Take over where requests to a Service lead; gives the targets that are new to it or no more its."""
-        before = self._led.pop(place, set())
-        if targets:
-            self._led[place] = targets
-        for target in before - targets:
-            self._leading[target].discard(place)
-            if not self._leading[target]:
-                del self._leading[target]
-        for target in targets - before:
-            self._leading.setdefault(target, set()).add(place)
-        return before ^ targets
+        return self._led.put(place, targets)
 
-    def led_from(self, place: Place) -> set[Target]:
+    def led_from(self, place: Place) -> Set[Target]:
         """Where requests to a Service lead."""
-        return self._led.get(place, set())
+        return self._led.rights_of(place)
 
     def leading_to(self, target: Target) -> Iterable[Place]:
         """The Services from which requests lead to a target."""
-        return self._leading.get(target, ())
+        return self._led.lefts_of(target)
 
     def all_targets(self) -> set[Target]:
         """The ports and subsets of all Services."""
