@@ -357,7 +357,9 @@ def _mangle_prerouting() -> tuple[Rule, ...]:
 
 
 def _mangle_output() -> tuple[Rule, ...]:
-    return (Rule((_ON_APP_CONNECTION,), RestoreMark(), "app's reply: back to ztunnel"),)  # 6
+    # ztunnel's own packets keep their mark: with another one the kernel would route each of them anew.
+    is_reply = (_NOT_FROM_ZTUNNEL, _ON_APP_CONNECTION)
+    return (Rule(is_reply, RestoreMark(), "app's reply: back to ztunnel"),)  # 6
 
 
 def _raw_prerouting(settings: PodSettings) -> tuple[Rule, ...]:

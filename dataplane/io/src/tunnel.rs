@@ -202,6 +202,8 @@ impl Tunnel {
     }
 
     /// Open a stream towards `head`'s authority; the answer arrives through `Stream::response`.
+    ///
+    /// The CONNECT leaves with what the stream's task sends next, or when every task that is ready has run.
     pub(crate) fn open(self: &Rc<Self>, head: &framing::ConnectHead<'_>) -> Result<Rc<Stream>, framing::OpenError> {
         let stream = {
             let mut state = self.state.borrow_mut();
@@ -210,7 +212,7 @@ impl Tunnel {
             state.streams.insert(id, Rc::clone(&stream));
             stream
         };
-        self.flush();
+        self.attention.raise();
         Ok(stream)
     }
 

@@ -198,7 +198,8 @@ impl Stream {
         }
     }
 
-    /// Accept a peer's CONNECT.
+    /// Accept a peer's CONNECT. The answer leaves when every task that is ready has run: what the client has said already
+    /// reaches the application first.
     pub(crate) fn respond(&self, headers: &[(&str, &str)]) {
         // When the stream is gone already, `relay` finds out.
         let _ = self
@@ -207,7 +208,7 @@ impl Stream {
             .borrow_mut()
             .framer
             .respond(self.id, 200, headers, false);
-        self.tunnel.flush();
+        self.tunnel.attention.raise();
     }
 
     /// Refuse a peer's CONNECT, and tell one of ours why; the stream ends.
