@@ -1,6 +1,7 @@
 //! To the pod's application: through a tunnel (15008) or in plaintext (15006), judged by the policies (ztunnel.md 3).
 
 use std::fmt::Display;
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,9 +49,11 @@ pub(crate) async fn serve_hbone(proxy: Rc<PodProxy>, accepted: Accepted) {
     let Accepted {
         socket,
         peer,
-        local,
         open: _open,
     } = accepted;
+    let Ok(local) = sockets::local(&socket) else {
+        return; // The connection is gone already.
+    };
     let fail_early = |error: &str| {
         report_early_failure(&proxy.shared.metrics, Direction::Inbound, peer, local, error);
     };
@@ -357,7 +360,7 @@ async fn introduce(
         }
     };
     // It fits into the empty buffer of a new socket.
-    match application.try_write(&header) {
+    match sockets::write_now(&application, &[IoSlice::new(&header)]) {
         Ok(written) if written == header.len() => Ok(application),
         Ok(_) => Err(unreachable("it took only a part of the PROXY header")),
         Err(error) => Err(unreachable(error)),
@@ -390,7 +393,9 @@ fn unreachable(why: impl Display) -> Refused {
 /// Serve one connection that came in plaintext.
 pub(crate) async fn serve_plaintext(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
-    let target = sockets::original_destination(&accepted.socket, accepted.local);
+    let Ok(target) = sockets::original_destination(&accepted.socket, accepted.peer) else {
+        return; // The connection is gone already.
+    };
     let workload = match find_plaintext_workload(&proxy, target).await {
         Ok(workload) => workload,
         Err(error) => {

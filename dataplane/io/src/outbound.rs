@@ -130,9 +130,10 @@ impl Application {
 /// Serve one connection of an application.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
-    let original = sockets::original_destination(&accepted.socket, accepted.local);
-    let application = Application::captured(accepted);
-    serve_to(&proxy, &application, original, started).await;
+    let Ok(original) = sockets::original_destination(&accepted.socket, accepted.peer) else {
+        return; // The connection is gone already.
+    };
+    serve_to(&proxy, &Application::captured(accepted), original, started).await;
 }
 
 /// Serve a connection that is meant for `dialled`.

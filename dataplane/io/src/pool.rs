@@ -257,7 +257,12 @@ pub(crate) async fn connect(
     let socket = netns
         .within(|| sockets::connect(settings, target, source))
         .map_err(failed)?;
+    // Towards the pod itself the handshake is over already.
+    let stands = socket.peer_addr().is_ok();
     let socket = TcpStream::from_std(socket).map_err(failed)?;
+    if stands {
+        return Ok(socket);
+    }
     timeout(CONNECT_TIMEOUT, socket.writable())
         .await
         .map_err(|_| DialError::ConnectTimeout(target))?

@@ -271,10 +271,11 @@ impl PodProxy {
         let (proxy, kept) = (Rc::clone(self), Rc::clone(&listener));
         let task = tokio::task::spawn_local(async move {
             loop {
-                let accepted = listener.accept().await;
-                let open = || OpenSocket::count(&proxy.shared.metrics, direction);
-                match accepted.and_then(|accepted| Accepted::new(accepted, open())) {
-                    Ok(accepted) => proxy.spawn(serve(Rc::clone(&proxy), accepted)),
+                match listener.accept().await {
+                    Ok(accepted) => {
+                        let open = OpenSocket::count(&proxy.shared.metrics, direction);
+                        proxy.spawn(serve(Rc::clone(&proxy), Accepted::new(accepted, open)));
+                    }
                     Err(error) => {
                         let fields = Fields::default()
                             .text("pod", &proxy.pod.name)

@@ -4,9 +4,10 @@
 //! thread inside the pod's network namespace (`Netns::within`) and return at once.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -131,10 +132,10 @@ fn set_keepalive(settings: &SocketSettings, socket: &Socket) -> io::Result<()> {
 
 /// Where the client meant to connect before the redirect: `SO_ORIGINAL_DST`, or the socket's own address (TPROXY).
 ///
-/// A mapped IPv4 address comes back as IPv4.
-pub(crate) fn original_destination(socket: &impl AsFd, local: SocketAddr) -> SocketAddr {
+/// A mapped IPv4 address comes back as IPv4. Errors when the connection is gone already.
+pub(crate) fn original_destination(socket: &TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
     let fd = socket.as_fd();
-    let original = match canonical(local.ip()) {
+    let original = match canonical(peer.ip()) {
         IpAddr::V4(_) => getsockopt(&fd, sockopt::OriginalDst).ok().map(|found| {
             let address = Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr));
             SocketAddr::from((address, u16::from_be(found.sin_port)))
@@ -143,8 +144,13 @@ pub(crate) fn original_destination(socket: &impl AsFd, local: SocketAddr) -> Soc
             .ok()
             .map(|found| SocketAddr::from((Ipv6Addr::from(found.sin6_addr.s6_addr), u16::from_be(found.sin6_port)))),
     };
-    let address = original.unwrap_or(local);
-    SocketAddr::new(canonical(address.ip()), address.port())
+    original.map_or_else(|| local(socket), Ok)
+}
+
+/// The socket's own address; a mapped IPv4 address comes back as IPv4.
+pub(crate) fn local(socket: &TcpStream) -> io::Result<SocketAddr> {
+    let address = socket.local_addr()?;
+    Ok(SocketAddr::new(canonical(address.ip()), address.port()))
 }
 
 /// The IPv4 address inside a mapped IPv6 one; others as they are.
@@ -163,6 +169,24 @@ pub(crate) async fn writable(socket: &TcpStream) -> io::Result<()> {
     poll_fn(|context| socket.poll_write_ready(context)).await
 }
 
+/// Write as much of `pieces` as the socket takes now.
+///
+/// A socket that we connected ourselves can be written to before the first event says so, which tokio's own `try_write`
+/// waits for: that is a turn of the worker's loop for each new connection.
+pub(crate) fn write_now(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let socket_ref = SockRef::from(socket);
+    let written = match pieces {
+        [piece] => socket_ref.send(piece),
+        _ => socket_ref.send_vectored(pieces),
+    };
+    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // The next wait is for new room. The error is ours.
+        let _ = socket.try_io(Interest::WRITABLE, nothing);
+    }
+    written
+}
+
 /// Take note that a read got less than it asked for: the socket is empty, and the next wait is for new bytes.
 ///
 /// Without it every wait is preceded by a read that finds nothing. tokio's own `poll_read` does the same; an end of the
@@ -171,6 +195,13 @@ pub(crate) fn note_drained(socket: &TcpStream) {
     let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
     // The error is ours.
     let _ = socket.try_io(Interest::READABLE, nothing);
+}
+
+/// Whether the last event said that the peer has ended its direction. What it sent before that may still be there to read.
+/// Only for the task that waits for the socket to be readable.
+pub(crate) fn has_peer_ended(socket: &TcpStream) -> bool {
+    // All else that makes a socket readable has been noted as read.
+    socket.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 /// Make closing the socket a clean end again: what was written last is for the peer to read.

@@ -36,8 +36,8 @@ enum Failure {
 /// Serve one connection.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
-    let (peer, local) = (accepted.peer, accepted.local);
-    let fail = |error: &str| report_early_failure(&proxy.shared.metrics, Direction::Outbound, peer, local, error);
+    let peer = accepted.peer;
+    let fail = |error: &str| report_early_failure(&proxy.shared.metrics, Direction::Outbound, peer, ADDRESS, error);
     let destination = match timeout(PATIENCE, negotiate(&accepted.socket)).await {
         Ok(Ok(destination)) => destination,
         Ok(Err(failure)) => return fail(&format!("socks5: {failure}")),

@@ -1,7 +1,7 @@
 //! Bytes between two plain TCP connections: the way to and from what is outside the mesh.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, IoSlice};
 
 use tokio::net::TcpStream;
 
@@ -66,7 +66,7 @@ fn move_batch(from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result
     if read < buffer.len() {
         sockets::note_drained(from);
     }
-    let written = match to.try_write(&buffer[..read]) {
+    let written = match sockets::write_now(to, &[IoSlice::new(&buffer[..read])]) {
         Ok(written) => written,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
         Err(error) => return Err(error),
@@ -82,7 +82,7 @@ fn move_batch(from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result
 pub(crate) async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         sockets::writable(to).await?;
-        match to.try_write(bytes) {
+        match sockets::write_now(to, &[IoSlice::new(bytes)]) {
             Ok(written) => bytes = &bytes[written..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

@@ -56,31 +56,19 @@ impl Listeners {
     }
 }
 
-/// A connection that a listener accepted. Addresses are canonical: IPv4 is never mapped into IPv6.
+/// A connection that a listener accepted.
 pub(crate) struct Accepted {
     /// The socket.
     pub(crate) socket: TcpStream,
-    /// Who connected.
+    /// Who connected: never IPv4 that is mapped into IPv6.
     pub(crate) peer: SocketAddr,
-    /// To which address of ours.
-    pub(crate) local: SocketAddr,
     /// Counts it while it is open.
     pub(crate) open: OpenSocket,
 }
 
 impl Accepted {
-    pub(super) fn new((socket, peer): (TcpStream, SocketAddr), open: OpenSocket) -> io::Result<Self> {
-        let local = socket.local_addr()?;
-        socket.set_nodelay(true)?;
-        Ok(Self {
-            socket,
-            peer: canonical(peer),
-            local: canonical(local),
-            open,
-        })
+    pub(super) fn new((socket, peer): (TcpStream, SocketAddr), open: OpenSocket) -> Self {
+        let peer = SocketAddr::new(sockets::canonical(peer.ip()), peer.port());
+        Self { socket, peer, open }
     }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(sockets::canonical(address.ip()), address.port())
 }

@@ -394,7 +394,10 @@ impl Stream {
             moved += read;
             if read < allowed {
                 sockets::note_drained(application);
-                break;
+                // An end that is known to follow goes along.
+                if !sockets::has_peer_ended(application) {
+                    break;
+                }
             }
         }
         if moved > 0 {
@@ -440,7 +443,8 @@ impl Stream {
             if inbound.backlog.is_empty() {
                 return Ok(true);
             }
-            let written = match application.try_write(&inbound.backlog[inbound.written..]) {
+            let rest = IoSlice::new(&inbound.backlog[inbound.written..]);
+            let written = match sockets::write_now(application, &[rest]) {
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(RelayEnd::Application(error)),
@@ -491,7 +495,7 @@ fn write_pieces<'a>(socket: &TcpStream, pieces: impl Iterator<Item = &'a [u8]>) 
         used += 1;
     }
     // An error is not lost: the bytes stay in the backlog, and writing that reports it.
-    socket.try_write_vectored(&slices[..used]).unwrap_or(0)
+    sockets::write_now(socket, &slices[..used]).unwrap_or(0)
 }
 
 fn shutdown_write(application: &TcpStream) {
