@@ -1,13 +1,15 @@
-//! Waiting awake for the next message of a dialogue.
+//! Waiting awake for the next message of a dialogue, or for the next of many connections.
 //!
 //! Theory of operation. A worker that sleeps between two messages pays for being woken: an interrupt to a core that went
 //! idle, which under a hypervisor is an exit and an entry, some 10 to 20 us, four times in a round trip across nodes. That
 //! is most of what the mesh adds to one. So when messages come densely, the worker polls its sockets for a moment instead of
 //! sleeping; between two looks it yields its core to whoever else can run.
 //!
-//! It must not burn what others need. It waits awake only after [`DENSE`] messages in a row came within [`WINDOW`] of each
-//! other, and one that is not there after [`WINDOW`] ends the row: requests with any pause between them never begin one, and
-//! what is wasted at a row's end is one window. Bulk ends a row too: it waits for cores, not for wake-ups.
+//! It must not burn what others need. It waits awake only after [`DENSE`] messages in a row came within [`MESSAGES`] of each
+//! other, and one that is not there after that time ends the row: requests with any pause between them never begin one, and
+//! what is wasted at a row's end is one such window. Bulk ends a row too: it waits for cores, not for wake-ups. Connections
+//! that are opened one right after the other are a row of their own, with a window of their own: each takes several round
+//! trips.
 //!
 //! And it must not give its core away for long: to yield where others want the core means to get it back when their time is
 //! up, milliseconds later. A yield that took so long says that there is no core to spare: then there is no waiting awake for
@@ -19,9 +21,11 @@ use std::time::{Duration, Instant};
 use crate::signal::Signal;
 
 /// How long the next message is waited for. A round trip between nodes takes about as long; a wake-up costs a third of it.
-const WINDOW: Duration = Duration::from_micros(100);
-/// So many messages must have come within the window of each other. A request and its answer are two; four at a time are
-/// a page's worth; more is a dialogue without pauses.
+const MESSAGES: Duration = Duration::from_micros(100);
+/// How long the next connection is waited for: about what opening, using and closing one takes.
+const CONNECTIONS: Duration = Duration::from_micros(500);
+/// So many must have come within the window of each other. A request and its answer are two; four at a time are a page's
+/// worth; more is a dialogue without pauses.
 const DENSE: u8 = 16;
 
 /// What is read at once in so many bytes is bulk.
@@ -35,10 +39,16 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// So many times the last rest without contention, and the next one is a first one.
 const CALM: u32 = 4;
 
-#[derive(Default)]
-struct Pace {
+/// What comes in a row, each within the window of the one before.
+struct Row {
+    window: Duration,
     last: Cell<Option<Instant>>,
-    row: Cell<u8>,
+    length: Cell<u8>,
+}
+
+struct Pace {
+    messages: Row,
+    connections: Row,
     /// Until when no row begins, and how long that rest is.
     rest: Cell<Option<(Instant, Duration)>>,
     dense: Signal,
@@ -52,11 +62,16 @@ thread_local! {
 pub(crate) fn note_message(bytes: usize) {
     PACE.with(|pace| {
         if bytes < BULK {
-            pace.note(Instant::now());
+            pace.note(&pace.messages, Instant::now());
         } else {
             pace.end();
         }
     });
+}
+
+/// A connection was opened through this worker.
+pub(crate) fn note_connection(now: Instant) {
+    PACE.with(|pace| pace.note(&pace.connections, now));
 }
 
 /// Keep this worker awake while messages come densely. Never ends.
@@ -78,20 +93,57 @@ pub(crate) async fn watch() {
     }
 }
 
-impl Pace {
-    fn note(&self, now: Instant) {
-        let follows = self.last.replace(Some(now)).is_some_and(|last| now - last < WINDOW);
-        let is_resting = self.rest.get().is_some_and(|(until, _)| now < until);
-        let follows = follows && !is_resting;
-        self.row.set(if follows { self.row.get().saturating_add(1) } else { 0 });
-        if self.row.get() == DENSE {
-            self.dense.raise();
+impl Row {
+    fn new(window: Duration) -> Self {
+        Self {
+            window,
+            last: Cell::default(),
+            length: Cell::default(),
         }
     }
 
     fn end(&self) {
         self.last.set(None);
-        self.row.set(0);
+        self.length.set(0);
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        let last = self.last.get();
+        last.is_some_and(|last| now.saturating_duration_since(last) < self.window)
+    }
+
+    /// Whether it is long enough to wait awake for the next one.
+    fn is_dense(&self, now: Instant) -> bool {
+        self.length.get() >= DENSE && self.is_fresh(now)
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            messages: Row::new(MESSAGES),
+            connections: Row::new(CONNECTIONS),
+            rest: Cell::default(),
+            dense: Signal::default(),
+        }
+    }
+}
+
+impl Pace {
+    fn note(&self, row: &Row, now: Instant) {
+        let is_resting = self.rest.get().is_some_and(|(until, _)| now < until);
+        let follows = row.is_fresh(now) && !is_resting;
+        row.last.set(Some(now));
+        row.length
+            .set(if follows { row.length.get().saturating_add(1) } else { 0 });
+        if row.length.get() == DENSE {
+            self.dense.raise();
+        }
+    }
+
+    fn end(&self) {
+        self.messages.end();
+        self.connections.end();
     }
 
     /// There is no core to spare: be off for a while.
@@ -105,24 +157,21 @@ impl Pace {
     }
 
     fn is_dense(&self, now: Instant) -> bool {
-        let is_fresh = self
-            .last
-            .get()
-            .is_some_and(|last| now.saturating_duration_since(last) < WINDOW);
-        if !is_fresh {
-            self.end();
-        }
-        is_fresh
+        self.messages.is_dense(now) || self.connections.is_dense(now)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{DENSE, Pace, WINDOW};
+    use super::{CONNECTIONS, DENSE, MESSAGES, Pace, Row};
     use std::time::{Duration, Instant};
 
     /// Messages with these gaps before them; whether the worker stays awake after the last.
     fn after(gaps: impl Iterator<Item = Duration>) -> bool {
+        after_row(|pace| &pace.messages, gaps)
+    }
+
+    fn after_row(row: fn(&Pace) -> &Row, gaps: impl Iterator<Item = Duration>) -> bool {
         let pace = Pace::default();
         let mut now = Instant::now();
         let mut begun = false;
@@ -131,33 +180,41 @@ mod tests {
             if begun {
                 begun = pace.is_dense(now);
             }
-            pace.note(now);
+            pace.note(row(&pace), now);
             begun |= pace.dense.take();
         }
-        begun && pace.is_dense(now + WINDOW / 2)
+        begun && pace.is_dense(now + MESSAGES / 2)
     }
 
     #[test]
     fn a_dialogue_without_pauses_is_waited_for_awake() {
-        assert!(after((0..100).map(|_| WINDOW / 2)));
+        assert!(after((0..100).map(|_| MESSAGES / 2)));
     }
 
     #[test]
     fn requests_with_pauses_between_them_never_are() {
-        let gaps = |i| if i % 4 == 0 { 20 * WINDOW } else { WINDOW / 3 };
+        let gaps = |i| if i % 4 == 0 { 20 * MESSAGES } else { MESSAGES / 3 };
         assert!(!after((0..1000).map(gaps)));
     }
 
     #[test]
+    fn connections_one_after_the_other_are_waited_for_longer() {
+        let gaps = || (0..100).map(|_| CONNECTIONS / 2);
+        assert!(after_row(|pace| &pace.connections, gaps()));
+        assert!(!after(gaps()));
+        assert!(!after_row(|pace| &pace.connections, gaps().map(|gap| gap * 3)));
+    }
+
+    #[test]
     fn a_short_burst_is_not() {
-        assert!(!after((0..DENSE.into()).map(|_: u32| WINDOW / 2)));
+        assert!(!after((0..DENSE.into()).map(|_: u32| MESSAGES / 2)));
     }
 
     #[test]
     fn bulk_ends_it() {
         let pace = Pace::default();
         let now = Instant::now();
-        (0..100).for_each(|_| pace.note(now));
+        (0..100).for_each(|_| pace.note(&pace.messages, now));
         assert!(pace.is_dense(now));
         pace.end();
         assert!(!pace.is_dense(now));
@@ -170,8 +227,8 @@ mod tests {
         let mut is_dense_after = |pause: Duration| {
             now += pause;
             (0..100).for_each(|_| {
-                now += WINDOW / 10;
-                pace.note(now);
+                now += MESSAGES / 10;
+                pace.note(&pace.messages, now);
             });
             (pace.dense.take(), now)
         };
@@ -190,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_pause_ends_it() {
-        let gaps = (0..100).map(|i| if i == 99 { 2 * WINDOW } else { WINDOW / 2 });
+        let gaps = (0..100).map(|i| if i == 99 { 2 * MESSAGES } else { MESSAGES / 2 });
         assert!(!after(gaps));
     }
 }

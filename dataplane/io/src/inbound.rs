@@ -17,6 +17,7 @@ use ambit_core::proxy_protocol::ProxyHeader;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::busy_poll;
 use crate::demand::Demand;
 use crate::labels;
 use crate::live::Live;
@@ -150,6 +151,7 @@ impl Refused {
 /// Serve one CONNECT.
 async fn serve_connect(proxy: &Rc<PodProxy>, client: &Client, request: Request) {
     let started = Instant::now();
+    busy_poll::note_connection(started);
     let Request { stream, head } = request;
     if let (Some(demand), Ok(head)) = (&proxy.shared.demand, &head) {
         // Boxed, so that other connections do not carry the room for it.
@@ -393,6 +395,7 @@ fn unreachable(why: impl Display) -> Refused {
 /// Serve one connection that came in plaintext.
 pub(crate) async fn serve_plaintext(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
+    busy_poll::note_connection(started);
     let Ok(target) = sockets::original_destination(&accepted.socket, accepted.peer) else {
         return; // The connection is gone already.
     };

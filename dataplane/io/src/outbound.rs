@@ -16,6 +16,7 @@ use ambit_core::upstream::{Dial, Upstream, decide_another, decide_upstream};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
+use crate::busy_poll;
 use crate::dns;
 use crate::gateway::{self, FarEnd, GatewayError, InnerTunnel};
 use crate::inbound::Refused;
@@ -130,6 +131,7 @@ impl Application {
 /// Serve one connection of an application.
 pub(crate) async fn serve(proxy: Rc<PodProxy>, accepted: Accepted) {
     let started = Instant::now();
+    busy_poll::note_connection(started);
     let Ok(original) = sockets::original_destination(&accepted.socket, accepted.peer) else {
         return; // The connection is gone already.
     };

@@ -179,7 +179,10 @@ pub(crate) fn write_now(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Resul
         [piece] => socket_ref.send(piece),
         _ => socket_ref.send_vectored(pieces),
     };
-    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+    if written
+        .as_ref()
+        .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         // The next wait is for new room. The error is ours.
         let _ = socket.try_io(Interest::WRITABLE, nothing);
@@ -201,7 +204,9 @@ pub(crate) fn note_drained(socket: &TcpStream) {
 /// Only for the task that waits for the socket to be readable.
 pub(crate) fn has_peer_ended(socket: &TcpStream) -> bool {
     // All else that makes a socket readable has been noted as read.
-    socket.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    socket
+        .poll_read_ready(&mut Context::from_waker(Waker::noop()))
+        .is_ready()
 }
 
 /// Make closing the socket a clean end again: what was written last is for the peer to read.

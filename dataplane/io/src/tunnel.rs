@@ -53,6 +53,10 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a tunnel that is not read looks whether it may be again.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// How long the answer to a client that does not wait for it may wait for the application's first bytes: together they are
+/// one packet, and wake the other end once.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(1);
+
 /// A peer's requests that are begun in one turn: each costs as much as dozens of messages of connections that are open.
 const BEGUN_AT_ONCE: usize = 4;
 
@@ -89,6 +93,8 @@ pub(crate) struct Tunnel {
     state: RefCell<State>,
     /// There is something for the tunnel's task to do: pending bytes, or an end.
     attention: Signal,
+    /// The tunnel's task is to look at `State::answer_by`.
+    held: Signal,
     closing: Cell<bool>,
     /// Until when the peer may answer our farewell, if it has not.
     farewell_until: Cell<Option<Instant>>,
@@ -107,6 +113,8 @@ struct State {
     streams: HashMap<StreamId, Rc<Stream>>,
     /// The peer's, not begun yet.
     requests: VecDeque<Request>,
+    /// When the answers that are held back leave, whether or not anything goes along.
+    answer_by: Option<Instant>,
     pinged_at: Instant,
     /// The last PING has no answer, nor any other sign of life, yet.
     ping_unanswered: bool,
@@ -135,6 +143,7 @@ impl Tunnel {
             undecrypted,
             streams: HashMap::new(),
             requests: VecDeque::new(),
+            answer_by: None,
             pinged_at: Instant::now(),
             ping_unanswered: false,
             end: None,
@@ -143,6 +152,7 @@ impl Tunnel {
             socket,
             state: RefCell::new(state),
             attention: Signal::default(),
+            held: Signal::default(),
             closing: Cell::new(false),
             farewell_until: Cell::new(None),
             allotment,
@@ -280,8 +290,13 @@ impl Tunnel {
             };
             let farewell = self.farewell_until.get().filter(|_| is_leaving);
             let deadline = (state.pinged_at + patience).min(farewell.unwrap_or(state.pinged_at + patience));
-            let deadline = if is_paused { Instant::now() + PAUSE } else { deadline };
-            (!state.pending.is_empty(), deadline)
+            let blocked = !state.pending.is_empty();
+            let deadline = match state.answer_by {
+                _ if is_paused => Instant::now() + PAUSE,
+                Some(answer_by) if !blocked => deadline.min(answer_by),
+                _ => deadline,
+            };
+            (blocked, deadline)
         };
         tokio::select! {
             biased;
@@ -294,9 +309,16 @@ impl Tunnel {
                 Err(error) => self.finish(TunnelEnd::Io(error.to_string())),
             },
             () = self.attention.wait() => self.flush(),
+            () = self.held.wait() => {}
             () = ready(()), if is_crowded => {}
             () = tokio::time::sleep_until(deadline) => self.check_alive(),
         }
+    }
+
+    fn hold_answer(&self) {
+        let by = Instant::now() + ANSWER_PATIENCE;
+        self.state.borrow_mut().answer_by.get_or_insert(by);
+        self.held.raise();
     }
 
     fn finish(&self, end: TunnelEnd) {
@@ -444,6 +466,7 @@ impl State {
     /// Seal the framer's control bytes into `outbox[position..]`; returns the new end.
     fn seal_control(&mut self, outbox: &mut [u8], mut position: usize) -> Result<usize, RecordError> {
         position += self.records.seal_key_update(&mut outbox[position..])?;
+        self.answer_by = None;
         loop {
             let waiting = self.framer.outgoing();
             let room = outbox

@@ -198,8 +198,8 @@ impl Stream {
         }
     }
 
-    /// Accept a peer's CONNECT. The answer leaves when every task that is ready has run: what the client has said already
-    /// reaches the application first.
+    /// Accept a peer's CONNECT. A client that has said something already does not wait to hear this: then the answer leaves
+    /// with the application's first bytes, or a moment later.
     pub(crate) fn respond(&self, headers: &[(&str, &str)]) {
         // When the stream is gone already, `relay` finds out.
         let _ = self
@@ -208,7 +208,11 @@ impl Stream {
             .borrow_mut()
             .framer
             .respond(self.id, 200, headers, false);
-        self.tunnel.attention.raise();
+        if self.inbound.borrow().backlog.is_empty() {
+            self.tunnel.attention.raise();
+        } else {
+            self.tunnel.hold_answer();
+        }
     }
 
     /// Refuse a peer's CONNECT, and tell one of ours why; the stream ends.
