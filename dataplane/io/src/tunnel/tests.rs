@@ -1,6 +1,6 @@
 //! Two tunnels' ends over a real socket, applications at both sides.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -250,6 +250,8 @@ fn a_tunnel_that_ends_leaves_no_request_behind() {
         for _ in 0..100 {
             ends.client.open(&head).expect("opened");
         }
+        // The requests leave when the tunnel's task runs.
+        tokio::task::yield_now().await;
         ends.client.abort();
         let Ends {
             server: held, requests, ..
@@ -310,6 +312,35 @@ fn a_retired_tunnel_takes_no_streams_and_lets_open_ones_finish() {
         assert_eq!(received, "still here");
         drop(far);
         eventually(|| ends.server.state.borrow().end.is_some().then_some(())).await;
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_waits_for_leaves_when_the_application_says_nothing() {
+    local(async {
+        let ends = connect().await;
+        let near = ends.client.open(&ConnectHead::default()).expect("opened");
+        let (mut near_application, near_socket) = pair().await;
+        near_application.write_all(b"question").await.expect("written");
+        let heard = Rc::new(Cell::new(false));
+        let hears = Rc::clone(&heard);
+        tokio::task::spawn_local(async move {
+            let hear = |_: Option<&str>| hears.set(true);
+            near.open_and_relay_with(Rc::new(near_socket), Duration::from_secs(10), hear)
+                .await
+        });
+        let request = eventually(|| {
+            let has_arrived = ends.requests.borrow().first()?.stream.has_backlog();
+            has_arrived.then(|| ends.requests.borrow_mut().pop())?
+        })
+        .await;
+        request.stream.respond(&[]);
+        assert!(ends.server.state.borrow().answer_by.is_some(), "it is held back");
+        // Far sooner than the next PING would take it along.
+        let answered = eventually(|| heard.get().then_some(()));
+        tokio::time::timeout(Duration::from_secs(2), answered)
+            .await
+            .expect("answered");
     });
 }
 
