@@ -1,5 +1,5 @@
-//! Many ztunnels' discovery streams at once, for `bench scale`: what they are told is counted and acknowledged, and thrown
-//! away.
+//! Many ztunnels' discovery streams at once, for `bench scale` and `bench cluster`: what they are told is counted and
+//! acknowledged, and thrown away.
 //!
 //! Run: `agents https://HOST:PORT ROOT_CA TOKENS COUNT`; `TOKENS/N` is the file of the token of `node-N`. Commands come on
 //! standard input, one a line, and answers are lines of JSON with times of CLOCK_MONOTONIC in seconds:
