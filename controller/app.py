@@ -128,6 +128,8 @@ async def run(settings: Settings) -> None:
                 leadership = _build_leadership(source.cluster, configuration, authority, revocations, settings)
                 leading = leadership.run(time.monotonic, read_clock)
                 followers.append(tasks.create_task(leading, name="lead, if nobody else does"))
+            if source.reviews is not None:
+                followers.append(tasks.create_task(source.reviews.renew(), name="renew what is known of tokens"))
             if settings.authority_dir is not None:
                 following = _follow_authority(settings.authority_dir, files, authority)
                 followers.append(tasks.create_task(following, name="follow the authority"))
@@ -261,6 +263,8 @@ class _Source:
     authenticate: Authenticate
     cluster: "KubernetesClient | None" = None
     """Where objects are written, if anywhere."""
+    reviews: TokenReviews | None = None
+    """What is known of tokens of service accounts."""
 
 
 async def _follow_source(source: _Source, configuration: Configuration, loaded: asyncio.Event) -> None:
@@ -289,9 +293,10 @@ async def _open_source(settings: Settings, metrics: ControllerMetrics, stack: As
     except ModuleNotFoundError as error:
         raise FatalError(f"{error.name} is not installed: pip install 'ambit[kubernetes]'") from error
     client = await stack.enter_async_context(open_kubernetes(settings.kubeconfig))
-    ways.append(TokenReviews(client.create, client.FAILURES, settings.node_accounts).authenticate)
+    reviews = TokenReviews(client.create, client.FAILURES, settings.node_accounts)
+    ways.append(reviews.authenticate)
     source = KubernetesSource(client, metrics.failing_watches.set)
-    return _Source(source.follow(), authenticate_by_any(ways), client)
+    return _Source(source.follow(), authenticate_by_any(ways), client, reviews)
 
 
 async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]", stop: asyncio.Event) -> bool:
