@@ -53,12 +53,16 @@ class Agents:
 
 
 @contextmanager
-def running_agents(program: str, address: str, root: Path, tokens: Path, count: int) -> Iterator[Agents]:
+def running_agents(
+    program: str, address: str, root: Path, tokens: Path, count: int, server_name: str = ""
+) -> Iterator[Agents]:
     """So many agents of the controller at `address` (`HOST:PORT`), not connected yet.
 
-    `root` is the file of the certificate that it is trusted by; the token of the agent N is the file N of `tokens`.
+    `root` is the file of the certificate that it is trusted by, for `server_name` where that is not `address`; the
+    token of the agent N is the file N of `tokens`.
     """
     command = [program, f"https://{address}", str(root), str(tokens), str(count)]
+    command += [server_name] if server_name else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Agents(process)

@@ -1,32 +1,33 @@
-"""A mesh of 10,000 pods on a real API server, for 300 agents: what the controller takes, in time and memory.
+"""A mesh of 10,000 pods on a real API server, for 300 agents: what a control plane takes, in time and memory.
 
-etcd, kube-apiserver and Kubernetes' own controllers are the real ones, and so are the agents' tokens, which the
-controller has the API server review. A stock istiod does the same in the same cluster afterwards. All of it shares this
-machine's processors: in a cluster the API server and the agents have their own.
+etcd, kube-apiserver and Kubernetes' own controllers are the real ones, and so are the agents' tokens, which the API
+server is asked to review. In a full run a stock istiod does the same in the same cluster afterwards. All of it shares
+this machine's processors: in a cluster the API server and the agents have their own.
 
 A change is a pod's Ready condition, by a PATCH of its status. Its clock starts before the first byte of the request is
 written, and ends when the last agent has been told: so the API server's own work, etcd's included, is in it.
 """
 
 import json
-import re
 import ssl
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPSConnection
 from pathlib import Path
 
 import yaml
 
 from bench.agents import Agents, build_program, running_agents
+from bench.control_planes import ControlPlane, running_controller, running_istiod
 from bench.effort import QUICK, Effort, report_progress
 from bench.pods import parse_memory
 from bench.population import Population, build_status, name_pod, populate
 from bench.report import BenchError, Row, ours_at_most
-from tests.support.controller_process import REPOSITORY, ControllerProcess
+from tests.support.controller_process import REPOSITORY
 from tests.support.kubernetes import API_PORT, USER_TOKEN, Kubernetes, find_peer, kubernetes
 
 PAUSE_SECONDS = 0.2
@@ -36,22 +37,54 @@ TIMEOUT_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of everything."""
+    """How much of everything, and whether istiod is measured too."""
 
     population: Population
     changes: int
+    has_peer: bool
 
 
-FULL_SIZE = Size(Population(10_000, 300), 100)
-QUICK_SIZE = Size(Population(300, 20), 20)
+FULL_SIZE = Size(Population(10_000, 300), 100, has_peer=True)
+QUICK_SIZE = Size(Population(300, 20), 20, has_peer=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds from before the request, and from its answer, until the last agent was told."""
+class Figures:
+    """What a control plane took: seconds, MiB of PSS without and with agents, and sorted milliseconds of changes.
 
-    from_request: float
-    from_answer: float
+    The latter are from before the request, and from its answer, until the last agent was told.
+    """
+
+    start_seconds: float
+    connect_seconds: float
+    from_request: list[float]
+    from_answer: list[float]
+    idle_mebibytes: float
+    mebibytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """A row of the table."""
+
+    title: str
+    unit: str
+    read: Callable[[Figures], float]
+    aim: float | None = None
+
+
+_CHANGED = "a pod changes, until the last has it"
+_MEASURES = (
+    _Measure("from start to serving", "s", lambda each: each.start_seconds),
+    _Measure("all agents connect at once, until the last has everything", "s", lambda each: each.connect_seconds, 3.5),
+    _Measure(f"{_CHANGED}, p50", "ms", lambda each: _percentile(each.from_request, 50), 30),
+    _Measure(f"{_CHANGED}, p99", "ms", lambda each: _percentile(each.from_request, 99), 100),
+    _Measure(f"{_CHANGED}, highest", "ms", lambda each: each.from_request[-1]),
+    _Measure(f"{_CHANGED}, from the API server's answer on, p50", "ms", lambda each: _percentile(each.from_answer, 50)),
+    _Measure(f"{_CHANGED}, from the API server's answer on, p99", "ms", lambda each: _percentile(each.from_answer, 99)),
+    _Measure("PSS before agents come", "MiB", lambda each: each.idle_mebibytes),
+    _Measure("PSS after all of this", "MiB", lambda each: each.mebibytes, 300),
+)
 
 
 def run(effort: Effort) -> list[Row]:
@@ -59,12 +92,32 @@ def run(effort: Effort) -> list[Row]:
     size = QUICK_SIZE if effort is QUICK else FULL_SIZE
     program = build_program()
     with tempfile.TemporaryDirectory(prefix="ambit-bench-") as name, running_cluster() as cluster:
-        folder = Path(name)
-        tokens = folder / "tokens.d"
+        tokens = Path(name) / "tokens.d"
         tokens.mkdir()
         populate(cluster, size.population, tokens)
         wait_for_slices(cluster, size.population.services)
-        return _measure(program, cluster, folder, size)
+        peer = None
+        with running_controller(cluster, Path(name)) as controller:
+            ours = measure(program, cluster, controller, tokens, size)
+        if size.has_peer:
+            with running_istiod(cluster) as istiod:
+                peer = measure(program, cluster, istiod, tokens, size)
+    return build_rows(size, ours, peer)
+
+
+def build_rows(size: Size, ours: Figures, peer: Figures | None) -> list[Row]:
+    """The table. Aims are those of the full size."""
+    title = f"{size.population.pods:,} pods, {size.population.nodes} agents"
+    return [
+        Row(
+            f"{title}: {each.title}",
+            each.unit,
+            each.read(ours),
+            each.read(peer) if peer is not None else None,
+            ours_at_most(each.aim) if each.aim is not None and size is FULL_SIZE else None,
+        )
+        for each in _MEASURES
+    ]
 
 
 @contextmanager
@@ -93,46 +146,25 @@ def wait_for_slices(cluster: Kubernetes, count: int) -> None:
     raise BenchError(f"Kubernetes has not made {count} EndpointSlices in {TIMEOUT_SECONDS:.0f} s")
 
 
-def _measure(program: str, cluster: Kubernetes, folder: Path, size: Size) -> list[Row]:
-    is_full = size is FULL_SIZE
+def measure(program: str, cluster: Kubernetes, plane: ControlPlane, tokens: Path, size: Size) -> Figures:
+    """Have all agents connect, then change a pod again and again. Raises BenchError."""
     people = size.population
-    title = f"{people.pods:,} pods, {people.nodes} agents"
-    rows = []
-
-    def add(measure: str, unit: str, value: float, aim: float | None = None) -> None:
-        report_progress(f"{measure}: {value:.4g} {unit}")
-        rows.append(Row(measure, unit, value, aim=ours_at_most(aim) if aim is not None and is_full else None))
-
-    controller = ControllerProcess(folder)
-    with controller:
+    idle = _read_pss(plane.pid)
+    report_progress(f"{plane.name}: serves after {plane.start_seconds:.2f} s, with {idle:.0f} MiB")
+    with running_agents(program, plane.address, plane.root, tokens, people.nodes, plane.server_name) as agents:
         started = time.monotonic()
-        settings = {"AMBIT_CONFIG_DIR": "", "AMBIT_NODE_TOKENS": "", "AMBIT_KUBECONFIG": str(cluster.kubeconfig)}
-        controller.launch(**settings)
-        controller.wait_until_ready(TIMEOUT_SECONDS)
-        add(f"{people.pods:,} pods: from start to serving", "s", time.monotonic() - started)
-        add(f"{people.pods:,} pods: PSS of the controller before agents come", "MiB", _read_pss(controller.pid))
-        resources = _count_resources(controller)
-        least = people.pods + people.nodes + people.services
-        if resources < least:
-            raise BenchError(f"the controller serves {resources} of {least} resources: {controller.log[-20:]}")
-        address, root = controller.address("agents"), controller.state / "root-cert.pem"
-        with running_agents(program, address, root, folder / "tokens.d", people.nodes) as agents:
-            started = time.monotonic()
-            agents.send(f"connect {resources}")
-            seconds = agents.wait("done")["done"] - started
-            add(f"{title}: from their connecting at once until all have all {resources:,} resources", "s", seconds, 3.5)
-            with _Changer(cluster) as changer:
-                found = [changer.change(agents, number % 2 == 1) for number in range(size.changes)]
-            changed = f"{title}: a pod changes, until the last has it"
-            total = sorted(each.from_request for each in found)
-            add(f"{changed}, p50", "ms", _percentile(total, 50), 30)
-            add(f"{changed}, p99", "ms", _percentile(total, 99), 100)
-            add(f"{changed}, highest of {size.changes}", "ms", total[-1])
-            answered = sorted(each.from_answer for each in found)
-            add(f"{changed}, from the API server's answer, p50", "ms", _percentile(answered, 50))
-            add(f"{changed}, from the API server's answer, p99", "ms", _percentile(answered, 99))
-            add(f"{title}: PSS of the controller after all", "MiB", _read_pss(controller.pid), 300)
-    return rows
+        agents.send(f"connect {people.resources}")
+        seconds = agents.wait("done")["done"] - started
+        report_progress(f"{plane.name}: all {people.nodes} agents have {people.resources:,} resources: {seconds:.2f} s")
+        with _Changer(cluster) as changer:
+            found = [changer.change(agents, number % 2 == 1) for number in range(size.changes)]
+        memory = _read_pss(plane.pid)
+    from_request, from_answer = (sorted(each) for each in zip(*found, strict=True))
+    report_progress(
+        f"{plane.name}: the last of them has a change after {_percentile(from_request, 50):.1f} ms (p50), "
+        f"{_percentile(from_request, 99):.1f} ms (p99); {memory:.0f} MiB"
+    )
+    return Figures(plane.start_seconds, seconds, from_request, from_answer, idle, memory)
 
 
 class _Changer:
@@ -141,6 +173,7 @@ class _Changer:
     def __init__(self, cluster: Kubernetes) -> None:
         trust = ssl.create_default_context(cafile=cluster.certificate_authority)
         self._connection = HTTPSConnection(cluster.address, API_PORT, timeout=TIMEOUT_SECONDS, context=trust)
+        self._connection.connect()
 
     def __enter__(self) -> "_Changer":
         return self
@@ -148,7 +181,8 @@ class _Changer:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def change(self, agents: Agents, is_ready: bool) -> Latency:
+    def change(self, agents: Agents, is_ready: bool) -> tuple[float, float]:
+        """Gives milliseconds from before the request, and from its answer, until the last agent was told."""
         namespace, name = name_pod(0)
         body = json.dumps({"status": build_status(0, is_ready)})
         headers = {"Authorization": f"Bearer {USER_TOKEN}", "Content-Type": "application/merge-patch+json"}
@@ -158,10 +192,12 @@ class _Changer:
         answer = self._connection.getresponse()
         answered = time.monotonic()
         text = answer.read()
-        if answer.status != 200:
+        if answer.status != HTTPStatus.OK:
             raise BenchError(f"the API server refuses the change of a pod: {answer.status} {text[:500]!r}")
         told = agents.wait("round")["round"]
-        return Latency((told - started) * 1e3, (told - answered) * 1e3)
+        if told < started:
+            raise BenchError("agents were told of something else than the change, so nothing of this counts")
+        return (told - started) * 1e3, (told - answered) * 1e3
 
 
 def _percentile(ordered: list[float], percent: int) -> float:
@@ -171,9 +207,3 @@ def _percentile(ordered: list[float], percent: int) -> float:
 
 def _read_pss(pid: int) -> float:
     return parse_memory(Path(f"/proc/{pid}/smaps_rollup").read_text()).pss_mebibytes
-
-
-def _count_resources(controller: ControllerProcess) -> int:
-    """How many addresses there are."""
-    found = re.search(r'^ambit_xds_resources\{type="Address"\} (\d+)', controller.fetch("/metrics"), re.MULTILINE)
-    return int(found.group(1)) if found else 0

@@ -38,6 +38,11 @@ class Population:
     def services(self) -> int:
         return -(-self.pods // PODS_PER_SERVICE)
 
+    @property
+    def resources(self) -> int:
+        """How many a mesh has of it: workloads, and services with the API server's own."""
+        return self.pods + self.nodes + self.services + 1
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:
