@@ -45,7 +45,9 @@ class Population:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
+    """One that the API server is sent."""
+
     method: str
     path: str
     body: Document
@@ -86,17 +88,17 @@ class _Writer:
             accounts = ([each] for each in _list_accounts())
             await self._write_all(session, "accounts", accounts)
             await self._write_all(session, "nodes", ([_create_node(each)] for each in range(population.nodes)))
-            pods = (_create_pod(each, each % population.nodes) for each in range(population.pods))
+            pods = (create_pod(each, each % population.nodes) for each in range(population.pods))
             await self._write_all(session, "pods", pods)
-            services = ([_create_service(each)] for each in range(population.services))
+            services = ([create_service(each)] for each in range(population.services))
             await self._write_all(session, "services", services)
-            await self._write_all(session, "agents", map(_create_agent, range(population.nodes)), tokens)
+            await self._write_all(session, "agents", map(create_agent, range(population.nodes)), tokens)
 
     async def _write_all(
         self,
         session: aiohttp.ClientSession,
         what: str,
-        items: Iterable[Sequence[_Request]],
+        items: Iterable[Sequence[Request]],
         tokens: Path | None = None,
     ) -> None:
         """The requests of each item one after the other, and many items at once."""
@@ -119,7 +121,7 @@ class _Writer:
         report_progress(f"written: {done:,} {what}")
 
 
-async def _send(session: aiohttp.ClientSession, request: _Request) -> Document:
+async def _send(session: aiohttp.ClientSession, request: Request) -> Document:
     headers = {"Content-Type": request.content}
     async with session.request(request.method, request.path, data=json.dumps(request.body), headers=headers) as answer:
         text = await answer.text()
@@ -138,31 +140,32 @@ async def _ask_token(session: aiohttp.ClientSession, number: int, pod: Document)
         "spec": {"audiences": [AUDIENCE], "boundObjectRef": bound},
     }
     path = f"/api/v1/namespaces/{AGENTS_NAMESPACE}/serviceaccounts/{AGENTS_ACCOUNT}/token"
-    token: str = (await _send(session, _Request("POST", path, body)))["status"]["token"]
+    token: str = (await _send(session, Request("POST", path, body)))["status"]["token"]
     return token
 
 
-def _list_namespaces() -> Iterator[_Request]:
+def _list_namespaces() -> Iterator[Request]:
     for name in (AGENTS_NAMESPACE, *(f"namespace-{number}" for number in range(NAMESPACES))):
         labels = {} if name == AGENTS_NAMESPACE else {"istio.io/dataplane-mode": "ambient"}
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        yield _Request("POST", "/api/v1/namespaces", body)
+        yield Request("POST", "/api/v1/namespaces", body)
 
 
-def _list_accounts() -> Iterator[_Request]:
+def _list_accounts() -> Iterator[Request]:
     places = ((f"namespace-{number}", ACCOUNT) for number in range(NAMESPACES))
     for namespace, name in ((AGENTS_NAMESPACE, AGENTS_ACCOUNT), *places):
         body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
-        yield _Request("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", body)
+        yield Request("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", body)
 
 
-def _create_node(number: int) -> _Request:
+def _create_node(number: int) -> Request:
     labels = {"topology.kubernetes.io/region": "region", "topology.kubernetes.io/zone": f"zone-{number % 3}"}
     body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"node-{number}", "labels": labels}}
-    return _Request("POST", "/api/v1/nodes", body)
+    return Request("POST", "/api/v1/nodes", body)
 
 
-def _create_pod(number: int, node: int) -> Sequence[_Request]:
+def create_pod(number: int, node: int) -> tuple[Request, Request]:
+    """A pod that runs, and what its kubelet says of it."""
     namespace, name = name_pod(number)
     labels = {"app": f"deployment-{number // PODS_PER_SERVICE}", "pod-template-hash": name.rsplit("-", 2)[1]}
     enrolled = {"ambient.istio.io/redirection": "enabled"}
@@ -170,20 +173,22 @@ def _create_pod(number: int, node: int) -> Sequence[_Request]:
     return _with_status(body, build_status(number))
 
 
-def _create_agent(number: int) -> Sequence[_Request]:
+def create_agent(number: int) -> tuple[Request, Request]:
+    """The same of an agent's pod."""
     body = running_pod(f"ztunnel-{number}", AGENTS_NAMESPACE, f"node-{number}", AGENTS_ACCOUNT)
     return _with_status(body, running_status(str(IPv4Address("10.255.0.1") + number)))
 
 
-def _with_status(pod: Document, status: Document) -> Sequence[_Request]:
+def _with_status(pod: Document, status: Document) -> tuple[Request, Request]:
     path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods"
     return (
-        _Request("POST", path, pod),
-        _Request("PATCH", f"{path}/{pod['metadata']['name']}/status", {"status": status}, _STATUS_PATCH),
+        Request("POST", path, pod),
+        Request("PATCH", f"{path}/{pod['metadata']['name']}/status", {"status": status}, _STATUS_PATCH),
     )
 
 
-def _create_service(number: int) -> _Request:
+def create_service(number: int) -> Request:
+    """A Service of ten pods."""
     namespace, _ = name_pod(number * PODS_PER_SERVICE)
     name = f"deployment-{number}"
     body = {
@@ -192,4 +197,4 @@ def _create_service(number: int) -> _Request:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
     }
-    return _Request("POST", f"/api/v1/namespaces/{namespace}/services", body)
+    return Request("POST", f"/api/v1/namespaces/{namespace}/services", body)
