@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import cluster, connections, curves, idle, l4, memory, scale, soak, state, upgrade
+from bench import cluster, connections, curves, growth, idle, l4, memory, scale, soak, state, upgrade
 from bench.effort import Effort
 from bench.report import Row
 
@@ -32,6 +32,7 @@ BENCHES = {
         Bench("cluster", "the controller with 10,000 pods of a real API server and 300 agents", cluster.run),
         Bench("upgrade", "what clients notice of 20 replaced ztunnels, and of killed ones", upgrade.run),
         Bench("curves", "memory, latency and throughput by size, as pictures", curves.run, is_in_all=False),
+        Bench("growth", "the controller by workloads and by agents, as pictures", growth.run, is_in_all=False),
         Bench("soak", "ten minutes of load and churn: wrong answers, memory, descriptors", soak.run, is_in_all=False),
         Bench("connections", "what 20 times 1,000 connections leave behind in each ztunnel", connections.run),
         Bench("memory", "every process of an idle mesh, beside an Envoy in each pod", memory.run),

@@ -71,13 +71,13 @@ def _measure_agents(program: str, folder: Path, size: Size, is_full: bool) -> li
         seconds = time.monotonic() - started
         report_progress(f"the controller started in {seconds:.1f} s")
         rows.append(_row(f"{size.workloads:,} workloads: from start to serving", "s", seconds, 30, is_full))
-        with _agents_of(program, controller, folder, size.agents) as agents:
+        with agents_of(program, controller, folder, size.agents) as agents:
             started = time.monotonic()
             agents.send(f"connect {resources}")
             seconds = agents.wait("done")["done"] - started
             report_progress(f"all agents know everything after {seconds:.1f} s")
             rows.append(_row(f"{title}: all connect at once and are told everything", "s", seconds, 60, is_full))
-            latencies = sorted(_change_and_wait(controller, agents, number % 2 == 1) for number in range(CHANGES))
+            latencies = sorted(change_and_wait(controller, agents, number % 2 == 1) for number in range(CHANGES))
             p50, p99 = latencies[len(latencies) // 2] * 1e3, latencies[-1] * 1e3
             report_progress(f"a change reaches the last agent in {p50:.0f} ms, at most {p99:.0f}")
             rows.append(_row(f"{title}: a pod changes, until the last has it, p50", "ms", p50, None, is_full))
@@ -89,7 +89,7 @@ def _measure_agents(program: str, folder: Path, size: Size, is_full: bool) -> li
             agents.send("drop")
             aim = 5.0 if is_full else None
             rows.append(_measure_return(agents, "resume", f"{title}: all come back at once, with a summary", aim))
-        with _agents_of(program, controller, folder, size.listing) as agents:
+        with agents_of(program, controller, folder, size.listing) as agents:
             agents.send(f"connect {resources}")
             agents.wait("done")
             agents.send("drop")
@@ -98,7 +98,8 @@ def _measure_agents(program: str, folder: Path, size: Size, is_full: bool) -> li
     return rows
 
 
-def _agents_of(program: str, controller: ControllerProcess, folder: Path, count: int) -> AbstractContextManager[Agents]:
+def agents_of(program: str, controller: ControllerProcess, folder: Path, count: int) -> AbstractContextManager[Agents]:
+    """The agents of a controller that runs in `folder`, not connected yet."""
     root = controller.state / "root-cert.pem"
     return running_agents(program, controller.address("agents"), root, folder / "tokens.d", count)
 
@@ -117,7 +118,7 @@ def _measure_return(agents: Agents, command: str, title: str, aim: float | None 
     )
 
 
-def _change_and_wait(controller: ControllerProcess, agents: Agents, is_ready: bool) -> float:
+def change_and_wait(controller: ControllerProcess, agents: Agents, is_ready: bool) -> float:
     """Let one pod become ready, or not; how long until every agent was told."""
     text = build_pod(0, is_ready)
     time.sleep(PAUSE_SECONDS)
