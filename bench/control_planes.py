@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import yaml
@@ -90,7 +91,7 @@ def _is_ready(cluster: Kubernetes, root: Path) -> bool:
     """Ready, and its root is written to `root`."""
     try:
         with urllib.request.urlopen(ISTIOD_READY, timeout=1) as answer:
-            is_ready = answer.status == 200
+            is_ready = bool(answer.status == HTTPStatus.OK)
         secret = cluster.get("v1", "Secret", "istio-ca-secret", NAMESPACE)
     except (OSError, ApiError):
         return False
