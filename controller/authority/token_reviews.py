@@ -9,8 +9,9 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import cast
 
 from controller.callers import AuthenticationUnavailableError, read_bearer
@@ -24,6 +25,9 @@ ACCOUNT_PREFIX = "system:serviceaccount:"
 NODE_EXTRA = "authentication.kubernetes.io/node-name"
 # An answer counts this long, and while the API server cannot be asked as long as a token usually lives.
 FRESH_SECONDS, STALE_SECONDS = 60.0, 3600.0
+# From this age on an answer is renewed while nobody waits for it, a part of them each second: agents come all at once
+# when a controller starts, and are spread over the seconds that are left.
+RENEWAL_SECONDS, RENEWAL_TICK_SECONDS, RENEWAL_TICKS = 30.0, 1.0, 20
 # Far more than the agents of any cluster; what strangers send is not remembered.
 MAX_REMEMBERED = 20_000
 MAX_AT_ONCE = 8
@@ -32,12 +36,14 @@ Create = Callable[[str, PlainObject], Awaitable[PlainObject]]
 """From a path and an object to the object that the API server made of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
-    """What was said of a token, and when."""
+    """What was said of a token, and when; and when somebody last showed it."""
 
+    token: str = field(repr=False)
     node: str
     at: float
+    shown_at: float
 
 
 class TokenReviews:
@@ -62,21 +68,52 @@ class TokenReviews:
         token = read_bearer(header)
         if token is None or token.count(".") != 2:
             return None  # no JWT
-        digest = sha256(token.encode()).digest()
-        known = self._known.get(digest)
-        if known and self._read_clock() - known.at < FRESH_SECONDS:
+        known = self._known.get(sha256(token.encode()).digest())
+        now = self._read_clock()
+        if known:
+            known.shown_at = now
+        if known and now - known.at < FRESH_SECONDS:
             return known.node
         try:
-            async with self._free:
-                document = await self._create(PATH, build_review(token))
+            return await self._review(token, now)
         except self._failures as error:
             if known and self._read_clock() - known.at < STALE_SECONDS:
                 return known.node
             raise AuthenticationUnavailableError(f"the Kubernetes API server cannot be asked: {error}") from error
+
+    async def renew(self) -> None:
+        """Ask again about tokens in use, for ever.
+
+        A token is looked at whenever something is sent to its agent: a change would wait in all streams at once for the
+        API server, if it was the first in a minute.
+        """
+        while True:
+            await asyncio.sleep(RENEWAL_TICK_SECONDS)
+            await self.renew_oldest()
+
+    async def renew_oldest(self) -> None:
+        """Ask again about a part of what was said longest ago; forget what nobody has shown for long."""
+        for known in list(islice(self._known.values(), -(-len(self._known) // RENEWAL_TICKS))):
+            now = self._read_clock()
+            if now - known.at < RENEWAL_SECONDS:
+                return
+            if now - known.shown_at >= STALE_SECONDS:
+                self._known.pop(sha256(known.token.encode()).digest(), None)
+                continue
+            try:
+                await self._review(known.token, known.shown_at)
+            except self._failures:
+                return  # what was said stands for a while, and whoever shows the token asks again
+
+    async def _review(self, token: str, shown_at: float) -> str | None:
+        """Ask about a token, and remember the answer. Raises one of the failures."""
+        async with self._free:
+            document = await self._create(PATH, build_review(token))
         node = read_review(document, self._trusted)
+        digest = sha256(token.encode()).digest()
         self._known.pop(digest, None)
         if node is not None:
-            self._known[digest] = _Known(node, self._read_clock())
+            self._known[digest] = _Known(token, node, self._read_clock(), shown_at)
             if len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
         return node

@@ -165,6 +165,8 @@ class ResourceTable:
         `client_keys` say in which forms.
         """
         resources = self._resources
+        if not versions:
+            return set(resources)  # most who come have nothing: no need to look at each
         differing = {name for name, each in resources.items() if versions.get(name) != each.find_version(client_keys)}
         differing.update(versions.keys() - resources.keys())
         return differing

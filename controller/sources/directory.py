@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import KubernetesObject, ObjectKey
-from controller.sources.documents import Located, Parsed, PlainObject, parse_documents, parse_plain
+from controller.sources.documents import Located, Parsed, parse_documents
 from controller.sources.problems import Problem, ProblemReason
 
 
@@ -23,7 +23,7 @@ class Unreadable:
     why: str
 
 
-FileText = str | PlainObject | Unreadable | None
+FileText = str | Parsed | Unreadable | None
 """What a file holds now; None when it is gone. An object of Kubernetes is a file of its own, parsed already."""
 
 
@@ -175,7 +175,7 @@ class Directory:
             self._troubled.add(file)
 
 
-def _read(file: str, text: str | PlainObject | Unreadable, before: _File, catalogue: Catalogue) -> _File:
+def _read(file: str, text: str | Parsed | Unreadable, before: _File, catalogue: Catalogue) -> _File:
     if isinstance(text, Unreadable):
         reason = ProblemReason.UNREADABLE
         problem = Problem(file, 0, 0, None, "", "", reason, text.why, reason.code)
@@ -183,7 +183,7 @@ def _read(file: str, text: str | PlainObject | Unreadable, before: _File, catalo
     elif isinstance(text, str):
         parsed = parse_documents(text, file, catalogue)
     else:
-        parsed = parse_plain(text, file, catalogue)
+        parsed = text
     valid = {located.value.key: located for located in parsed.objects}
     held = {key: old for key, old in before.objects.items() if key not in valid and parsed.may_mention(key)}
     return _File(valid | held, frozenset(held), tuple(parsed.problems), tuple(parsed.passed_over))

@@ -1,10 +1,12 @@
 """A Kubernetes API server, listed and watched: every kind of the catalogue that it serves.
 
 Each object is a text of its own to the rest of the controller, under the name `Kind namespace/name`, so the door is the
-same as for files: what is invalid is refused, and its last valid form serves on. What the API server said last stays
-while it cannot be reached, is overloaded (429), or forbids what it allowed. Of a kind whose definition (CRD) is not
-installed there are no objects; it is looked for again now and then. So it is with Secrets that the controller may not
-read, and never could: who serves no TLS need not grant them.
+same as for files: what is invalid is refused, and its last valid form serves on. It is parsed where it arrives, page by
+page: most of what the server says of an object is nothing to us, and need not be kept until all kinds are read.
+
+What the API server said last stays while it cannot be reached, is overloaded (429), or forbids what it allowed. Of a
+kind whose definition (CRD) is not installed there are no objects; it is looked for again now and then. So it is with
+Secrets that the controller may not read, and never could: who serves no TLS need not grant them.
 
 A watch goes on where it ended; when the server no longer knows that place (410), the kind is listed anew, and only
 what differs counts as a change.
@@ -22,7 +24,7 @@ from typing import cast
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import KubernetesObject
 from controller.sources.directory import FileText
-from controller.sources.documents import PlainObject
+from controller.sources.documents import PlainObject, parse_plain
 from controller.sources.kubernetes_client import ExpiredError, KubernetesClient, UnavailableError
 from mesh.kit.backoff import Backoff
 
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (0.2, 10.0)
 ABSENT_SECONDS = 10.0
-# Of a burst, this much is put into one batch.
+# The first change after a pause is told at once; of what follows, this much is put into one batch.
 BURST_SECONDS = 0.02
 
 
@@ -60,6 +62,7 @@ class KubernetesSource:
     ) -> None:
         self._client = client
         self._report = report
+        self._catalogue = catalogue
         models = sorted(set(catalogue.values()), key=lambda model: (model.GROUP, model.KIND))
         self._watches = [_Watch(model) for model in models]
         self._batch: dict[str, FileText] = {}
@@ -80,10 +83,10 @@ class KubernetesSource:
                 self._has_changes.set()  # also when there is nothing at all
                 while True:
                     await self._has_changes.wait()
-                    await asyncio.sleep(BURST_SECONDS)
                     self._has_changes.clear()
                     batch, self._batch = self._batch, {}
                     yield batch
+                    await asyncio.sleep(BURST_SECONDS)
             finally:
                 for each in followers:
                     each.cancel()
@@ -151,7 +154,7 @@ class KubernetesSource:
         version = ""
         if found:
             async for page in self._client.list(watch.path, watch.model.FIELD_SELECTOR):
-                texts.update(self._describe(watch, each) for each in page.items)
+                texts.update(self._read(watch, each) for each in page.items)
                 version = page.version
             watch.was_read, watch.is_withheld = True, False
         watch.version = version
@@ -164,21 +167,20 @@ class KubernetesSource:
         """One event of a watch."""
         metadata = cast(Mapping[str, str], document.get("metadata") or {})
         if kind in ("ADDED", "MODIFIED"):
-            name, text = self._describe(watch, document)
+            name, text = self._read(watch, document)
             watch.present.add(name)
             self._add({name: text})
         elif kind == "DELETED":
-            name, _ = self._describe(watch, document)
+            name = _name(watch, document)
             watch.present.discard(name)
             self._add({name: None})
         watch.version = metadata.get("resourceVersion") or watch.version
 
-    def _describe(self, watch: _Watch, document: PlainObject) -> tuple[str, PlainObject]:
-        """The name of an object's text, and the object; in lists the server leaves out what the list says."""
-        metadata = cast(Mapping[str, str], document["metadata"])
-        place = f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else metadata["name"]
+    def _read(self, watch: _Watch, document: PlainObject) -> tuple[str, FileText]:
+        """The name of an object's text, and what it says; in lists the server leaves out what the list says."""
+        name = _name(watch, document)
         given = {"apiVersion": watch.api_version, "kind": watch.model.KIND, **document}
-        return f"{watch.model.KIND} {place}", given
+        return name, parse_plain(given, name, self._catalogue)
 
     def _add(self, texts: Mapping[str, FileText]) -> None:
         if texts:
@@ -206,6 +208,12 @@ class KubernetesSource:
     def _mark(self, watch: _Watch, is_failing: bool) -> None:
         watch.is_failing = is_failing
         self._report(sum(each.is_failing for each in self._watches))
+
+
+def _name(watch: _Watch, document: PlainObject) -> str:
+    metadata = cast(Mapping[str, str], document["metadata"])
+    place = f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else metadata["name"]
+    return f"{watch.model.KIND} {place}"
 
 
 def _is_withheld(watch: _Watch, error: Exception) -> bool:

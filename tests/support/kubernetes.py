@@ -58,6 +58,11 @@ class Kubernetes:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._plurals: dict[tuple[str, str], tuple[str, bool]] = {}
 
+    @property
+    def certificate_authority(self) -> Path:
+        """The certificate that the API server is trusted by."""
+        return self._certificates / "apiserver.crt"
+
     # Processes
 
     def start(self) -> None:
@@ -120,7 +125,7 @@ class Kubernetes:
 
     def write_kubeconfig(self, path: Path, token: str) -> None:
         """Who has `token`, as a kubeconfig file."""
-        cluster = {"server": self.url, "certificate-authority": str(self._certificates / "apiserver.crt")}
+        cluster = {"server": self.url, "certificate-authority": str(self.certificate_authority)}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -210,7 +215,7 @@ class Kubernetes:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {token}", "Content-Type": kind}
         question = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
-        trust = ssl.create_default_context(cafile=str(self._certificates / "apiserver.crt"))
+        trust = ssl.create_default_context(cafile=self.certificate_authority)
         try:
             with urllib.request.urlopen(question, timeout=30, context=trust) as answer:
                 text = answer.read()
@@ -221,7 +226,7 @@ class Kubernetes:
     @contextmanager
     def hold_request(self, token: str) -> Iterator[None]:
         """A request of who has `token` that the API server is busy with until the end: its body never comes."""
-        trust = ssl.create_default_context(cafile=str(self._certificates / "apiserver.crt"))
+        trust = ssl.create_default_context(cafile=self.certificate_authority)
         connection = HTTPSConnection(self.address, API_PORT, timeout=PATIENCE_SECONDS, context=trust)
         connection.putrequest("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews")
         for name, value in {

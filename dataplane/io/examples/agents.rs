@@ -1,8 +1,9 @@
-//! Many ztunnels' discovery streams at once, for `bench scale`: what they are told is counted and acknowledged, and thrown
-//! away.
+//! Many ztunnels' discovery streams at once, for `bench scale` and `bench cluster`: what they are told is counted and
+//! acknowledged, and thrown away.
 //!
-//! Run: `agents https://HOST:PORT ROOT_CA TOKENS COUNT`; `TOKENS/N` is the file of the token of `node-N`. Commands come on
-//! standard input, one a line, and answers are lines of JSON with times of CLOCK_MONOTONIC in seconds:
+//! Run: `agents https://HOST:PORT ROOT_CA TOKENS COUNT [NAME]`; `TOKENS/N` is the file of the token of `node-N`, and NAME
+//! is the server's where its certificate is not for HOST. Commands come on standard input, one a line, and answers are
+//! lines of JSON with times of CLOCK_MONOTONIC in seconds:
 //!
 //! - `connect N`: connect all; answered when each was told of N addresses (`done`);
 //! - `resume`: connect all, with a summary of what the first one was told before; answered when each has its first answer;
@@ -30,6 +31,7 @@ const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
 struct Shared {
     address: String,
     root_ca: PathBuf,
+    server_name: Option<String>,
     tokens: PathBuf,
     count: usize,
     progress: RefCell<Progress>,
@@ -45,12 +47,13 @@ struct Progress {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, root_ca, tokens, count] = arguments.as_slice() else {
-        return Err("usage: agents https://HOST:PORT ROOT_CA TOKENS COUNT".into());
+    let [address, root_ca, tokens, count, name @ ..] = arguments.as_slice() else {
+        return Err("usage: agents https://HOST:PORT ROOT_CA TOKENS COUNT [NAME]".into());
     };
     let shared = Rc::new(Shared {
         address: address.clone(),
         root_ca: root_ca.into(),
+        server_name: name.first().cloned(),
         tokens: tokens.into(),
         count: count.parse()?,
         progress: RefCell::default(),
@@ -105,7 +108,7 @@ async fn follow(
     let controller = ControlPlane {
         address: shared.address.clone(),
         root_ca: shared.root_ca.clone(),
-        server_name: None,
+        server_name: shared.server_name.clone(),
         token: Some(shared.tokens.join(number.to_string())),
         cluster_id: "Kubernetes".to_owned(),
     };

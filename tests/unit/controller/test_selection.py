@@ -15,6 +15,7 @@ from controller.registry.names import MeshSettings
 from controller.serve.hub import Hub
 from controller.serve.session import SessionLimits
 from controller.sources.directory import FileText
+from controller.sources.documents import parse_plain
 from controller.sources.held import HeldFile
 from controller.sources.selection import NamespaceSelection
 from tests.support.texts import text_of
@@ -44,10 +45,9 @@ def shown(configuration: Configuration) -> list[str]:
     return [str(key) for key in keys if key.kind != "Namespace"]
 
 
-def as_plain(text: FileText) -> FileText:
+def as_plain(text: FileText, name: str) -> FileText:
     """As Kubernetes' source gives it."""
-    found: FileText = yaml.safe_load(text) if isinstance(text, str) else text
-    return found
+    return parse_plain(yaml.safe_load(text), name) if isinstance(text, str) else text
 
 
 @pytest.mark.parametrize("is_plain", [False, True], ids=["files", "kubernetes"])
@@ -55,7 +55,7 @@ def test_labels_are_followed(tmp_path: Path, is_plain: bool) -> None:
     configuration = start(tmp_path, IN_MESH)
 
     def apply(texts: Mapping[str, FileText]) -> list[str]:
-        given = {file: as_plain(text) for file, text in texts.items()} if is_plain else texts
+        given = {file: as_plain(text, file) for file, text in texts.items()} if is_plain else texts
         configuration.apply_files(given)
         return shown(configuration)
 

@@ -2,7 +2,15 @@
 
 import pytest
 
-from controller.authority.token_reviews import FRESH_SECONDS, STALE_SECONDS, TokenReviews, build_review, read_review
+from controller.authority.token_reviews import (
+    FRESH_SECONDS,
+    RENEWAL_SECONDS,
+    RENEWAL_TICKS,
+    STALE_SECONDS,
+    TokenReviews,
+    build_review,
+    read_review,
+)
 from controller.callers import AuthenticationUnavailableError
 from controller.sources.documents import PlainObject
 
@@ -73,6 +81,50 @@ async def test_an_answer_is_believed_for_a_while_and_longer_while_nobody_can_be_
     server.answer = None
     with pytest.raises(AuthenticationUnavailableError):  # what was refused last is not believed again
         await reviews.authenticate("Bearer a.b.c")
+
+
+async def test_tokens_in_use_are_asked_about_again_before_anybody_waits() -> None:
+    server = Server()
+    reviews = TokenReviews(server.create, (OSError,), TRUSTED, lambda: server.now)
+    headers = [f"Bearer a.b.{number}" for number in range(3 * RENEWAL_TICKS)]
+    for header in headers:
+        assert await reviews.authenticate(header) == "node-1"
+    await reviews.renew_oldest()
+    assert server.asked == len(headers)  # too young
+    server.now += RENEWAL_SECONDS
+    for _ in range(RENEWAL_TICKS):
+        await reviews.renew_oldest()
+    assert server.asked == 2 * len(headers)
+    server.now += FRESH_SECONDS - 1
+    for header in headers:
+        assert await reviews.authenticate(header) == "node-1"
+    assert server.asked == 2 * len(headers)
+
+
+async def test_a_token_that_was_withdrawn_is_found_out_without_anybody_showing_it() -> None:
+    server = Server()
+    reviews = TokenReviews(server.create, (OSError,), TRUSTED, lambda: server.now)
+    assert await reviews.authenticate("Bearer a.b.c") == "node-1"
+    server.now += RENEWAL_SECONDS
+    server.answer = answer(authenticated=False)
+    await reviews.renew_oldest()
+    server.answer = None
+    with pytest.raises(AuthenticationUnavailableError):
+        await reviews.authenticate("Bearer a.b.c")
+
+
+async def test_who_cannot_be_asked_again_and_what_nobody_shows_any_more() -> None:
+    server = Server()
+    reviews = TokenReviews(server.create, (OSError,), TRUSTED, lambda: server.now)
+    assert await reviews.authenticate("Bearer a.b.c") == "node-1"
+    server.now += RENEWAL_SECONDS
+    server.answer = None
+    await reviews.renew_oldest()
+    assert await reviews.authenticate("Bearer a.b.c") == "node-1"
+    server.now += STALE_SECONDS
+    server.answer, asked = answer(), server.asked
+    await reviews.renew_oldest()
+    assert server.asked == asked
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer token-1", "Basic a.b.c", f"Bearer {'a' * 5000}.b.c"])
