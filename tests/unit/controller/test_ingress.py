@@ -6,8 +6,10 @@ from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.virtual_service import VirtualService
 from controller.metrics import ControllerMetrics
 from controller.registry.delegates import list_rules
+from controller.registry.gateways import RequestChain
 from controller.registry.http import Reply
-from controller.registry.ingress import build_ports, find_listen_ports, list_bound_hosts, selects
+from controller.registry.ingress import BoundRoutes, find_listen_ports, list_bound_hosts, selects
+from controller.registry.ingress_ports import build_ports
 from controller.registry.names import MeshSettings
 from controller.registry.proxies import Ingress, build_ingress
 from controller.registry.virtual_services import build_routes, find_gateways, is_for_mesh
@@ -121,22 +123,22 @@ def test_proxies_listen_where_the_service_before_them_leads(ports: str, expected
 
 def replies(given: IstioGateway, *bound: VirtualService, ingress: Ingress = EDGE) -> dict[str, list[tuple[str, int]]]:
     """By host of port 80, the paths and what answers."""
-    ports = build_ports(
-        Snapshot().apply({given.key: given}),
-        MeshSettings(),
-        ingress,
+    rooms = BoundRoutes(
         lambda place: [each for each in bound if place in find_gateways(each)],
         lambda each, port, place: (
             route
             for rule in list_rules(each, lambda *_: None)
             for route in build_routes(rule, port, lambda _: None, place)
         ),
+        lambda *_: lambda _: None,
     )
+    [chain] = build_ports(Snapshot().apply({given.key: given}), MeshSettings(), ingress, rooms)[80]
+    assert isinstance(chain, RequestChain)
     return {
         host.name: [
             (route.match.path.value, route.action.status) for route in host.routes if isinstance(route.action, Reply)
         ]
-        for host in ports[80]
+        for host in chain.hosts
     }
 
 
