@@ -79,7 +79,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         (tmp_path / "root.pem").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
         plain = stack.enter_context(greet("v1", "127.0.1.1"))
         stack.enter_context(greet("v2", "127.0.1.2", plain))
-        pairs = {name: issue_server(authority, f"{name}.test", "*.test") for name in ("a", "b")}
+        pairs = {name: issue_server(authority, f"{name}.test", "own.test") for name in ("a", "b")}
         tls = stack.enter_context(greet("a", "127.0.1.1", pair=pairs["a"], folder=tmp_path))
         stack.enter_context(greet("b", "127.0.1.2", tls, pairs["b"], tmp_path))
         controller = ControllerProcess(tmp_path)
