@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -22,11 +23,14 @@ from tests.support.controller_process import (
 from tests.support.envoy_proxy import run_gateway
 from tests.support.free_ports import find_free_port
 from tests.support.mesh_certificates import Credentials, issue_server, make_authority
-from tests.support.secrets import gateway_pod_text, secret_text
+from tests.support.secrets import gateway_pod_text, ingress_pod_text, secret_text
 from tests.support.texts import text_of
 
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+LISTENER_TYPE = "type.googleapis.com/envoy.config.listener.v3.Listener"
 NAME = "secret/demo/a"
+INGRESS_NAME = "secret/istio-system/a"
+EDGE = {"istio": "ingressgateway", "app": "edge"}
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 PAGES = (
     "/debug/state",
@@ -54,6 +58,19 @@ def controller(tmp_path: Path, pair: Credentials) -> Iterator[ControllerProcess]
     with made:
         made.start(AMBIT_LOCAL_LISTEN="127.0.0.1:0", AMBIT_LOG_LEVEL="debug")
         yield made
+
+
+def ask_as_ingress(channel: grpc.Channel, token: str, node: str, labels: Mapping[str, str]) -> set[str]:
+    """The names of all secrets that a proxy of an ingress gateway of `istio-system` gets with these labels."""
+    stream = DeltaStream(channel, token, node, ingress=labels)
+    try:
+        stream.send(LISTENER_TYPE)
+        stream.send(SECRET_TYPE, resource_names_subscribe=("*", INGRESS_NAME, NAME))
+        answers = (stream.receive() for _ in range(2))
+        [found] = [answer for answer in answers if answer.type_url == SECRET_TYPE]
+        return {each.name for each in found.resources}
+    finally:
+        stream.close()
 
 
 def gateway_text(port: int, name: str = "web", secret: str = "a") -> str:
@@ -172,6 +189,33 @@ def test_the_gateway_may_name_nodes_whose_proxies_are_no_pods(controller: Contro
         assert wait_for(get, PATIENCE_SECONDS)
         controller.write("gateway.yaml", text)
         assert wait_for(lambda: not get(), PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("token", "node", "labels", "names"),
+    [
+        pytest.param("token-1", "node-1", EDGE, {INGRESS_NAME}, id="its-own"),
+        pytest.param("token-1", "node-1", {"istio": "ingressgateway"}, {INGRESS_NAME}, id="fewer-labels-than-its-pod"),
+        pytest.param("token-1", "node-1", {**EDGE, "more": "x"}, set[str](), id="labels-that-no-pod-has"),
+        pytest.param("token-1", "node-1", {"app": "edge"}, set[str](), id="that-no-gateway-selects"),
+        pytest.param("token-2", "node-2", EDGE, set[str](), id="node-without-such-a-pod"),
+    ],
+)
+def test_a_proxy_of_an_ingress_gateway_gets_what_its_pod_may_have(
+    controller: ControllerProcess, token: str, node: str, labels: Mapping[str, str], names: set[str]
+) -> None:
+    server = (
+        "{port: {number: 8443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: a}}"
+    )
+    spec = f"spec: {{selector: {{istio: ingressgateway}}, servers: [{server}]}}"
+    controller.write("edge.yaml", text_of("networking.istio.io/v1", "Gateway", "edge", spec))
+    controller.write("edge-pod.yaml", ingress_pod_text(EDGE, "node-1"))
+    controller.write("edge-secret.yaml", secret_text("a", issue_server(make_authority("test"), "a"), "istio-system"))
+    with controller.connect() as channel:
+        # That all files are read, only who gets something can know.
+        served = partial(ask_as_ingress, channel, "token-1", "node-1", EDGE)
+        assert wait_for(lambda: served() == {INGRESS_NAME}, PATIENCE_SECONDS)
+        assert ask_as_ingress(channel, token, node, labels) == names
 
 
 def test_no_page_log_file_or_command_shows_a_key(
