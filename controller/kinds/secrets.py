@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.certificates import check_revocations, is_key_of, parse_certificates, parse_key
@@ -66,6 +66,9 @@ _EncodedPem = Annotated[SecretStr | None, BeforeValidator(_decode_pem)]
 
 class _Texts(Model):
     """The keys that are read. None of them is ever shown, not even a certificate."""
+
+    # What is called like a field here is another program's.
+    model_config = ConfigDict(populate_by_name=False)
 
     certificate: Annotated[_Text, Field(alias="tls.crt")] = None
     key: Annotated[_Text, Field(alias="tls.key")] = None

@@ -281,6 +281,20 @@ def test_tls_is_spoken_as_the_server_says(
     assert world.curl("a.test", *served) == "200 2 v1"
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "minProtocolVersion: TLSV1_0",
+        "minProtocolVersion: TLSV1_3, cipherSuites: [AES128-SHA]",
+        "maxProtocolVersion: TLSV1_3, minProtocolVersion: TLSV1_1, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]",
+    ],
+)
+def test_odd_terms_are_taken_by_envoy_and_serve_who_meets_them(world: World, rest: str) -> None:
+    world.give("b", "b.test")
+    world.serve(world.server("https", "b.test", simple("b", rest)))
+    world.curl_until("200 2 v1", "b.test")
+
+
 def test_every_cipher_suite_that_is_taken_is_envoys(world: World) -> None:
     world.give("b", "b.test")
     world.serve(world.server("https", "b.test", simple("b", f"cipherSuites: [{', '.join(CIPHER_SUITES)}]")))
