@@ -51,7 +51,7 @@ def _check_credential(value: str) -> str:
     return check_subdomain(value)
 
 
-Credential = Annotated[str, AfterValidator(_check_credential)]
+CredentialName = Annotated[str, AfterValidator(_check_credential)]
 """The name of a Secret in the namespace of the proxies."""
 
 
@@ -60,8 +60,8 @@ class ServerTls(StrictModel):
 
     https_redirect: bool | None = None
     mode: Annotated[Mode, BeforeValidator(_check_mode)] = "PASSTHROUGH"
-    credential_name: Credential | None = None
-    credential_names: Annotated[Sequence[Credential], Field(max_length=_MOST_CREDENTIALS)] | None = None
+    credential_name: CredentialName | None = None
+    credential_names: Annotated[Sequence[CredentialName], Field(max_length=_MOST_CREDENTIALS)] | None = None
     subject_alt_names: Sequence[Annotated[str, Field(min_length=1)]] | None = None
     min_protocol_version: TlsVersion = "TLS_AUTO"
     max_protocol_version: TlsVersion = "TLS_AUTO"

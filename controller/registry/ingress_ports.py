@@ -78,7 +78,7 @@ def _find_owners(servers: Sequence[BoundServer]) -> dict[str, int]:
     return owners
 
 
-def find_owner(owners: Mapping[str, int], host: str) -> int | None:
+def _find_owner(owners: Mapping[str, int], host: str) -> int | None:
     """Whose connections are those for a host."""
     matching = [name for name in owners if covers(name, host)]
     return owners[max(matching, key=specificity)] if matching else None
@@ -93,7 +93,7 @@ def _split_any(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 def _build_own_hosts(
     server: BoundServer, index: int, names: Iterable[str], owners: Mapping[str, int], bound: BoundRoutes
 ) -> tuple[VirtualHost, ...]:
-    hosts = [each for each in build_hosts([server], bound) if find_owner(owners, each.name) == index]
+    hosts = [each for each in build_hosts([server], bound) if _find_owner(owners, each.name) == index]
     taken = {each.name for each in hosts}
     bare = [VirtualHost(name, (name,), ()) for name in names if name not in taken]
     others = (name for name, owner in owners.items() if owner != index)
@@ -113,7 +113,7 @@ def _find_streams(
             tcp = find_tcp_destinations(service, server.port, find_target, server.place)
             given = ((host, tcp) for host in hosts if tcp)
         for name, destinations in given:
-            if find_owner(owners, name) == index:
+            if _find_owner(owners, name) == index:
                 found.setdefault(name, destinations)
     for name in names:
         found.setdefault(name, ())

@@ -1,7 +1,7 @@
 """Secrets as resources, and which gateways name them, whose proxies may have them: kept from one change to the next."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from controller.kinds.gateway_api import Gateway
 from controller.kinds.secrets import Secret
@@ -26,7 +26,7 @@ class Needs:
 
     mentioned: frozenset[Place] = frozenset()
     used: frozenset[Credential] = frozenset()
-    readers: tuple[str, ...] = field(default=())
+    readers: tuple[str, ...] = ()
 
 
 NO_NEEDS = Needs()

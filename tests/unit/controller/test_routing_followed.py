@@ -79,6 +79,10 @@ SERVERS: list[KubernetesObject] = [
         "{ambit.dev/proxy-nodes: 'node-8'}}, spec: {servers: "
         "[{port: {number: 443, name: s, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}]}}"
     ),
+]
+SERVER_CERTIFICATES: list[KubernetesObject] = [
+    istio_gateway_tls("web", "HTTPS * mode: SIMPLE, credentialName: c"),
+    *SERVERS,
     *(secret(where, pair) for where in ("demo", "other") for pair in PAIRS),
     *(
         parse(opaque_text(name, "demo", {**keys, "ca.crt": PEM}))
@@ -87,9 +91,13 @@ SERVERS: list[KubernetesObject] = [
     *(
         objects.pod("p", where, labels=labels, node=node)
         for where in ("demo", "other")
-        for labels in ("app: web, istio: ingress", "app: x", "app: web")
+        for labels in ("app: web, istio: ingress, version: v1", "app: x")
         for node in ("node-1", "node-2")
     ),
+]
+SERVER_RULES: list[KubernetesObject] = [
+    *SERVERS,
+    secret("demo", PAIRS[0]),
     objects.service("front", spec="clusterIP: 192.0.2.3, selector: {app: web}, ports: [{port: 443, targetPort: 8443}]"),
     *(objects.service(name) for name in ("s", "t")),
     *(
@@ -194,7 +202,8 @@ VALUES: list[KubernetesObject] = [
     *CERTIFICATES,
     *CONNECTIONS,
     *PATCHES,
-    *SERVERS,
+    *SERVER_CERTIFICATES,
+    *SERVER_RULES,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
     gateway("web", labels="edge: 'yes'"),
@@ -425,7 +434,7 @@ def test_following_changes_gives_what_building_everything_gives(steps: Steps) ->
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS, PATCHES, SERVERS]).flatmap(
+    st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS, PATCHES, SERVER_CERTIFICATES, SERVER_RULES]).flatmap(
         lambda values: steps_of(values, least=8)
     )
 )
