@@ -55,6 +55,9 @@ REFUSALS: Mapping[str, Code] = {
     "wrong-type": _error("a value of another type", "write a value of the type that the message names"),
     "invalid-value": _error("a value that is not allowed", "write a value that the message allows"),
     "bytes-value": _error("bytes that are no base64", "encode them, or write the body as a string"),
+    "cipher-suite": _error(
+        "a cipher suite that no server speaks", "write one that the message lists; those of TLS 1.3 need no mention"
+    ),
     "certificate-value": _error(
         "a Secret whose certificate or key cannot be used",
         "do as the message says; both are PEM, the key without password",
@@ -218,7 +221,7 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "correct spec.targetRefs; sectionName is a port's name",
     ),
     "certificate-missing": _error(
-        "a listener whose certificate is not there or may not be named: no client is served",
+        "a listener or server whose certificate is not there or may not be named: no client is served",
         "give a valid Secret, or the ReferenceGrant",
     ),
     "certificate-expired": _warning("a certificate that is no more valid", "renew it: clients refuse it"),
@@ -229,6 +232,14 @@ CROSS_CHECKS: Mapping[str, Code] = {
     "listener-takes-no-such-route": _warning(
         "a listener that allows a kind of routes that its protocol has not",
         "correct allowedRoutes.kinds, or the protocol",
+    ),
+    "server-not-served": _error(
+        "a server of an Istio Gateway that older ones of its port leave nothing to",
+        "give it another port, other hosts, or the protocol that the port has",
+    ),
+    "server-without-rules": _warning(
+        "a server of an Istio Gateway for which no VirtualService has rules",
+        "write http rules for requests, tls rules for TLS that passes through, and tcp rules for all else",
     ),
     "gateway-without-routes": _warning(
         "a Gateway that no route names", "name it in a route's parentRefs; Istio's in a VirtualService's gateways"

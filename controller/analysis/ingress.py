@@ -39,7 +39,7 @@ def check_istio_gateways(given: Given) -> Iterator[Finding]:
     for gateway in given.snapshot.objects(IstioGateway):
         bound = sorted(_list_bound(given, gateway), key=lambda each: each.age_key)
         if not bound and not all(server.redirects_to_https for server in gateway.spec.servers):
-            message = "no VirtualService is bound to it: every request gets 404"
+            message = "no VirtualService is bound to it: requests get 404, and connections are closed"
             yield Finding("gateway-without-routes", gateway.key, ("spec",), message)
         for key, message in _find_hidden(given, gateway, bound).items():
             yield Finding("virtual-service-host-twice", key, ("spec", "hosts"), message)
@@ -55,7 +55,7 @@ def _find_hidden(given: Given, gateway: IstioGateway, bound: Sequence[VirtualSer
     """Of those that take all requests for a host, those before which an older one does."""
     place = (gateway.namespace, gateway.name)
     hidden: dict[ObjectKey, str] = {}
-    for server in gateway.spec.servers:
+    for server in (each for each in gateway.spec.servers if each.serves_requests):
         takers: dict[str, VirtualService] = {}
         for service in bound:
             rules = list_rules(service, partial(given.snapshot.find, VirtualService))

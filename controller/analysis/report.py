@@ -14,6 +14,7 @@ from controller.analysis.envoy_filters import check_envoy_filters, check_patches
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
 from controller.analysis.ingress import check_bindings, check_istio_gateways
+from controller.analysis.ingress_servers import check_server_certificates, check_servers
 from controller.analysis.ports import check_policy_ports, check_target_ports
 from controller.analysis.principals import check_principals
 from controller.analysis.routes import (
@@ -57,6 +58,8 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_waypoints,
     check_bindings,
     check_istio_gateways,
+    check_servers,
+    check_server_certificates,
     check_envoy_filters,
     check_telemetries,
     check_sidecars,

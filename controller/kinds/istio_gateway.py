@@ -4,6 +4,7 @@ VirtualServices bind to it by its name. Gateway API's kind of the same name is i
 """
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, model_validator
@@ -13,11 +14,22 @@ from controller.kinds.hosts import check_route_host
 from controller.kinds.meta import PortNumber, StrictModel, check_label
 from controller.kinds.networking import NetworkingObject
 from controller.kinds.refusals import Unsupported
+from controller.kinds.server_tls import TLS_PROTOCOLS, ServerTls
 
-_CARRIED_OUT = ("HTTP", "HTTP2", "GRPC")
+_REQUEST_PROTOCOLS = ("HTTP", "HTTP2", "GRPC")
 """Requests without TLS. One listener takes them all: which of HTTP's versions a client speaks, its first bytes say."""
-_NOT_CARRIED_OUT = ("GRPC-WEB", "HTTPS", "MONGO", "TCP", "TLS")
+_BYTES_PROTOCOL = "TCP"
+_CARRIED_OUT = (*_REQUEST_PROTOCOLS, *TLS_PROTOCOLS, _BYTES_PROTOCOL)
+_NOT_CARRIED_OUT = ("GRPC-WEB", "MONGO")
 _ANY, _OWN = "*", "."
+
+
+class ServerSort(Enum):
+    """What a port of proxies has: servers of one sort only can share it."""
+
+    REQUESTS = "requests in plaintext"
+    TLS = "TLS"
+    BYTES = "connections as they are"
 
 
 def _check_protocol(value: str) -> str:
@@ -49,27 +61,6 @@ class ServerPort(StrictModel):
     target_port: Unsupported = None
 
 
-class ServerTls(StrictModel):
-    """Of a server without TLS: whether it sends its clients to https."""
-
-    https_redirect: bool | None = None
-    mode: Unsupported = None
-    server_certificate: Unsupported = None
-    private_key: Unsupported = None
-    ca_certificates: Unsupported = None
-    ca_crl: Unsupported = None
-    credential_name: Unsupported = None
-    credential_names: Unsupported = None
-    ca_cert_credential_name: Unsupported = None
-    tls_certificates: Unsupported = None
-    subject_alt_names: Unsupported = None
-    verify_certificate_spki: Unsupported = None
-    verify_certificate_hash: Unsupported = None
-    min_protocol_version: Unsupported = None
-    max_protocol_version: Unsupported = None
-    cipher_suites: Unsupported = None
-
-
 class Server(StrictModel):
     """A port, and for which hosts requests are taken there, each with whose VirtualServices may serve it."""
 
@@ -80,10 +71,39 @@ class Server(StrictModel):
     bind: Unsupported = None
     default_endpoint: Unsupported = None
 
+    @model_validator(mode="after")
+    def _check_tls(self) -> "Server":
+        if self.sort is ServerSort.TLS:
+            if self.tls is None:
+                raise PydanticCustomError("combination", "protocols HTTPS and TLS need tls, with its mode")
+            self.tls.check_mode()
+        elif self.tls and (self.tls.says_how_it_ends or not self.tls.passes_through):
+            raise PydanticCustomError("combination", "tls with more than httpsRedirect needs protocol HTTPS or TLS")
+        elif self.tls and self.tls.https_redirect and self.sort is ServerSort.BYTES:
+            raise PydanticCustomError("combination", "httpsRedirect is for requests, and not for protocol TCP")
+        return self
+
+    @property
+    def sort(self) -> ServerSort:
+        """What it makes of its port."""
+        if self.port.protocol in TLS_PROTOCOLS:
+            return ServerSort.TLS
+        return ServerSort.BYTES if self.port.protocol == _BYTES_PROTOCOL else ServerSort.REQUESTS
+
     @property
     def redirects_to_https(self) -> bool:
         """Whether it serves nothing else."""
-        return bool(self.tls and self.tls.https_redirect)
+        return bool(self.sort is ServerSort.REQUESTS and self.tls and self.tls.https_redirect)
+
+    @property
+    def passes_through(self) -> bool:
+        """Whether TLS is left to the backends."""
+        return bool(self.sort is ServerSort.TLS and self.tls and self.tls.passes_through)
+
+    @property
+    def serves_requests(self) -> bool:
+        """Whether http rules are for it; tls rules are where it passes TLS through, and else tcp rules."""
+        return self.sort is ServerSort.REQUESTS or (self.port.protocol == "HTTPS" and not self.passes_through)
 
     @property
     def bare_hosts(self) -> tuple[str, ...]:

@@ -59,12 +59,6 @@ def _check_gateway(value: str) -> str:
     return value
 
 
-def _check_mesh(value: str) -> str:
-    if value != MESH:
-        raise PydanticCustomError("unsupported", "connections by tls and tcp rules are the mesh's own: write 'mesh'")
-    return value
-
-
 def _check_retry_on(value: str) -> str:
     for each in split_conditions(value):
         if each not in _RETRY_CONDITIONS and not (each.isascii() and each.isdigit() and 100 <= int(each[:4]) <= 599):
@@ -320,7 +314,7 @@ class BytesMatch(StrictModel):
     """Connections to a port."""
 
     port: PortNumber | None = None
-    gateways: Sequence[Annotated[str, AfterValidator(_check_mesh)]] | None = None
+    gateways: Sequence[GatewayName] | None = None
     destination_subnets: Unsupported = None
     source_subnet: Unsupported = None
     source_labels: Unsupported = None
@@ -373,14 +367,6 @@ class VirtualServiceSpec(StrictModel):
             raise PydanticCustomError("combination", "without hosts it is a delegate, which has http rules alone")
         if not self.hosts and any(rule.delegate for rule in self.http or ()):
             raise PydanticCustomError("combination", "without hosts it is a delegate, and cannot delegate itself")
-        return self
-
-    @model_validator(mode="after")
-    def _check_bytes(self) -> "VirtualServiceSpec":
-        if (self.tls or self.tcp) and MESH not in (self.gateways or (MESH,)):
-            raise PydanticCustomError(
-                "unsupported", "tls and tcp rules count in the mesh alone: add 'mesh' to gateways"
-            )
         return self
 
 

@@ -259,6 +259,13 @@ def covers(pattern: str, host: str) -> bool:
     return pattern.startswith("*.") and host.endswith(pattern[1:]) and len(host) > len(pattern) - 1
 
 
+def find_narrower(first: str, second: str) -> str:
+    """Of two of which one covers the other, what both stand for; else nothing."""
+    if covers(first, second):
+        return second
+    return first if covers(second, first) else ""
+
+
 def specificity(host: str) -> tuple[int, int]:
     """Sorts hosts: the most specific last."""
     return (0 if "*" in host else len(host), len(host))

@@ -6,9 +6,11 @@ that its proxies run on that node, for those that are no pods.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from controller.kinds.core import Pod
 from controller.kinds.gateway_api import GATEWAY_LABEL, GROUP, Gateway, Listener, SecretReference
+from controller.kinds.meta import KubernetesObject
 from controller.kinds.secrets import Secret
 from controller.registry.attachment import Reason, is_granted
 from controller.registry.names import Place
@@ -16,6 +18,17 @@ from controller.snapshot import Snapshot
 
 NODES_ANNOTATION = "ambit.dev/proxy-nodes"
 """On a Gateway: the nodes, with commas, on which its proxies run that are no pods."""
+
+
+class Part(StrEnum):
+    """What of a Secret proxies may have."""
+
+    PAIR = "pair"
+    AUTHORITY = "authority"
+
+
+Credential = tuple[Part, Place]
+"""A part of the Secret of this namespace and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +77,18 @@ def judge_certificates(snapshot: Snapshot, gateway: Gateway, listener: Listener)
 
 def find_nodes(snapshot: Snapshot, gateway: Gateway) -> set[str]:
     """The nodes whose proxies may have what the Gateway names."""
-    named = gateway.annotations.get(NODES_ANNOTATION, "").split(",")
     running = (
         pod.spec.node_name
         for pod in snapshot.objects_in(Pod, gateway.namespace)
         if pod.labels.get(GATEWAY_LABEL) == gateway.name and not pod.is_terminal
     )
-    return {each.strip() for each in (*named, *running) if each and each.strip()}
+    return {*list_named_nodes(gateway), *(each for each in running if each)}
+
+
+def list_named_nodes(gateway: KubernetesObject) -> Iterator[str]:
+    """The nodes of proxies that are no pods."""
+    named = gateway.annotations.get(NODES_ANNOTATION, "").split(",")
+    return (each.strip() for each in named if each.strip())
 
 
 def _resolve(snapshot: Snapshot, gateway: Gateway, reference: SecretReference, place: Place) -> CertificateResolution:

@@ -23,10 +23,12 @@ from controller.registry.http import (
 )
 from controller.registry.http_routes import Ranked, sort_routes
 from controller.registry.names import Place
+from controller.registry.server_tls import DEFAULT_TERMS, TlsTerms
 from controller.snapshot import Snapshot
 
 _WELL_KNOWN_PORTS = {"http": 80, "https": 443}
 ANY_HOST = "*"
+ALL_NAMES = (ANY_HOST,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,16 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class RequestChain:
-    """Connections of a port that carry requests: all, or those whose client names a server that `host` stands for.
+    """Connections of a port that carry requests: all, or those whose client names a server that `names` stand for.
 
     TLS ends with the certificates of `secrets`: with none of them no client is served. None is plaintext.
     """
 
     listener: str
-    host: str
+    names: tuple[str, ...]
     hosts: tuple[VirtualHost, ...]
     secrets: tuple[Place, ...] | None = None
+    terms: TlsTerms = DEFAULT_TERMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,11 @@ class StreamChain:
     Without destinations they end at once. `secrets` are as above; None passes TLS through, if it is any.
     """
 
-    host: str
+    names: tuple[str, ...]
     names_server: bool
     destinations: tuple[Destination, ...] = ()
     secrets: tuple[Place, ...] | None = None
+    terms: TlsTerms = DEFAULT_TERMS
 
     @property
     def passes_through(self) -> bool:
@@ -102,25 +106,29 @@ def _build_chains(
     snapshot: Snapshot, gateway: Gateway, listeners: Sequence[Listener], attached: Sequence[Attached]
 ) -> Iterator[Chain]:
     if listeners[0].protocol == "HTTP":
-        yield RequestChain("", ANY_HOST, _build_hosts(listeners, listeners, attached))
+        yield RequestChain("", ALL_NAMES, _build_hosts(listeners, listeners, attached))
         return
     for listener in listeners:
         secrets = find_secrets(snapshot, gateway, listener) if ends_tls(listener) else None
         if listener.protocol == "HTTPS":
             hosts = _build_hosts(listeners, [listener], attached)
             misdirected = _build_misdirected(listeners, listener, hosts)
-            yield RequestChain(listener.name, listener.hostname or ANY_HOST, (*hosts, *misdirected), secrets)
+            yield RequestChain(listener.name, (listener.hostname or ANY_HOST,), (*hosts, *misdirected), secrets)
         else:
             for host, destinations in _find_streams(listeners, listener, attached):
-                yield StreamChain(host, listener.protocol == "TLS", destinations, secrets)
+                yield StreamChain((host,), listener.protocol == "TLS", destinations, secrets)
 
 
 def _build_misdirected(
     listeners: Sequence[Listener], listener: Listener, own: Sequence[VirtualHost]
 ) -> Iterator[VirtualHost]:
     """Hosts of the port's other listeners, as far as this one would answer for them or they are none of its own."""
-    taken = {domain for host in own for domain in host.domains}
-    others = {each.hostname or ANY_HOST for each in listeners if each.name != listener.name} - taken
+    return build_misdirected((each.hostname or ANY_HOST for each in listeners if each.name != listener.name), own)
+
+
+def build_misdirected(others: Iterable[str], own: Sequence[VirtualHost]) -> Iterator[VirtualHost]:
+    """The answer to requests for hosts that others have of the same port, which came by this one's name."""
+    others = set(others) - {domain for host in own for domain in host.domains}
     if others:
         domains = tuple(sorted(others, key=specificity, reverse=True))
         yield VirtualHost("misdirected", domains, (Route("misdirected", RequestMatch(), Reply(421)),))

@@ -147,9 +147,24 @@ def name_proxy(namespace: str, name: str, node: str) -> str:
     return f"proxy:{namespace}/{name}@{node}"
 
 
+def name_ingress_proxy(ingress: Ingress, node: str) -> str:
+    """The same for the proxies of an ingress gateway."""
+    return f"ingress-proxy:{ingress}@{node}"
+
+
 def name_secret(namespace: str, name: str) -> str:
     """The resource name of a certificate with its key."""
     return f"secret/{namespace}/{name}"
+
+
+def name_authority(namespace: str, name: str) -> str:
+    """The resource name of the authorities of a Secret, by which clients are verified."""
+    return f"authority/{namespace}/{name}"
+
+
+def name_ingress_routes(ingress: Ingress, port: int, server: str) -> str:
+    """The resource name of the routes of a server that has a port's connections for some hosts only."""
+    return f"{name_ingress_port(ingress, port)}/{server}"
 
 
 SIDECARS = "sidecars"

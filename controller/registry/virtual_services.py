@@ -56,7 +56,7 @@ def build_routes(
 ) -> Iterator[http.Route]:
     """The routes that a rule is for a port of a Gateway, or where none is given of the mesh, match by match."""
     for match in rule.rule.match or (kinds.RequestMatch(),):
-        if match.port not in (None, port) or not _is_meant(match, rule.namespace, gateway):
+        if match.port not in (None, port) or not is_meant(match.gateways, rule.namespace, gateway):
             continue
         if rule.is_lost:
             nowhere = Forward((http.Destination(None),), missing_status=503)
@@ -65,10 +65,11 @@ def build_routes(
             yield _build_route(rule.name, rule.rule, match, find_target)
 
 
-def _is_meant(match: kinds.RequestMatch, namespace: str, gateway: tuple[str, str] | None) -> bool:
-    if not match.gateways:
+def is_meant(named: Sequence[str] | None, namespace: str, gateway: tuple[str, str] | None) -> bool:
+    """Whether a match of a VirtualService of `namespace` is for a Gateway, or where none is given for the mesh."""
+    if not named:
         return True
-    return MESH in match.gateways if gateway is None else gateway in _find_places(match.gateways, namespace)
+    return MESH in named if gateway is None else gateway in _find_places(named, namespace)
 
 
 def _find_places(gateways: Sequence[str], namespace: str) -> frozenset[tuple[str, str]]:

@@ -6,15 +6,23 @@ from functools import partial
 
 from controller.kinds.gateway_api import Gateway
 from controller.kinds.virtual_service import VirtualService
-from controller.registry import ingress, request_policies, telemetry, virtual_services
+from controller.registry import ingress_ports, request_policies, telemetry, virtual_services
 from controller.registry.attachment import attach, find_gateway, is_ours
 from controller.registry.backend_tls import secure_chains
 from controller.registry.delegates import list_rules
 from controller.registry.envoy_filters import Side, find_for_proxies
 from controller.registry.gateway_proxies import GatewayProxies, describe_gateway, describe_ingress
-from controller.registry.gateways import ANY_HOST, Attached, Chain, RequestChain, build_ports, find_chain_targets
+from controller.registry.gateways import Attached, Chain, RequestChain, build_ports, find_chain_targets
 from controller.registry.http import Route, Target
-from controller.registry.names import Place, name_gateway, name_gateway_port, name_gateway_routes, name_ingress_port
+from controller.registry.ingress import BoundRoutes
+from controller.registry.names import (
+    Place,
+    name_gateway,
+    name_gateway_port,
+    name_gateway_routes,
+    name_ingress_port,
+    name_ingress_routes,
+)
 from controller.registry.proxies import Ingress
 from controller.registry.request_policies import NO_POLICIES, RequestPolicies
 from controller.routing.index import ResourceName, RouteIndex
@@ -59,9 +67,13 @@ class GatewayPorts:
         """Build those of an ingress gateway, or remove them where it is not open; gives the same."""
         ports: dict[int, tuple[Chain, ...]] = {}
         if reader in self._ingresses:
-            built = ingress.build_ports(self._new, self._settings, reader, self._find_bound, self._build_bound_routes)
-            ports = {port: (RequestChain("", ANY_HOST, hosts),) for port, hosts in built.items()}
-        return self._put_ports(describe_ingress(reader), ports, lambda port, _: name_ingress_port(reader, port))
+            bound = BoundRoutes(self._find_bound, self._build_bound_routes, self._destinations.build_finder)
+            ports = ingress_ports.build_ports(self._new, self._settings, reader, bound)
+
+        def name(port: int, server: str) -> str:
+            return name_ingress_routes(reader, port, server) if server else name_ingress_port(reader, port)
+
+        return self._put_ports(describe_ingress(reader), ports, name)
 
     def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
         for _, *place in self._index.routes_of_istio_gateway(gateway):

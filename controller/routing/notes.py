@@ -123,7 +123,11 @@ class Notes:
                 self._dirty.gateways.update(self._secrets.gateways_into(key.namespace))
             case Secret.GROUP_KIND:
                 self._dirty.secrets.add(place)
-                self._dirty.gateways.update(self._secrets.gateways_naming(place))
+                for holder in self._secrets.holders_naming(place):
+                    if isinstance(holder, Ingress):
+                        self._dirty.ingresses.add(holder)
+                    else:
+                        self._dirty.gateways.add(holder)
             case DestinationRule.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (rule := snapshot.find(DestinationRule, *place)) is not None:
@@ -153,6 +157,7 @@ class Notes:
                         self._note_selecting(key.namespace, pod.labels)
                         if GATEWAY_LABEL in pod.labels:
                             self._dirty.gateways.add((key.namespace, pod.labels[GATEWAY_LABEL]))
+                        self._dirty.ingresses.update(self._find_proved_by(pod))
             case WorkloadEntry.GROUP_KIND:
                 for snapshot in (self._old, self._new):
                     if (entry := snapshot.find(WorkloadEntry, *place)) is not None:
@@ -266,6 +271,12 @@ class Notes:
         self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
         for service in request_policies.find_services(self._new, policy) if policy else ():
             self._note_wanted(self._new, service.namespace, service.labels)
+
+    def _find_proved_by(self, pod: Pod) -> Iterator[Ingress]:
+        """The ingress gateways one of whose proxies a pod may be."""
+        for each in self._ingresses:
+            if each.namespace == pod.namespace and policies.matches(dict(each.labels), pod.labels):
+                yield each
 
     def _find_behind(self, place: Place) -> Iterator[Ingress]:
         """The ingress gateways that a Service stands before, or did."""

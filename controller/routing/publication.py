@@ -11,14 +11,14 @@
     RequestAuthentication
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
     BackendTLSPolicy, ConfigMap          the clusters and endpoints of its Services, and the routes that point at them
-    Secret                               itself, and the Gateways that name it
+    Secret                               itself, and the Gateways and ingress gateways that name it
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes and Gateways that point into its namespace from elsewhere
     Service                              its clusters, endpoints and routes, routes that point at it, its waypoint, and
                                          where the ingress gateways listen that it stands before
     ServiceEntry                         the same of each of its hosts, and of those that it takes from others
     Pod, WorkloadEntry, EndpointSlice    the endpoints of the Services that it serves, now and before;
-                                         the secrets of the Gateway whose proxy a pod is
+                                         the secrets of the Gateway or ingress gateway whose proxy a pod is
     Node                                 the endpoints of the Services that its pods serve, and where clients may stand
     Sidecar                              the Services that its namespace's sidecars are told of newly or no more
     Telemetry                            the gateways of both kinds that it selects, now and before; one for the whole
@@ -178,6 +178,7 @@ class _Building:
             dirty.waypoints.add(place)
         for each in sorted(dirty.ingresses):
             dirty.clusters |= self._gateways.build_ingress(each)
+            dirty.secrets |= self._secrets.note_ingress(each, is_open=each in self._update.ingresses)
         for place in sorted(dirty.waypoints):
             dirty.clusters |= self._index.settle_waypoint(place)
         for place in sorted(dirty.services | dirty.endpoints):

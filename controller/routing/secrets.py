@@ -1,58 +1,77 @@
-"""Secrets as resources, and which Gateways name them, whose proxies may have them: kept from one change to the next."""
+"""Secrets as resources, and which gateways name them, whose proxies may have them: kept from one change to the next."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from controller.kinds.gateway_api import Gateway
 from controller.kinds.secrets import Secret
+from controller.registry import certificates, ingress_certificates
 from controller.registry.attachment import is_ours, served_listeners
-from controller.registry.certificates import find_nodes, find_secrets, list_references
-from controller.registry.names import Place, name_proxy, name_secret
+from controller.registry.certificates import Credential, Part, find_secrets, list_references
+from controller.registry.ingress import list_selected
+from controller.registry.names import Place, name_authority, name_ingress_proxy, name_proxy, name_secret
+from controller.registry.proxies import Ingress
+from controller.routing.relation import Relation
 from controller.serve.resources import SECRET_TYPE, ChangeGatherer, build_resource
 from controller.snapshot import Snapshot
-from controller.translate.secrets import translate_secret
+from controller.translate.secrets import translate_authority, translate_secret
+
+Holder = Place | Ingress
+"""A Gateway of Gateway API, or an ingress gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a gateway names, there or not, what of it its proxies may have, and the keys of these."""
+
+    mentioned: frozenset[Place] = frozenset()
+    used: frozenset[Credential] = frozenset()
+    readers: tuple[str, ...] = ()
+
+
+NO_NEEDS = Needs()
 
 
 class SecretIndex:
     """The index. One owner."""
 
     def __init__(self) -> None:
-        self._mentioned: dict[Place, set[Place]] = {}
-        self._used: dict[Place, set[Place]] = {}
-        self._readers: dict[Place, tuple[str, ...]] = {}
+        self._mentioned: Relation[Holder, Place] = Relation()
+        self._used: Relation[Holder, Credential] = Relation()
+        self._readers: dict[Holder, tuple[str, ...]] = {}
 
-    def put_gateway(
-        self, gateway: Place, mentioned: Iterable[Place], used: Iterable[Place], readers: Iterable[str]
-    ) -> set[Place]:
-        """Take over what a Gateway names, what of it it may have, and its proxies; gives the Secrets that it affects.
+    def put(self, holder: Holder, needs: Needs) -> set[Place]:
+        """Take over what a gateway needs; gives the Secrets that it affects.
 
         What is named counts although it is not there: it may come.
         """
-        before = {place for place, gateways in self._used.items() if gateway in gateways}
-        now = set(used)
-        _replace(self._mentioned, gateway, set(mentioned))
-        _replace(self._used, gateway, now)
-        self._readers.pop(gateway, None)
-        if now:
-            self._readers[gateway] = tuple(sorted(readers))
-        return before | now
+        before = self._used.rights_of(holder)
+        self._mentioned.put(holder, needs.mentioned)
+        self._used.put(holder, needs.used)
+        self._readers.pop(holder, None)
+        if needs.used:
+            self._readers[holder] = tuple(sorted(needs.readers))
+        return {place for _, place in before | needs.used}
 
-    def gateways_naming(self, secret: Place) -> Iterator[Place]:
-        """The Gateways that a Secret matters to, there or not."""
-        yield from self._mentioned.get(secret, ())
+    def holders_naming(self, secret: Place) -> Iterator[Holder]:
+        """The gateways that a Secret matters to, there or not."""
+        yield from self._mentioned.lefts_of(secret)
 
     def gateways_into(self, namespace: str) -> Iterator[Place]:
         """The Gateways that name Secrets of a namespace from another one."""
-        for (place, _), gateways in self._mentioned.items():
-            yield from (each for each in gateways if place == namespace != each[0])
+        for place in self._mentioned.rights():
+            for holder in self._mentioned.lefts_of(place) if place[0] == namespace else ():
+                if not isinstance(holder, Ingress) and holder[0] != namespace:
+                    yield holder
 
-    def readers_of(self, secret: Place) -> tuple[str, ...]:
+    def readers_of(self, credential: Credential) -> tuple[str, ...]:
         """The keys of the proxies that may have it."""
-        found = {reader for gateway in self._used.get(secret, ()) for reader in self._readers.get(gateway, ())}
+        found = {reader for holder in self._used.lefts_of(credential) for reader in self._readers.get(holder, ())}
         return tuple(sorted(found))
 
 
 class Secrets:
-    """Builds the Secrets of one snapshot that Gateways end TLS with."""
+    """Builds the Secrets of one snapshot that gateways end TLS with."""
 
     def __init__(self, snapshot: Snapshot, index: SecretIndex, changes: ChangeGatherer) -> None:
         self._snapshot = snapshot
@@ -63,26 +82,36 @@ class Secrets:
         """Take over what a Gateway needs to end TLS, and who may have it; gives the Secrets that it affects."""
         gateway = self._snapshot.find(Gateway, *place)
         if gateway is None or not is_ours(self._snapshot, gateway):
-            return self._index.put_gateway(place, (), (), ())
+            return self._index.put(place, NO_NEEDS)
         mentioned = {secret for each in gateway.spec.listeners for _, secret in list_references(gateway, each)}
         used = {secret for each in served_listeners(gateway) for secret in find_secrets(self._snapshot, gateway, each)}
-        readers = [name_proxy(*place, node) for node in find_nodes(self._snapshot, gateway)] if used else []
-        return self._index.put_gateway(place, mentioned, used, readers)
+        nodes = certificates.find_nodes(self._snapshot, gateway) if used else ()
+        readers = tuple(name_proxy(*place, node) for node in nodes)
+        return self._index.put(
+            place, Needs(frozenset(mentioned), frozenset((Part.PAIR, each) for each in used), readers)
+        )
+
+    def note_ingress(self, ingress: Ingress, is_open: bool) -> set[Place]:
+        """The same of an ingress gateway."""
+        mentioned: set[Place] = set()
+        used: set[Credential] = set()
+        for gateway in list_selected(self._snapshot, ingress) if is_open else ():
+            for tls in (server.tls for server in gateway.spec.servers if server.tls and not server.passes_through):
+                mentioned.update(ingress_certificates.list_mentioned(ingress.namespace, tls))
+                used.update(ingress_certificates.resolve_credentials(self._snapshot, ingress.namespace, tls).parts)
+        nodes = ingress_certificates.find_nodes(self._snapshot, ingress) if used else ()
+        readers = tuple(name_ingress_proxy(ingress, node) for node in nodes)
+        return self._index.put(ingress, Needs(frozenset(mentioned), frozenset(used), readers))
 
     def build(self, place: Place) -> None:
-        """Serve a Secret to those who may have it."""
-        secret, readers = self._snapshot.find(Secret, *place), self._index.readers_of(place)
-        name = name_secret(*place)
-        if secret is None or not readers:
-            self._changes.put(name, None)
-            return
-        self._changes.put(name, build_resource(SECRET_TYPE, name, translate_secret(name, secret), keys=readers))
-
-
-def _replace(index: dict[Place, set[Place]], gateway: Place, secrets: set[Place]) -> None:
-    for secret in [secret for secret, gateways in index.items() if gateway in gateways and secret not in secrets]:
-        index[secret].discard(gateway)
-        if not index[secret]:
-            del index[secret]
-    for secret in secrets:
-        index.setdefault(secret, set()).add(gateway)
+        """Serve what of a Secret is needed, to those who may have it."""
+        secret = self._snapshot.find(Secret, *place)
+        for part, name, translate in (
+            (Part.PAIR, name_secret(*place), translate_secret),
+            (Part.AUTHORITY, name_authority(*place), translate_authority),
+        ):
+            readers = self._index.readers_of((part, place))
+            if secret is None or not readers:
+                self._changes.put(name, None)
+            else:
+                self._changes.put(name, build_resource(SECRET_TYPE, name, translate(name, secret), keys=readers))

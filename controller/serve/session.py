@@ -25,7 +25,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from controller.registry.names import SIDECARS, name_gateway, name_ingress, name_node, name_proxy, name_sidecars
+from controller.registry.names import (
+    SIDECARS,
+    name_gateway,
+    name_ingress,
+    name_ingress_proxy,
+    name_node,
+    name_proxy,
+    name_sidecars,
+)
 from controller.serve.readers import NOBODY, ReaderTable
 from controller.serve.resources import (
     ADDRESS_TYPE,
@@ -279,10 +287,13 @@ class Session:
         return (name_gateway(namespace, name),)
 
     def _find_reader(self) -> str:
-        """The key of the secrets that this client may have: its Gateway's proxies', on the node that it has proved."""
-        namespace, _, name = self.node.gateway.partition("/") if self.node else ("", "", "")
-        is_proved = bool(name and self.proved_node)
-        return name_proxy(namespace, name, self.proved_node) if is_proved else NOBODY
+        """The key of the secrets that this client may have: its gateway's proxies', on the node that it has proved."""
+        if self.node is None or not self.proved_node:
+            return NOBODY
+        if self.node.ingress is not None:
+            return name_ingress_proxy(self.node.ingress, self.proved_node)
+        namespace, _, name = self.node.gateway.partition("/")
+        return name_proxy(namespace, name, self.proved_node) if name else NOBODY
 
     def find_withheld(self, request: DeltaRequest) -> list[str]:
         """The secrets that a request names and its sender cannot have: they are others', or not there."""

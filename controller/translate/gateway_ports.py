@@ -48,8 +48,7 @@ def _translate_chain(
     built = listener_components_pb2.FilterChain()
     if _names_server(chain):
         built.filter_chain_match.transport_protocol = _TLS
-        if chain.host != ANY_HOST:
-            built.filter_chain_match.server_names.append(chain.host)
+        built.filter_chain_match.server_names.extend(each for each in chain.names if each != ANY_HOST)
     if chain.secrets == ():
         # Without a certificate: left out, such clients would fall to a chain for more hosts, and be served there.
         built.filters.append(build_tcp(name, [(NOWHERE, 1)]))
@@ -58,10 +57,11 @@ def _translate_chain(
         built.filters.extend([*build_byte_filters(policies), build_stream(name, chain.destinations)])
     else:
         filters = build_policy_filters(policies)
-        built.filters.append(build_gateway_requests(name, name_routes(chain), filters))
+        tells_client = chain.terms.clients is not None
+        built.filters.append(build_gateway_requests(name, name_routes(chain), filters, tells_client))
     if chain.secrets:
         alpn = REQUESTS_ALPN if isinstance(chain, RequestChain) else ()
-        context = build_server_context([name_secret(*place) for place in chain.secrets], alpn)
+        context = build_server_context([name_secret(*place) for place in chain.secrets], alpn, chain.terms)
         built.transport_socket.name = TLS_SOCKET
         built.transport_socket.typed_config.CopyFrom(pack(context))
     return built

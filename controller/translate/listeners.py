@@ -42,14 +42,21 @@ def translate_gateway_port(
 
 
 def build_gateway_requests(
-    name: str, routes: str, policy_filters: Sequence[hcm_pb2.HttpFilter] = ()
+    name: str, routes: str, policy_filters: Sequence[hcm_pb2.HttpFilter] = (), tells_client: bool = False
 ) -> listener_components_pb2.Filter:
-    """What takes requests from outside; its routes are told apart, as `routes`."""
+    """What takes requests from outside; its routes are told apart, as `routes`.
+
+    With `tells_client`, applications are told of the client's certificate (`x-forwarded-client-cert`, as by Istio).
+    """
     manager = build_manager(name, routes, policy_filters)
     # Clients are strangers: nothing that they say of themselves is believed.
     manager.use_remote_address.value = True
     manager.internal_address_config.SetInParent()
     manager.request_headers_timeout.CopyFrom(milliseconds(HEADERS_MILLISECONDS))
+    if tells_client:
+        manager.forward_client_cert_details = hcm_pb2.HttpConnectionManager.SANITIZE_SET
+        details = manager.set_current_client_cert_details
+        details.subject.value, details.cert, details.uri, details.dns = True, True, True, True
     return name_manager(manager)
 
 

@@ -1,11 +1,10 @@
 """Connections that a Gateway sends on as they are, by the real Envoy: by weight, and by the server's name."""
 
 import socket
-import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,47 +16,12 @@ from ambit.demo.polling import wait_for
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.envoy_proxy import Envoy, run_gateway
 from tests.support.free_ports import find_free_port
-from tests.support.mesh_certificates import Credentials, issue_server, make_authority
+from tests.support.greeters import greet, hear_greeting
+from tests.support.mesh_certificates import issue_server, make_authority
 from tests.support.secrets import gateway_pod_text, secret_text
 from tests.support.texts import pod_text, service_text, text_of
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
-
-
-@contextmanager
-def greet(
-    name: str, address: str, port: int = 0, pair: Credentials | None = None, folder: Path = Path()
-) -> Iterator[int]:
-    """A server that says its name to whoever connects, over TLS if it has a certificate; gives its port."""
-    context = None
-    if pair:
-        file = folder / f"{name}.pem"
-        file.write_text(pair.certificate + pair.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-    with socket.create_server((address, port)) as listening:
-        thread = threading.Thread(target=_greet_all, args=(listening, context, name), name=f"greet {name}", daemon=True)
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            listening.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def _greet_all(listening: socket.socket, context: ssl.SSLContext | None, name: str) -> None:
-    while True:
-        try:
-            connection, _ = listening.accept()
-        except OSError:
-            return  # it was shut down
-        with connection:
-            try:
-                wrapped = context.wrap_socket(connection, server_side=True) if context else connection
-                with wrapped:
-                    wrapped.sendall(name.encode())
-            except OSError:
-                continue  # who connected has gone, or spoke no TLS
 
 
 @dataclass(slots=True)
@@ -80,15 +44,7 @@ class World:
 
     def greeting(self, port: int, host: str = "") -> str:
         """Who greets; empty where the connection is closed."""
-        try:
-            with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as connection:
-                if not host:
-                    return connection.recv(100).decode()
-                context = ssl.create_default_context(cafile=str(self.root))
-                with context.wrap_socket(connection, server_hostname=host) as wrapped:
-                    return wrapped.recv(100).decode()
-        except (ConnectionError, ssl.SSLError):
-            return ""
+        return hear_greeting(port, self.root, host)
 
     def is_greeted_by(self, name: str) -> bool:
         return self.greeting(self.tcp_port) == name

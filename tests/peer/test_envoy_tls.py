@@ -3,7 +3,6 @@
 import json
 import socket
 import ssl
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from ambit.demo.polling import wait_for
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
+from tests.support.curl import ask_over_tls
 from tests.support.envoy_proxy import run_gateway
 from tests.support.free_ports import find_free_port
 from tests.support.mesh_certificates import Authority, Credentials, issue_server, make_authority
@@ -52,17 +52,7 @@ class World:
 
     def curl(self, host: str, *options: str, port: int = 0) -> str:
         """What curl says of a request to a host: `STATUS HTTP-VERSION SERVER`, or `refused EXIT-STATUS`."""
-        port = port or self.tls_port
-        written = "\n%{http_code} %{http_version}"
-        command = ["curl", "--silent", "--max-time", "5", "--cacert", str(self.root), "--write-out", written]
-        url = f"https://{host}:{port}/"
-        resolve = ["--resolve", f"{host}:{port}:127.0.0.1"]
-        done = subprocess.run([*command, *resolve, *options, url], capture_output=True, text=True, check=False)
-        if done.returncode:
-            return f"refused {done.returncode}"
-        body, _, status = done.stdout.rpartition("\n")
-        server = json.loads(body)["server"] if body.startswith("{") else ""
-        return f"{status} {server}".strip()
+        return ask_over_tls(self.root, port or self.tls_port, host, *options)
 
     def curl_until(self, expected: str, host: str, *options: str) -> None:
         assert wait_for(lambda: self.curl(host, *options) == expected, PATIENCE_SECONDS), self.curl(host, *options)

@@ -130,11 +130,11 @@ def test_a_server_may_send_its_clients_to_https(world: World) -> None:
 
 
 def test_what_is_not_carried_out_is_refused_and_what_was_valid_serves_on(world: World) -> None:
-    tls = f"{{port: {{number: {world.port}, name: https, protocol: HTTPS}}, hosts: ['*'], tls: {{mode: SIMPLE}}}}"
-    world.write("web", "Gateway", f"selector: {{istio: ingressgateway}}, servers: [{tls}]")
-    assert wait_for(
-        lambda: "of a server is not carried out" in world.controller.fetch("/debug/state"), PATIENCE_SECONDS
-    )
+    port = f"{{number: {world.port}, name: tls, protocol: TLS}}"
+    auto = f"{{port: {port}, hosts: ['*'], tls: {{mode: AUTO_PASSTHROUGH}}}}"
+    world.write("web", "Gateway", f"selector: {{istio: ingressgateway}}, servers: [{auto}]")
+    reason = "leads to any service of the mesh"
+    assert wait_for(lambda: reason in world.controller.fetch("/debug/state"), PATIENCE_SECONDS)
     assert world.ask().status == 200
 
 

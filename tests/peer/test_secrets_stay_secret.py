@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -22,11 +23,14 @@ from tests.support.controller_process import (
 from tests.support.envoy_proxy import run_gateway
 from tests.support.free_ports import find_free_port
 from tests.support.mesh_certificates import Credentials, issue_server, make_authority
-from tests.support.secrets import gateway_pod_text, secret_text
+from tests.support.secrets import gateway_pod_text, ingress_pod_text, secret_text
 from tests.support.texts import text_of
 
 SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+LISTENER_TYPE = "type.googleapis.com/envoy.config.listener.v3.Listener"
 NAME = "secret/demo/a"
+INGRESS_NAME = "secret/istio-system/a"
+EDGE = {"istio": "ingressgateway", "app": "edge"}
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 PAGES = (
     "/debug/state",
@@ -54,6 +58,19 @@ def controller(tmp_path: Path, pair: Credentials) -> Iterator[ControllerProcess]
     with made:
         made.start(AMBIT_LOCAL_LISTEN="127.0.0.1:0", AMBIT_LOG_LEVEL="debug")
         yield made
+
+
+def ask_as_ingress(channel: grpc.Channel, token: str, node: str, labels: Mapping[str, str]) -> set[str]:
+    """The names of all secrets that a proxy of an ingress gateway of `istio-system` gets with these labels."""
+    stream = DeltaStream(channel, token, node, ingress=labels)
+    try:
+        stream.send(LISTENER_TYPE)
+        stream.send(SECRET_TYPE, resource_names_subscribe=("*", INGRESS_NAME, NAME))
+        answers = (stream.receive() for _ in range(2))
+        [found] = [answer for answer in answers if answer.type_url == SECRET_TYPE]
+        return {each.name for each in found.resources}
+    finally:
+        stream.close()
 
 
 def gateway_text(port: int, name: str = "web", secret: str = "a") -> str:
@@ -174,6 +191,33 @@ def test_the_gateway_may_name_nodes_whose_proxies_are_no_pods(controller: Contro
         assert wait_for(lambda: not get(), PATIENCE_SECONDS)
 
 
+@pytest.mark.parametrize(
+    ("token", "node", "labels", "names"),
+    [
+        pytest.param("token-1", "node-1", EDGE, {INGRESS_NAME}, id="its-own"),
+        pytest.param("token-1", "node-1", {"istio": "ingressgateway"}, {INGRESS_NAME}, id="fewer-labels-than-its-pod"),
+        pytest.param("token-1", "node-1", {**EDGE, "more": "x"}, set[str](), id="labels-that-no-pod-has"),
+        pytest.param("token-1", "node-1", {"app": "edge"}, set[str](), id="that-no-gateway-selects"),
+        pytest.param("token-2", "node-2", EDGE, set[str](), id="node-without-such-a-pod"),
+    ],
+)
+def test_a_proxy_of_an_ingress_gateway_gets_what_its_pod_may_have(
+    controller: ControllerProcess, token: str, node: str, labels: Mapping[str, str], names: set[str]
+) -> None:
+    server = (
+        "{port: {number: 8443, name: https, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: a}}"
+    )
+    spec = f"spec: {{selector: {{istio: ingressgateway}}, servers: [{server}]}}"
+    controller.write("edge.yaml", text_of("networking.istio.io/v1", "Gateway", "edge", spec))
+    controller.write("edge-pod.yaml", ingress_pod_text(EDGE, "node-1"))
+    controller.write("edge-secret.yaml", secret_text("a", issue_server(make_authority("test"), "a"), "istio-system"))
+    with controller.connect() as channel:
+        # That all files are read, only who gets something can know.
+        served = partial(ask_as_ingress, channel, "token-1", "node-1", EDGE)
+        assert wait_for(lambda: served() == {INGRESS_NAME}, PATIENCE_SECONDS)
+        assert ask_as_ingress(channel, token, node, labels) == names
+
+
 def test_no_page_log_file_or_command_shows_a_key(
     controller: ControllerProcess, pair: Credentials, tmp_path: Path
 ) -> None:
@@ -186,17 +230,21 @@ def test_no_page_log_file_or_command_shows_a_key(
         "no-text": f"data: {{tls.crt: {encoded}, tls.key: [{encoded}]}}",
         "no-mapping": f"data: {encoded}",
         "no-certificate": f"data: {{tls.crt: {encoded}, tls.key: {encoded}}}",
+        "generic": f"stringData: {{cert: {plain}, key: {plain}, cacert: {plain}, ca.crl: {plain}}}",
+        "generic-no-base64": f"data: {{cert: {encoded}, key: {encoded}, cacert: [{encoded}], ca.crl: {encoded}}}",
+        "named-like-fields": f"data: {{certificate: {encoded}, private_key: {encoded}, generic_key: [{encoded}]}}",
         "twice": f"stringData: {{tls.crt: {plain}, tls.key: {plain}}}",
         "type": f"type: {encoded}, data: {encoded}, stringData: [{encoded}]",
         "labels": f"type: 1, metadata: {{name: labels, labels: [{encoded}], annotations: {{a: {encoded}}}}}",
     }
+    not_read = ("type", "named-like-fields", "generic-no-base64")
     for name, rest in wrong.items():
         head = "" if "metadata" in rest else f"metadata: {{name: {name}, namespace: demo}}, "
         controller.write(f"{name}.yaml", f"{{apiVersion: v1, kind: Secret, {head}{rest}}}")
     controller.write("elsewhere.yaml", text_of("v1", "Service", "key", f"spec: {plain}"))
     controller.write("bare.yaml", plain)
     controller.write("a.yaml", secret_text("a", Credentials("nonsense", pair.key)))
-    for name in (*(each for each in wrong if each != "type"), "elsewhere", "bare", "a"):
+    for name in (*(each for each in wrong if each not in not_read), "elsewhere", "bare", "a"):
         controller.wait_for_log(f"{name}.yaml")
     with run_gateway(controller, tmp_path, "web") as envoy:
         assert wait_for(lambda: NAME in envoy.fetch("/config_dump"), PATIENCE_SECONDS)

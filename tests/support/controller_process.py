@@ -173,11 +173,22 @@ class ControllerProcess:
 
 
 class DeltaStream:
-    """A delta xDS client over a real channel. It acknowledges nothing by itself. It may say that it is a Gateway's."""
+    """A delta xDS client over a real channel. It acknowledges nothing by itself.
 
-    def __init__(self, channel: grpc.Channel, token: str | None, node: str = "node-1", gateway: str = "") -> None:
+    It may say that it is a Gateway's, or with the labels `ingress` an ingress gateway's of `istio-system`.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        token: str | None,
+        node: str = "node-1",
+        gateway: str = "",
+        ingress: Mapping[str, str] | None = None,
+    ) -> None:
         self._node = node
         self._gateway = gateway
+        self._ingress = ingress
         self._has_sent = False
         self._requests: queue.Queue[discovery_pb2.DeltaDiscoveryRequest | None] = queue.Queue()
         self._responses: queue.Queue[discovery_pb2.DeltaDiscoveryResponse | grpc.RpcError | None] = queue.Queue()
@@ -196,8 +207,11 @@ class DeltaStream:
         message = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, **fields)
         if not self._has_sent:
             self._has_sent = True
-            message.node.id = f"ztunnel~127.0.0.1~ztunnel.{self._node}~istio-system.svc.cluster.local"
+            kind = "ztunnel" if self._ingress is None else "router"
+            message.node.id = f"{kind}~127.0.0.1~{kind}.{self._node}~istio-system.svc.cluster.local"
             message.node.metadata.CopyFrom(build_node_metadata(self._node, self._gateway))
+            if self._ingress is not None:
+                message.node.metadata.update({"NAMESPACE": "istio-system", "LABELS": dict(self._ingress)})
         self._requests.put(message)
 
     def acknowledge(self, response: discovery_pb2.DeltaDiscoveryResponse) -> None:

@@ -110,9 +110,9 @@ def issue_server(authority: Authority, *hosts: str, lifetime: timedelta = LIFETI
     return Credentials(certificate.public_bytes(Encoding.PEM).decode(), private.decode())
 
 
-def revoke(authority: Authority, *serials: int) -> str:
-    """A revocation list of these serial numbers, in PEM. It has expired already, which must not matter."""
-    then = datetime.now(UTC) - timedelta(days=2)
+def revoke(authority: Authority, *serials: int, age: timedelta = timedelta(days=2)) -> str:
+    """A revocation list of these serial numbers, in PEM. It expires after a day; ztunnels must not mind."""
+    then = datetime.now(UTC) - age
     builder = x509.CertificateRevocationListBuilder().issuer_name(authority.certificate.subject)
     builder = builder.last_update(then).next_update(then + timedelta(days=1))
     for serial in serials:

@@ -195,12 +195,24 @@ def secret(where: str, pair: Credentials) -> KubernetesObject:
     return parse(secret_text("c", pair, where))
 
 
+def istio_gateway_tls(name: str, servers: str, where: str = "demo") -> KubernetesObject:
+    """An Istio Gateway for all proxies; each of its servers is `PROTOCOL HOSTS TLS`, with semicolons."""
+    written = []
+    for index, each in enumerate(servers.split("; ")):
+        protocol, hosts, tls = each.split(" ", 2)
+        port = f"{{number: 443, name: s{index}, protocol: {protocol}}}"
+        quoted = ", ".join(f"'{host}'" for host in hosts.split(","))
+        written.append(f"{{port: {port}, hosts: [{quoted}], tls: {{{tls}}}}}")
+    return made(ISTIO, "Gateway", name, where, f"servers: [{', '.join(written)}]")
+
+
 FROM_ALL = "allowedRoutes: {namespaces: {from: All}}"
 STREAMS = (
     f"{{name: through, port: 443, protocol: TLS, hostname: '*.test', tls: {{mode: Passthrough}}, {FROM_ALL}}}, "
     f"{{name: tcp, port: 53, protocol: TCP, {FROM_ALL}}}"
 )
-AUTHORITY = json.dumps(make_authority("test").certificate.public_bytes(Encoding.PEM).decode())
+PEM = make_authority("test").certificate.public_bytes(Encoding.PEM).decode()
+AUTHORITY = json.dumps(PEM)
 
 
 def policy(name: str, service: str, rest: str = "") -> KubernetesObject:

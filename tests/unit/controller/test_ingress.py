@@ -6,8 +6,10 @@ from controller.kinds.istio_gateway import IstioGateway
 from controller.kinds.virtual_service import VirtualService
 from controller.metrics import ControllerMetrics
 from controller.registry.delegates import list_rules
+from controller.registry.gateways import RequestChain
 from controller.registry.http import Reply
-from controller.registry.ingress import build_ports, find_listen_ports, list_bound_hosts, selects
+from controller.registry.ingress import BoundRoutes, find_listen_ports, list_bound_hosts, selects
+from controller.registry.ingress_ports import build_ports
 from controller.registry.names import MeshSettings
 from controller.registry.proxies import Ingress, build_ingress
 from controller.registry.virtual_services import build_routes, find_gateways, is_for_mesh
@@ -121,22 +123,22 @@ def test_proxies_listen_where_the_service_before_them_leads(ports: str, expected
 
 def replies(given: IstioGateway, *bound: VirtualService, ingress: Ingress = EDGE) -> dict[str, list[tuple[str, int]]]:
     """By host of port 80, the paths and what answers."""
-    ports = build_ports(
-        Snapshot().apply({given.key: given}),
-        MeshSettings(),
-        ingress,
+    rooms = BoundRoutes(
         lambda place: [each for each in bound if place in find_gateways(each)],
         lambda each, port, place: (
             route
             for rule in list_rules(each, lambda *_: None)
             for route in build_routes(rule, port, lambda _: None, place)
         ),
+        lambda *_: lambda _: None,
     )
+    [chain] = build_ports(Snapshot().apply({given.key: given}), MeshSettings(), ingress, rooms)[80]
+    assert isinstance(chain, RequestChain)
     return {
         host.name: [
             (route.match.path.value, route.action.status) for route in host.routes if isinstance(route.action, Reply)
         ]
-        for host in ports[80]
+        for host in chain.hosts
     }
 
 
@@ -171,14 +173,15 @@ def test_a_virtual_service_serves_ingress_gateways_of_namespaces_that_it_is_expo
 @pytest.mark.parametrize(
     ("server", "field"),
     [
-        pytest.param("port: {number: 443, name: x, protocol: HTTPS}", "port.protocol", id="https"),
-        pytest.param("port: {number: 443, name: x, protocol: TLS}", "port.protocol", id="tls"),
-        pytest.param("port: {number: 443, name: x, protocol: TCP}", "port.protocol", id="tcp"),
+        pytest.param("port: {number: 443, name: x, protocol: HTTPS}", "", id="https-without-tls"),
+        pytest.param("port: {number: 443, name: x, protocol: TLS}", "", id="tls-without-tls"),
+        pytest.param("port: {number: 443, name: x, protocol: MONGO}", "port.protocol", id="mongo"),
+        pytest.param("port: {number: 443, name: x, protocol: GRPC-WEB}", "port.protocol", id="grpc-web"),
         pytest.param("port: {number: 80, name: x, protocol: UDP}", "port.protocol", id="unknown"),
         pytest.param("port: {number: 80, name: x, protocol: HTTP, targetPort: 81}", "port.targetPort", id="target"),
         pytest.param("port: {number: 80, protocol: HTTP}", "port.name", id="nameless"),
-        pytest.param("tls: {mode: SIMPLE}", "tls.mode", id="mode"),
-        pytest.param("tls: {credentialName: x}", "tls.credentialName", id="credential"),
+        pytest.param("tls: {mode: SIMPLE}", "", id="tls-of-plain-http"),
+        pytest.param("tls: {credentialName: x}", "", id="credential-of-plain-http"),
         pytest.param("tls: {caCrl: x}", "tls.caCrl", id="revocation"),
         pytest.param("bind: 192.0.2.1", "bind", id="bind"),
         pytest.param("defaultEndpoint: '127.0.0.1:80'", "defaultEndpoint", id="default-endpoint"),
@@ -194,7 +197,87 @@ def test_what_a_server_does_not_do_is_refused_by_its_field(server: str, field: s
     key, _, value = server.partition(": ")
     written = ", ".join(f"{name}: {each}" for name, each in {**given, key: value}.items())
     parsed = parse_documents(text("Gateway", f"{{servers: [{{{written}}}]}}"), "a.yaml")
-    assert [problem.path for problem in parsed.problems] == [f"spec.servers[0].{field}"]
+    assert [problem.path for problem in parsed.problems] == [f"spec.servers[0].{field}".rstrip(".")]
+
+
+def read_tls(tls: str, protocol: str = "HTTPS") -> list[tuple[str, str]]:
+    """The fields and codes that a server with this `tls` is refused with."""
+    server = f"{{port: {{number: 443, name: x, protocol: {protocol}}}, hosts: ['*'], tls: {{{tls}}}}}"
+    problems = parse_documents(text("Gateway", f"{{servers: [{server}]}}"), "a.yaml").problems
+    return [(problem.path.removeprefix("spec.servers[0]").lstrip("."), problem.code) for problem in problems]
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        "mode: SIMPLE, credentialName: c",
+        "mode: SIMPLE, credentialNames: [c, d]",
+        "mode: SIMPLE, credentialName: c, httpsRedirect: true",
+        "mode: MUTUAL, credentialName: c, subjectAltNames: ['spiffe://a/b']",
+        "mode: OPTIONAL_MUTUAL, credentialName: c",
+        "mode: PASSTHROUGH",
+        "httpsRedirect: false",
+        "mode: SIMPLE, credentialName: c, minProtocolVersion: TLSV1_2, maxProtocolVersion: TLSV1_2",
+        "mode: SIMPLE, credentialName: c, minProtocolVersion: TLSV1_3, cipherSuites: [AES128-SHA]",
+    ],
+)
+@pytest.mark.parametrize("protocol", ["HTTPS", "https", "TLS"])
+def test_how_a_server_does_tls_is_taken(tls: str, protocol: str) -> None:
+    assert read_tls(tls, protocol) == []
+
+
+@pytest.mark.parametrize(
+    ("tls", "field", "code"),
+    [
+        pytest.param("mode: AUTO_PASSTHROUGH", "tls.mode", "unsupported", id="auto-passthrough"),
+        pytest.param("mode: ISTIO_MUTUAL", "tls.mode", "unsupported", id="istio-mutual"),
+        pytest.param("mode: ANY", "tls.mode", "invalid-value", id="no-mode"),
+        pytest.param("mode: SIMPLE", "", "combination", id="no-credential"),
+        pytest.param("mode: SIMPLE, credentialName: c, credentialNames: [d]", "", "combination", id="both"),
+        pytest.param("credentialName: c", "", "combination", id="passthrough-with-credential"),
+        pytest.param("minProtocolVersion: TLSV1_2", "", "combination", id="passthrough-with-version"),
+        pytest.param("mode: SIMPLE, credentialName: c, subjectAltNames: [a]", "", "combination", id="names-of-nobody"),
+        pytest.param(
+            "mode: SIMPLE, credentialName: c, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2",
+            "",
+            "combination",
+            id="versions",
+        ),
+        pytest.param(
+            "mode: SIMPLE, credentialName: c, cipherSuites: [DES-CBC3-SHA]",
+            "tls.cipherSuites[0]",
+            "cipher-suite",
+            id="cipher",
+        ),
+        pytest.param("mode: SIMPLE, credentialName: demo/c", "tls.credentialName", "invalid-name", id="namespace"),
+        pytest.param(
+            "mode: SIMPLE, credentialName: 'kubernetes://c'", "tls.credentialName", "invalid-name", id="scheme"
+        ),
+        pytest.param(
+            "mode: SIMPLE, credentialNames: [a, b, c]", "tls.credentialNames", "invalid-value", id="many-credentials"
+        ),
+        *(
+            pytest.param(f"mode: SIMPLE, credentialName: c, {name}: x", f"tls.{name}", "unsupported", id=name)
+            for name in (
+                "serverCertificate",
+                "privateKey",
+                "caCertificates",
+                "caCrl",
+                "caCertCredentialName",
+                "tlsCertificates",
+                "verifyCertificateSpki",
+                "verifyCertificateHash",
+            )
+        ),
+    ],
+)
+def test_tls_that_a_server_does_not_do_is_refused_by_its_field(tls: str, field: str, code: str) -> None:
+    assert read_tls(tls) == [(field, code)]
+
+
+def test_a_server_of_tcp_has_no_tls() -> None:
+    assert read_tls("mode: SIMPLE, credentialName: c", "TCP") == [("", "combination")]
+    assert read_tls("httpsRedirect: true", "TCP") == [("", "combination")]
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "/web", "web.demo", "web.demo.svc.cluster.local", "Web", "*/web"])

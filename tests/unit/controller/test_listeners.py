@@ -182,7 +182,7 @@ def test_a_host_of_another_listener_is_misdirected() -> None:
     attached = Attached({"wide": ("a.test", "b.test", "*.test"), "own": ("a.test",)})
     chains = build_ports(build_snapshot(parse(secret_text("a", PAIR))), given, [attached])[443]
     hosts = {
-        chain.host: {
+        chain.names: {
             domain: any(each.action == Reply(421) for each in host.routes)
             for host in chain.hosts
             for domain in host.domains
@@ -191,8 +191,8 @@ def test_a_host_of_another_listener_is_misdirected() -> None:
         if isinstance(chain, RequestChain)
     }
     assert hosts == {
-        "*.test": {"b.test": False, "*.test": False, "a.test": True},
-        "a.test": {"a.test": False, "*.test": True},
+        ("*.test",): {"b.test": False, "*.test": False, "a.test": True},
+        ("a.test",): {"a.test": False, "*.test": True},
     }
 
 
@@ -203,7 +203,11 @@ def test_a_name_that_no_route_is_for_falls_to_no_wider_listener() -> None:
     )
     attached = [Attached({"wide": ("*", "b.own.test"), "own": ("a.own.test",)}, age_key=("1",))]
     chains = build_ports(Snapshot(), given, attached)[443]
-    assert [each.host for each in chains if isinstance(each, StreamChain)] == ["*", "a.own.test", "*.own.test"]
+    assert [each.names for each in chains if isinstance(each, StreamChain)] == [
+        ("*",),
+        ("a.own.test",),
+        ("*.own.test",),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import pytest
 
 from controller.analysis.report import analyze_texts
+from tests.support.mesh_certificates import issue_server, make_authority
+from tests.support.secrets import ingress_pod_text, secret_text
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
 ISTIO = "networking.istio.io/v1"
@@ -51,6 +53,18 @@ def rule(host: str = "s", labels: str = "version: v1") -> str:
 def istio_gateway(host: str = "'*'", rest: str = "", place: str = "demo") -> str:
     server = f"{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: [{host}], {rest}}}"
     return made("Gateway", f"{{selector: {{istio: ingress}}, servers: [{server}]}}", "edge", place=place)
+
+
+def tls_server(mode: str = "SIMPLE", name: str = "edge", port: int = 443, protocol: str = "HTTPS") -> str:
+    """An Istio Gateway with one server; of protocol TCP it says nothing of TLS."""
+    credential = "" if mode == "PASSTHROUGH" else ", credentialName: c"
+    tls = "" if protocol == "TCP" else f", tls: {{mode: {mode}{credential}}}"
+    server = f"{{port: {{number: {port}, name: x, protocol: {protocol}}}, hosts: [www.test]{tls}}}"
+    return made("Gateway", f"{{selector: {{istio: ingress}}, servers: [{server}]}}", name)
+
+
+EDGE_POD = ingress_pod_text({"istio": "ingress"}, "node-1")
+EDGE_SECRET = secret_text("c", issue_server(make_authority("test"), "www.test"), "istio-system")
 
 
 def bound(host: str, gateways: str = "edge", name: str = "b", rule: str = "route: [{destination: {host: s}}]") -> str:
@@ -248,6 +262,54 @@ WITHOUT_WAYPOINT = "route-without-waypoint"
             + bound("www.test", name="c", rule="match: [{uri: {prefix: /c}}], directResponse: {status: 204}"),
             [],
             id="host-shared",
+        ),
+        pytest.param(service() + EDGE_POD + EDGE_SECRET + tls_server() + bound("www.test"), [], id="tls"),
+        pytest.param(service() + EDGE_SECRET + tls_server() + bound("www.test"), [], id="tls-at-unknown-proxies"),
+        pytest.param(
+            service() + EDGE_POD + tls_server() + bound("www.test"), ["certificate-missing"], id="no-certificate"
+        ),
+        pytest.param(
+            service() + tls_server() + bound("www.test"), ["certificate-missing"], id="no-certificate-anywhere"
+        ),
+        pytest.param(
+            service() + EDGE_POD + EDGE_SECRET + tls_server("MUTUAL") + bound("www.test"),
+            ["certificate-missing"],
+            id="no-authorities",
+        ),
+        pytest.param(
+            service() + POD + EDGE_SECRET + tls_server() + bound("www.test"),
+            ["certificate-without-proxy"],
+            id="no-proxy",
+        ),
+        pytest.param(
+            service()
+            + EDGE_POD
+            + EDGE_SECRET
+            + tls_server()
+            + tls_server(name="late")
+            + bound("www.test", "edge, late"),
+            ["server-not-served"],
+            id="names-taken",
+        ),
+        pytest.param(
+            service()
+            + EDGE_POD
+            + EDGE_SECRET
+            + tls_server(port=80)
+            + tls_server(name="late", port=80, protocol="TCP")
+            + bound("www.test", "edge, late"),
+            ["server-not-served"],
+            id="port-taken",
+        ),
+        pytest.param(
+            service() + EDGE_POD + EDGE_SECRET + tls_server("PASSTHROUGH") + bound("www.test"),
+            ["server-without-rules"],
+            id="no-tls-rules",
+        ),
+        pytest.param(
+            service() + EDGE_POD + EDGE_SECRET + tls_server(protocol="TLS") + bound("www.test"),
+            ["server-without-rules"],
+            id="no-tcp-rules",
         ),
         pytest.param(POD + service() + rule(), [], id="rule"),
         pytest.param(POD + service() + rule(labels="version: v2"), ["subset-matches-nothing"], id="labels"),

@@ -162,6 +162,22 @@ def test_a_virtual_service_with_matches_for_others_only_leaves_a_service_as_it_i
     assert world.show() == before
 
 
+@pytest.mark.parametrize(
+    ("match", "counts"), [("gateways: [web]", False), ("gateways: [web, mesh]", True), ("port: 80", True)]
+)
+@pytest.mark.parametrize("rule", ["tcp: [{{match: [{{{}}}], {}}}]", "tls: [{{match: [{{sniHosts: ['*'], {}}}], {}}}]"])
+def test_rules_of_connections_for_gateways_only_leave_a_service_as_it_is(rule: str, match: str, counts: bool) -> None:
+    port = "{name: tls, port: 80}"
+    world = start(
+        objects.service("s", spec=f"clusterIP: 192.0.2.1, selector: {{app: web}}, ports: [{port}]"),
+        objects.service("t", spec="clusterIP: 192.0.2.2, selector: {app: web}, ports: [{port: 80}]"),
+    )
+    before = world.show()
+    rules = rule.format(match, "route: [{destination: {host: t, port: {number: 80}}}]")
+    world.put(made(ISTIO, "VirtualService", "v", "demo", f"hosts: [s], gateways: [web, mesh], {rules}"))
+    assert (world.show() != before) is counts
+
+
 @pytest.mark.parametrize(("scopes", "counts"), [("['*']", True), ("[demo]", True), ("[.]", False), ("[other]", False)])
 def test_a_destination_rule_counts_where_the_services_namespace_sees_it(scopes: str, counts: bool) -> None:
     rest = f"exportTo: {scopes}, subsets: [{{name: one, labels: {{version: one}}}}]"

@@ -22,6 +22,7 @@ from tests.support.routing_world import (
     NAMED,
     OTHERS,
     PAIRS,
+    PEM,
     STATUS,
     STREAMS,
     World,
@@ -35,6 +36,7 @@ from tests.support.routing_world import (
     gateway_pod,
     grant,
     istio_gateway,
+    istio_gateway_tls,
     made,
     policy,
     route,
@@ -44,6 +46,7 @@ from tests.support.routing_world import (
     telemetry,
     virtual_service,
 )
+from tests.support.secrets import opaque_text
 
 CERTIFICATES: list[KubernetesObject] = [
     gateway("web", f"{ALL}, {ended('{name: c}')}"),
@@ -59,6 +62,57 @@ CERTIFICATES: list[KubernetesObject] = [
     *(grant(where, source, "Gateway", "Secret") for where, source in (("demo", "other"), ("other", "demo"))),
     gateway_pod("node-1"),
     gateway_pod("node-2"),
+]
+SERVERS: list[KubernetesObject] = [
+    *(
+        istio_gateway_tls(name, servers, where)
+        for name, where in (("web", "demo"), ("i", "other"))
+        for servers in (
+            "HTTPS a.test,*.test mode: SIMPLE, credentialName: c",
+            "HTTPS a.test mode: MUTUAL, credentialName: c; TLS b.test mode: SIMPLE, credentialName: c",
+            "TLS * mode: PASSTHROUGH; HTTPS a.test mode: OPTIONAL_MUTUAL, credentialName: c",
+        )
+    ),
+    made(ISTIO, "Gateway", "web", "demo", "servers: [{port: {number: 443, name: s, protocol: TCP}, hosts: ['*']}]"),
+    parse(
+        f"{{apiVersion: {ISTIO}, kind: Gateway, metadata: {{name: web, namespace: demo, annotations: "
+        "{ambit.dev/proxy-nodes: 'node-8'}}, spec: {servers: "
+        "[{port: {number: 443, name: s, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: c}}]}}"
+    ),
+]
+SERVER_CERTIFICATES: list[KubernetesObject] = [
+    istio_gateway_tls("web", "HTTPS * mode: SIMPLE, credentialName: c"),
+    *SERVERS,
+    *(secret(where, pair) for where in ("demo", "other") for pair in PAIRS),
+    *(
+        parse(opaque_text(name, "demo", {**keys, "ca.crt": PEM}))
+        for name, keys in (("c", {"cert": PAIRS[0].certificate, "key": PAIRS[0].key}), ("c-cacert", {}))
+    ),
+    *(
+        objects.pod("p", where, labels=labels, node=node)
+        for where in ("demo", "other")
+        for labels in ("app: web, istio: ingress, version: v1", "app: x")
+        for node in ("node-1", "node-2")
+    ),
+]
+SERVER_RULES: list[KubernetesObject] = [
+    *SERVERS,
+    secret("demo", PAIRS[0]),
+    objects.service("front", spec="clusterIP: 192.0.2.3, selector: {app: web}, ports: [{port: 443, targetPort: 8443}]"),
+    *(objects.service(name) for name in ("s", "t")),
+    *(
+        made(ISTIO, "VirtualService", name, where, f"hosts: [{hosts}], gateways: [demo/web, other/i], {rules}")
+        for name, where in (("v", "demo"), ("w", "demo"), ("v", "other"))
+        for hosts in ("'*'", "a.test, b.test")
+        for rules in (
+            "http: [{route: [{destination: {host: s.demo.svc.cluster.local}}]}]",
+            "tcp: [{route: [{destination: {host: s}}]}]",
+            "tcp: [{match: [{port: 443, gateways: [demo/web]}], route: [{destination: {host: t}}]}]",
+            "tls: [{match: [{sniHosts: [a.test, c.test]}], route: [{destination: {host: t}}]}, "
+            "{match: [{sniHosts: ['*.test'], gateways: [other/i]}], route: [{destination: {host: s}}]}]",
+        )
+    ),
+    authorization(target("Gateway", "web")),
 ]
 CONNECTIONS: list[KubernetesObject] = [
     gateway("web", STREAMS),
@@ -148,6 +202,8 @@ VALUES: list[KubernetesObject] = [
     *CERTIFICATES,
     *CONNECTIONS,
     *PATCHES,
+    *SERVER_CERTIFICATES,
+    *SERVER_RULES,
     *(gateway("web", rest) for rest in ("", ALL, LABELLED, f"{ALL}, {LABELLED}")),
     gateway("web", owner="theirs"),
     gateway("web", labels="edge: 'yes'"),
@@ -378,7 +434,9 @@ def test_following_changes_gives_what_building_everything_gives(steps: Steps) ->
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS, PATCHES]).flatmap(lambda values: steps_of(values, least=8))
+    st.sampled_from([BACKENDS, CERTIFICATES, CONNECTIONS, PATCHES, SERVER_CERTIFICATES, SERVER_RULES]).flatmap(
+        lambda values: steps_of(values, least=8)
+    )
 )
 def test_following_changes_of_a_few_objects_gives_the_same(steps: Steps) -> None:
     follow_and_compare(steps)

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from controller.kinds.secrets import Secret
 from controller.sources.documents import Parsed, parse_documents, parse_plain
 from controller.sources.held import encode_held
-from tests.support.mesh_certificates import issue_server, make_authority
+from tests.support.mesh_certificates import issue_server, make_authority, revoke
 from tests.support.secrets import secret_text
 
 AUTHORITY = make_authority("test")
 PAIR, OTHER = issue_server(AUTHORITY, "a.test"), issue_server(AUTHORITY, "b.test")
 
+ROOT = AUTHORITY.certificate.public_bytes(Encoding.PEM).decode()
+REVOKED = revoke(AUTHORITY, 7)
 PAIR_DER = base64.b64decode("".join(PAIR.certificate.splitlines()[1:-1]))
 
 
@@ -50,6 +52,46 @@ def read(parsed: Parsed) -> Secret:
 def test_a_certificate_with_its_key_is_taken(fields: dict[str, object]) -> None:
     found = read(secret(**fields))
     assert (found.certificate, found.private_key) == (PAIR.certificate, PAIR.key)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"data": data(cert=PAIR.certificate, key=PAIR.key, cacert=ROOT, crl=REVOKED)},
+        {"data": data(tls_crt=PAIR.certificate, tls_key=PAIR.key, ca_crt=ROOT, ca_crl=REVOKED)},
+        {
+            "type": "kubernetes.io/tls",
+            "data": data(tls_crt=PAIR.certificate, tls_key=PAIR.key, ca_crt=ROOT, crl=REVOKED),
+        },
+        {"stringData": {"cert": PAIR.certificate, "key": PAIR.key, "ca.crt": ROOT, "ca.crl": REVOKED}},
+        {
+            "data": data(tls_crt=OTHER.certificate, tls_key=OTHER.key, cert=PAIR.certificate, key=PAIR.key)
+            | data(ca_crt=OTHER.certificate, cacert=ROOT, ca_crl=REVOKED)
+        },
+    ],
+    ids=["istio", "kubernetes", "tls", "as-text", "istio-goes-before"],
+)
+def test_authorities_go_with_a_certificate_by_either_name(fields: dict[str, object]) -> None:
+    found = read(secret(**fields))
+    assert (found.certificate, found.private_key) == (PAIR.certificate, PAIR.key)
+    assert (found.authorities, found.revocations) == (ROOT, REVOKED)
+
+
+def test_authorities_may_be_alone() -> None:
+    found = read(secret(data=data(cacert=ROOT)))
+    assert (found.has_pair, found.authorities) == (False, ROOT)
+
+
+@pytest.mark.parametrize("name", ["cert", "key", "cacert", "crl", "ca.crt", "ca.crl"])
+@pytest.mark.parametrize("value", [base64.b64encode(bytes(range(256))).decode(), data(a="text")["a"], "no base64!", 7])
+def test_what_other_programs_call_so_is_not_read(name: str, value: object) -> None:
+    found = read(secret(data={name: value}))
+    assert (found.certificate, found.private_key, found.authorities, found.revocations) == ("", "", "", "")
+
+
+def test_a_key_beside_another_programs_certificate_is_not_read() -> None:
+    found = read(secret(data=data(tls_crt=PAIR.certificate, tls_key=PAIR.key, key="text")))
+    assert found.private_key == PAIR.key
 
 
 def test_a_certificates_chain_goes_with_it() -> None:
@@ -114,6 +156,14 @@ def pem(key: "rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pr
             "",
             "certificate-value",
             id="ed25519",
+        ),
+        pytest.param(
+            {"data": data(cert=OTHER.certificate, key=PAIR.key)}, "", "certificate-value", id="istio-another-key"
+        ),
+        pytest.param({"data": data(cacert=PAIR.key)}, "", "certificate-value", id="authorities-of-keys"),
+        pytest.param({"data": data(ca_crl=ROOT)}, "", "certificate-value", id="no-revocation-list"),
+        pytest.param(
+            {"data": data(crl=REVOKED[:60] + "x" + REVOKED[60:])}, "", "certificate-value", id="broken-revocation-list"
         ),
         pytest.param({"data": {"tls.key": "*"}}, "data.tls.key", "bytes-value", id="no-base64"),
         pytest.param({"data": {"tls.crt": 7}}, "data.tls.crt", "bytes-value", id="number"),

@@ -130,11 +130,16 @@ ROUTE = "route: [{destination: {host: s}}]"
         ),
         pytest.param(
             f"hosts: [s], gateways: [mesh, web], tcp: [{{match: [{{gateways: [web]}}], {ROUTE}}}]",
-            ("unsupported", "tcp[0].match[0].gateways[0]"),
+            None,
             id="bytes-at-a-gateway",
         ),
-        pytest.param(f"hosts: [s], gateways: [web], tcp: [{{{ROUTE}}}]", ("unsupported", "spec"), id="bytes-nowhere"),
+        pytest.param(f"hosts: [s], gateways: [web], tcp: [{{{ROUTE}}}]", None, id="bytes-at-a-gateway-alone"),
         pytest.param(f"hosts: [s], gateways: [web, mesh], tcp: [{{{ROUTE}}}]", None, id="bytes-in-the-mesh"),
+        pytest.param(
+            f"hosts: [s], gateways: [web], tcp: [{{match: [{{destinationSubnets: [192.0.2.0/24]}}], {ROUTE}}}]",
+            ("unsupported", "tcp[0].match[0].destinationSubnets"),
+            id="bytes-to-a-subnet",
+        ),
         pytest.param(f"http: [{{{ROUTE}}}]", None, id="a-delegate"),
         pytest.param(f"tcp: [{{{ROUTE}}}]", ("combination", "spec"), id="a-delegate-of-bytes"),
         pytest.param("http: [{delegate: {name: d}}]", ("combination", "spec"), id="a-delegate-that-delegates"),
