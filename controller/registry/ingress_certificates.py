@@ -2,7 +2,7 @@
 
 They are of the ingress gateway's namespace, whosever the Gateway is (Istio's rule). A proxy may have them where its
 node runs a pod of that namespace with all the labels that the proxy says it has, or where a Gateway of that namespace,
-that is for the proxy, says that its proxies run on that node (decision 0016).
+that is for the proxy, says that its proxies run on that node (decision 0017).
 """
 
 from collections.abc import Iterator
