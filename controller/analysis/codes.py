@@ -267,6 +267,12 @@ CROSS_CHECKS: Mapping[str, Code] = {
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
     "sidecar-idle": _warning("a Sidecar that counts for nobody", "do as the message says, or take it out"),
     "telemetry-idle": _warning("a Telemetry that decides for no proxy", "do as the message says, or take it out"),
+    "workload-group-idle": _warning(
+        "a WorkloadGroup that no WorkloadEntry is of", "write a WorkloadEntry for each workload, as the message says"
+    ),
+    "workload-group-unapplied": _notice(
+        "a WorkloadGroup whose entries say everything themselves", "write into each WorkloadEntry what it is to have"
+    ),
     "destination-rule-host-unknown": _error(
         "a DestinationRule for no Service and no host of a ServiceEntry", "correct spec.host"
     ),

@@ -27,6 +27,7 @@ from controller.analysis.sidecars import check_sidecars
 from controller.analysis.targets import check_targets, check_what_gateways_know
 from controller.analysis.telemetry import check_telemetries
 from controller.analysis.waypoints import check_waypoints
+from controller.analysis.workload_groups import check_workload_groups
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
 from controller.kinds.others import POD_MAKERS
@@ -60,6 +61,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_envoy_filters,
     check_telemetries,
     check_sidecars,
+    check_workload_groups,
 )
 WHOLE_CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (*CHECKS, check_patches)
 """With those that take as long as serving all there is: too long for an answer to somebody who applies one object."""
