@@ -150,6 +150,10 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "an AuthorizationPolicy, or a STRICT PeerAuthentication, for pods outside of the mesh",
         "label their namespace or the pods istio.io/dataplane-mode: ambient, or narrow the selector",
     ),
+    "policy-beyond-ztunnel": _error(
+        "an AuthorizationPolicy with rules about requests, for pods without an Envoy",
+        "attach it to the pods' Service, with a waypoint, or narrow the selector to gateways",
+    ),
     "peer-authentication-shadowed": _warning(
         "a PeerAuthentication that an older one of the same level overrides", "merge the two into one"
     ),

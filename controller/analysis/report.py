@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from controller.analysis.certificates import check_backend_tls, check_certificates
 from controller.analysis.codes import CODES, REFUSALS, Severity
 from controller.analysis.delegates import check_delegates
-from controller.analysis.enforcement import check_enforcement, check_shadowing
+from controller.analysis.enforcement import check_enforcement, check_judges, check_shadowing
 from controller.analysis.envoy_filters import check_envoy_filters, check_patches
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
@@ -42,6 +42,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_policy_selection,
     check_service_selection,
     check_enforcement,
+    check_judges,
     check_shadowing,
     check_target_ports,
     check_policy_ports,

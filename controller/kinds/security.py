@@ -1,8 +1,8 @@
 """Istio's security.istio.io kinds that say who may connect, and who may ask for what.
 
-A policy with targets is enforced by Envoys. One without is enforced by ztunnels, and a field that only L7 can judge is
-refused in it, by name. Istio drops such rules or such parts of rules at ztunnel, which makes an ALLOW narrower and a
-DENY broader or void (facts of the control plane, section 6): never what the author wrote, so we ask instead.
+A policy with targets is enforced by Envoys, one with a selector by the Envoys of gateways that it selects and by the
+ztunnels of pods. One with neither is enforced by ztunnels alone, and a field that only L7 can judge is refused in it,
+by name. What ztunnels are told is never wider than what was written (`controller.registry.byte_policies`).
 """
 
 from collections.abc import Sequence
@@ -143,16 +143,16 @@ class TargetedPolicy(SecurityPolicy):
         """What it is attached to by name."""
         return self.spec.targets
 
+    @property
+    def match_labels(self) -> dict[str, str]:
+        """The labels of what it selects; empty when it is for its whole namespace, or has targets."""
+        return self.spec.match_labels
+
 
 class AuthorizationPolicy(TargetedPolicy):
     """Who may connect, or ask. Any matching DENY refuses; if any ALLOW applies, one of them must match."""
 
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
-
-    @property
-    def match_labels(self) -> dict[str, str]:
-        """The labels that select workloads; empty when the policy is for its whole namespace."""
-        return (self.spec.selector.match_labels if self.spec.selector else None) or {}
 
     @property
     def is_dry_run(self) -> bool:

@@ -1,7 +1,7 @@
 """Istio's WorkloadGroup: what the WorkloadEntries of one workload have in common, and how it is probed.
 
-In Istio the sidecars of virtual machines register with it, and istiod writes their WorkloadEntries (facts of the control
-plane, section 12). It is no template for entries that somebody writes by hand.
+In Istio the sidecars of virtual machines register with it, and istiod writes their WorkloadEntries (facts of the
+control plane, section 12). It is no template for entries that somebody writes by hand.
 """
 
 from collections.abc import Sequence

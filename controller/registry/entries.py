@@ -179,9 +179,7 @@ def build_entry(
 ) -> Workload:
     """See a WorkloadEntry as the mesh does. `selecting` are the services that select it."""
     labels = entry.all_labels
-    name = entry.annotations.get(GROUP_ANNOTATION) or labels.get(
-        "service.istio.io/workload-name", entry.name
-    )
+    name = entry.annotations.get(GROUP_ANNOTATION) or labels.get("service.istio.io/workload-name", entry.name)
     uid = name_entry(settings, entry.namespace, entry.name)
     built = _build(_Names(uid, entry.namespace, entry.name, name), entry.spec, labels, selecting)
     return replace(built, policies=tuple(policies))

@@ -48,7 +48,7 @@ class GatewayPorts:
             proxies = describe_gateway(gateway)
             built = build_ports(self._new, gateway, self._find_attached(gateway))
             ports = {port: self._secure(chains) for port, chains in built.items()}
-            held = request_policies.find_policies(self._new, self._settings, gateway)
+            held = request_policies.find_gateway_policies(self._new, self._settings, proxies, gateway)
 
         def name(port: int, listener: str) -> str:
             return name_gateway_routes(*place, port, listener) if listener else name_gateway_port(*place, port)
@@ -61,7 +61,9 @@ class GatewayPorts:
         if reader in self._ingresses:
             built = ingress.build_ports(self._new, self._settings, reader, self._find_bound, self._build_bound_routes)
             ports = {port: (RequestChain("", ANY_HOST, hosts),) for port, hosts in built.items()}
-        return self._put_ports(describe_ingress(reader), ports, lambda port, _: name_ingress_port(reader, port))
+        proxies = describe_ingress(reader)
+        held = request_policies.find_gateway_policies(self._new, self._settings, proxies) if ports else NO_POLICIES
+        return self._put_ports(proxies, ports, lambda port, _: name_ingress_port(reader, port), held)
 
     def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
         for _, *place in self._index.routes_of_istio_gateway(gateway):
@@ -88,7 +90,7 @@ class GatewayPorts:
         proxies: GatewayProxies,
         ports: Mapping[int, tuple[Chain, ...]],
         name: Callable[[int, str], str],
-        held: RequestPolicies = NO_POLICIES,
+        held: RequestPolicies,
     ) -> set[Target]:
         """Take over the ports of a gateway's proxies; gives the targets that they have newly or no more.
 

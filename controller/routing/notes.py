@@ -262,9 +262,12 @@ class Notes:
             self._dirty.routes.update(self._index.routes_to(place))
 
     def _note_policy(self, policy: request_policies.Policy | None) -> None:
-        gateways = request_policies.find_gateways(self._new, self._settings, policy) if policy else ()
+        if policy is None:
+            return
+        gateways = request_policies.find_gateways(self._new, self._settings, policy)
         self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
-        for service in request_policies.find_services(self._new, policy) if policy else ():
+        self._note_proxies(partial(request_policies.selects, self._settings, policy))
+        for service in request_policies.find_services(self._new, policy):
             self._note_wanted(self._new, service.namespace, service.labels)
 
     def _find_behind(self, place: Place) -> Iterator[Ingress]:

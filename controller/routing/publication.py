@@ -7,7 +7,7 @@
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
     *Route, VirtualService               the Gateways and Services that it attaches to, now and before, and those of
                                          the VirtualServices that delegate to it
-    AuthorizationPolicy,                 the Gateways that it is attached to, now and before
+    AuthorizationPolicy,                 the gateways of both kinds that it is attached to or selects, now and before
     RequestAuthentication
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
     BackendTLSPolicy, ConfigMap          the clusters and endpoints of its Services, and the routes that point at them

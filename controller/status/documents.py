@@ -28,7 +28,7 @@ from controller.registry.names import MeshSettings
 from controller.registry.policy_conditions import judge_backend_tls
 from controller.registry.request_policies import Policy
 from controller.registry.sidecars import find_idle as find_idle_sidecar
-from controller.registry.target_conditions import judge_targeted
+from controller.registry.target_conditions import judge_selecting, judge_targeted
 from controller.registry.telemetry import find_idle as find_idle_telemetry
 from controller.registry.waypoints import Waypoints
 from controller.registry.workload_groups import find_idle as find_idle_group
@@ -104,11 +104,8 @@ def _judge_policy(
 ) -> list[Condition]:
     """Of one that serves in an earlier form, why its present one does not."""
     refusal = f"{problem.path}: {problem.message}; the last valid form is enforced" if problem else ""
-    if policy.targets:
-        return list(judge_targeted(snapshot, settings, policy, refusal))
-    if refusal:
-        return [Condition("ZtunnelAccepted", False, "UnsupportedValue", refusal)]
-    return [Condition("ZtunnelAccepted", True, "Accepted", "enforced by ztunnel")]
+    judge = judge_targeted if policy.targets else judge_selecting
+    return list(judge(snapshot, settings, policy, refusal))
 
 
 def _judge_filter(given: EnvoyFilter, idle: Mapping[int, str], problem: Problem | None, fault: str | None) -> Condition:

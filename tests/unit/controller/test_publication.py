@@ -10,10 +10,12 @@ from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resourc
 from controller.snapshot import Snapshot
 from tests.support import objects
 from tests.support.objects import Steps, end_of
+from tests.support.routing_world import gateway
 
 MESH = MeshSettings()
 TYPES = (AUTHORIZATION_TYPE, ADDRESS_TYPE)
 SELECT = "selector: {matchLabels: {app: web}}"
+OF_REQUESTS = "rules: [{to: [{operation: {methods: [GET]}}]}]"
 
 
 class World:
@@ -115,6 +117,10 @@ VALUES: list[KubernetesObject] = [
     objects.namespace(annotations="networking.istio.io/traffic-distribution: PreferClose"),
     *(objects.authorization(spec, "p", place) for spec in ("action: DENY", SELECT) for place in PLACES),
     objects.authorization("targetRefs: [{kind: Service, name: s}]", "p"),
+    *(objects.authorization(f"{SELECT}, action: {each}, {OF_REQUESTS}", "p") for each in ("ALLOW", "DENY")),
+    objects.pod("a", metadata="annotations: {inject.istio.io/templates: gateway}"),
+    objects.pod("a", labels="app: web, gateway.networking.k8s.io/gateway-name: g"),
+    *(gateway("g", owner=owner) for owner in ("ambit", "theirs")),
     objects.authorization(SELECT, "p", metadata='annotations: {istio.io/dry-run: "true"}'),
     *(
         objects.peer(f"mtls: {{mode: {mode}}}", "n", place)

@@ -123,8 +123,6 @@ def test_what_a_policy_cannot_say_is_refused_where_it_stands(spec: str, code: st
 @pytest.mark.parametrize(
     ("spec", "code", "field"),
     [
-        ("jwtRules: []", "needs-targets", "spec"),
-        ("selector: {matchLabels: {app: web}}", "needs-targets", "spec"),
         (jwt_rule("issuer: ''"), "invalid-value", "spec.jwtRules[0].issuer"),
         (jwt_rule("issuer: x"), "combination", "spec.jwtRules[0]"),
         (jwt_rule(f"issuer: x, jwksUri: 'https://a/', jwks: '{KEYS}'"), "combination", "spec.jwtRules[0]"),

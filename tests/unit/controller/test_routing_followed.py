@@ -202,6 +202,13 @@ VALUES: list[KubernetesObject] = [
         for rest in ("action: DENY, rules: [{}]", "rules: [{to: [{operation: {methods: [GET]}}]}]")
     ),
     authorization(""),
+    *(
+        authorization(f"selector: {{matchLabels: {{{labels}}}}}", where=where)
+        for labels in ("app: web", "istio: ingress", "gateway.networking.k8s.io/gateway-name: web")
+        for where in ("demo", "istio-system")
+    ),
+    *(authentication(chosen) for chosen in ("selector: {matchLabels: {istio: ingress}}", "selector: {}")),
+    authentication("selector: {}", "istio-system"),
     authorization(target("Gateway", "other"), where="other"),
     *(authorization(target("GatewayClass", owner), where="istio-system") for owner in ("ambit", "theirs")),
     authentication(target("Gateway", "web")),
