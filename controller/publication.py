@@ -113,9 +113,9 @@ class _Builder:
         self._members = members
 
     def build_policy(self, namespace: str, name: str) -> Resource | None:
-        """Nothing where it is attached to targets, which are no ztunnels."""
+        """Nothing where it is attached to targets, which are no ztunnels, or audits, which these do not."""
         policy = self._snapshot.find(AuthorizationPolicy, namespace, name)
-        if policy is None or policy.targets:
+        if policy is None or policy.targets or policy.spec.action == "AUDIT":
             return None
         message = authorizations.translate_policy(judge_for_ztunnel(policy), self._settings)
         return build_resource(AUTHORIZATION_TYPE, name_policy(namespace, name), message)

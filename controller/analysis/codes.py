@@ -84,6 +84,7 @@ REFUSALS: Mapping[str, Code] = {
     "regex-value": _error(
         "a regular expression that RE2 does not take", "rewrite it without lookaround or backreferences"
     ),
+    "mesh-config": _error("settings of the mesh that cannot be read", "correct the field that the message names"),
     "condition-key": _error("a key of a condition that does not exist", "write a key that the message names"),
     "jwks-value": _error("text that is no set of public keys", "write the keys as RFC 7517 has them"),
     "method-value": _error("a method that is not in capital letters", "write it as requests do, like GET"),
@@ -180,6 +181,10 @@ CROSS_CHECKS: Mapping[str, Code] = {
     ),
     "policy-tokens-unread": _warning(
         "a policy that asks for tokens where none are read", "attach a RequestAuthentication to the same Gateway"
+    ),
+    "policy-provider-missing": _error(
+        "a policy whose provider is not there: all that its rules match is denied",
+        "define it under extensionProviders, or correct its service",
     ),
     "service-selector-matches-nothing": _warning(
         "a Service whose selector matches no pod", "correct spec.selector, or the labels of the pods"

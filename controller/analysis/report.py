@@ -24,7 +24,7 @@ from controller.analysis.routes import (
 )
 from controller.analysis.selection import check_policy_selection, check_service_selection
 from controller.analysis.sidecars import check_sidecars
-from controller.analysis.targets import check_targets, check_what_gateways_know
+from controller.analysis.targets import check_providers, check_targets, check_what_gateways_know
 from controller.analysis.telemetry import check_telemetries
 from controller.analysis.waypoints import check_waypoints
 from controller.analysis.workload_groups import check_workload_groups
@@ -48,6 +48,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_policy_ports,
     check_principals,
     check_targets,
+    check_providers,
     check_what_gateways_know,
     check_routes,
     check_gateways,

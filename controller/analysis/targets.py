@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from controller.analysis.findings import Finding, Path
 from controller.analysis.given import Given
-from controller.kinds.policy_conditions import Attribute
+from controller.kinds.policy_conditions import TOKEN_ATTRIBUTES, Attribute
 from controller.kinds.policy_targets import SERVICE
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy, Rule
+from controller.registry.authorizers import explain_missing
 from controller.registry.gateway_proxies import describe_gateway
 from controller.registry.request_policies import (
     BindingReason,
@@ -29,14 +30,7 @@ _IDENTITY_ATTRIBUTES = frozenset(
         Attribute.SOURCE_TRUST_DOMAIN,
     }
 )
-_TOKEN_ATTRIBUTES = frozenset(
-    {
-        Attribute.REQUEST_AUDIENCES,
-        Attribute.REQUEST_CLAIM,
-        Attribute.REQUEST_PRESENTER,
-        Attribute.REQUEST_PRINCIPAL,
-    }
-)
+_TOKEN_ATTRIBUTES = frozenset(TOKEN_ATTRIBUTES)
 _CODES = {
     BindingReason.INVALID: "policy-target-missing",
     BindingReason.TARGET_NOT_FOUND: "policy-target-missing",
@@ -61,6 +55,14 @@ def _check_bindings(given: Given, policy: Policy) -> Iterator[Finding]:
             path: Path = ("spec", "targetRef") if policy.spec.target_ref else ("spec", "targetRefs", index)
             message = f"{binding.message}: the policy is not enforced there"
             yield Finding(_CODES[binding.reason], policy.key, path, message)
+
+
+def check_providers(given: Given) -> Iterator[Finding]:
+    """Policies that leave it to nobody to decide."""
+    for policy in given.snapshot.objects(AuthorizationPolicy):
+        name = policy.spec.provider.name if policy.spec.provider else ""
+        if name and (missing := explain_missing(given.snapshot, given.settings, name)):
+            yield Finding("policy-provider-missing", policy.key, ("spec", "provider", "name"), missing)
 
 
 def check_what_gateways_know(given: Given) -> Iterator[Finding]:

@@ -49,6 +49,14 @@ L4_ATTRIBUTES = (
 )
 """What ztunnel can judge."""
 
+TOKEN_ATTRIBUTES = (
+    Attribute.REQUEST_PRINCIPAL,
+    Attribute.REQUEST_AUDIENCES,
+    Attribute.REQUEST_PRESENTER,
+    Attribute.REQUEST_CLAIM,
+)
+"""What only an accepted token tells."""
+
 _CHECKS: Mapping[Attribute, Callable[[str], object]] = {
     Attribute.SOURCE_IP: parse_ip_block,
     Attribute.REMOTE_IP: parse_ip_block,

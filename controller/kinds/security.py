@@ -12,13 +12,14 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.meta import StrictModel, StrictObject
-from controller.kinds.policy_conditions import Condition
+from controller.kinds.policy_conditions import TOKEN_ATTRIBUTES, Condition
 from controller.kinds.policy_targets import (
     NEEDS_TARGETS,
     PolicyTargetReference,
     Selector,
     TargetedSpec,
     check_target_namespaces,
+    is_choosy,
 )
 from controller.kinds.policy_values import (
     IpBlocks,
@@ -31,7 +32,6 @@ from controller.kinds.policy_values import (
     ServiceAccountName,
     parse_port,
 )
-from controller.kinds.refusals import Unsupported
 
 
 class Source(StrictModel):
@@ -105,19 +105,51 @@ class Rule(StrictModel):
     when: Sequence[Condition] | None = None
 
 
+class ProviderReference(StrictModel):
+    """One of the extension providers of the mesh's settings."""
+
+    name: Annotated[str, Field(min_length=1)]
+
+
 class AuthorizationPolicySpec(TargetedSpec):
-    """What is allowed or denied, to which workloads or at which targets."""
+    """What is allowed, denied, logged or left to others to decide, to which workloads or at which targets."""
 
     action: Literal["ALLOW", "DENY", "AUDIT", "CUSTOM"] = "ALLOW"
     rules: Sequence[Rule] | None = None
-    provider: Unsupported = None
+    provider: ProviderReference | None = None
 
     @field_validator("action")
     @classmethod
     def _check_action(cls, action: str) -> str:
-        if action not in ("ALLOW", "DENY"):
-            raise PydanticCustomError("unsupported", "is not carried out; ALLOW and DENY are")
+        if action not in ("ALLOW", "DENY") and not is_choosy():
+            raise PydanticCustomError(
+                "needs_targets",
+                "ztunnel, which enforces this policy, has ALLOW and DENY only; for others name a Gateway or Service in "
+                "targetRefs, or select a gateway by its labels",
+            )
         return action
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> "AuthorizationPolicySpec":
+        is_custom = self.action == "CUSTOM"
+        if is_custom != (self.provider is not None):
+            raise PydanticCustomError("combination", "action CUSTOM needs a provider, and no other has one")
+        if is_custom and not self.rules:
+            raise PydanticCustomError(
+                "combination", "action CUSTOM needs rules, which say what its provider is asked about"
+            )
+        if is_custom and any(map(_asks_for_tokens, self.rules or ())):
+            raise PydanticCustomError(
+                "unsupported", "action CUSTOM comes before tokens are read: ask for none in its rules"
+            )
+        return self
+
+
+def _asks_for_tokens(rule: Rule) -> bool:
+    sources = (each.source for each in rule.from_ or ())
+    return any(each.request_principals or each.not_request_principals for each in sources) or any(
+        each.parsed_key.attribute in TOKEN_ATTRIBUTES for each in rule.when or ()
+    )
 
 
 class SecurityPolicy(StrictObject):
@@ -153,6 +185,12 @@ class AuthorizationPolicy(TargetedPolicy):
     """Who may connect, or ask. Any matching DENY refuses; if any ALLOW applies, one of them must match."""
 
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
+
+    @model_validator(mode="after")
+    def _check_dry_run(self) -> "AuthorizationPolicy":
+        if self.is_dry_run and self.spec.action not in ("ALLOW", "DENY"):
+            raise PydanticCustomError("unsupported", "only ALLOW and DENY can be rehearsed: take istio.io/dry-run out")
+        return self
 
     @property
     def is_dry_run(self) -> bool:

@@ -2,14 +2,14 @@
 
 A rule that asks about requests allows no such connection. One that denies does so by what is left of it, and all where
 nothing is: so a policy is never wider than it was written. (Istio's rule for Envoys; its ztunnels do not enforce a DENY
-of which nothing is left.)
+of which nothing is left.) What somebody else is to decide by requests is denied, for nobody can be asked.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from controller.kinds.policy_conditions import L4_ATTRIBUTES, Attribute
+from controller.kinds.policy_conditions import L4_ATTRIBUTES, TOKEN_ATTRIBUTES, Attribute
 from controller.kinds.security import AuthorizationPolicy, Operation, Rule, RuleFrom, RuleTo, Source
 
 if TYPE_CHECKING:  # which asks what selects proxies, as policies of ztunnels are selected
@@ -31,13 +31,7 @@ _OPERATION_FIELDS = ("hosts", "not_hosts", "methods", "not_methods", "paths", "n
 _BY_ENVOY = _Unseen(
     ("request_principals", "not_request_principals"),
     _OPERATION_FIELDS,
-    (
-        Attribute.REQUEST_HEADER,
-        Attribute.REQUEST_PRINCIPAL,
-        Attribute.REQUEST_AUDIENCES,
-        Attribute.REQUEST_PRESENTER,
-        Attribute.REQUEST_CLAIM,
-    ),
+    (Attribute.REQUEST_HEADER, *TOKEN_ATTRIBUTES),
 )
 _BY_ZTUNNEL = _Unseen(
     (*_BY_ENVOY.source_fields, "remote_ip_blocks", "not_remote_ip_blocks", "trust_domains", "not_trust_domains"),
@@ -59,12 +53,15 @@ def judge_for_ztunnel(policy: AuthorizationPolicy) -> AuthorizationPolicy:
 
 def is_for_ztunnel(policy: AuthorizationPolicy) -> bool:
     """Whether a ztunnel enforces all that is written."""
-    return all(_is_seen(rule, _BY_ZTUNNEL) for rule in policy.spec.rules or ())
+    return policy.spec.action in ("ALLOW", "DENY") and all(
+        _is_seen(rule, _BY_ZTUNNEL) for rule in policy.spec.rules or ()
+    )
 
 
 def _judge(policy: AuthorizationPolicy, unseen: _Unseen) -> AuthorizationPolicy:
-    rules = [kept for rule in policy.spec.rules or () if (kept := _keep(rule, policy.spec.action, unseen)) is not None]
-    return policy.model_copy(update={"spec": policy.spec.model_copy(update={"rules": rules})})
+    action = "DENY" if policy.spec.action == "CUSTOM" else policy.spec.action
+    rules = [kept for rule in policy.spec.rules or () if (kept := _keep(rule, action, unseen)) is not None]
+    return policy.model_copy(update={"spec": policy.spec.model_copy(update={"rules": rules, "action": action})})
 
 
 def _keep(rule: Rule, action: str, unseen: _Unseen) -> Rule | None:

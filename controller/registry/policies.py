@@ -45,7 +45,7 @@ def find_policy_names(
         for place in {namespace, settings.root_namespace}
         for policy in snapshot.objects_in(AuthorizationPolicy, place)
         if policy.match_labels and matches(policy.match_labels, labels)
-        if not (runs_gateway and not is_for_ztunnel(policy))
+        if policy.spec.action != "AUDIT" and (not runs_gateway or is_for_ztunnel(policy))
     ]
     names.extend(_find_strictness(snapshot, namespace, labels, settings))
     return sorted(names)

@@ -18,6 +18,7 @@ from controller.kinds.policy_targets import GATEWAY, GATEWAY_CLASS, SERVICE, Pol
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import is_ours
+from controller.registry.authorizers import ServedAuthorizer
 from controller.registry.bindings import Traffic
 from controller.registry.gateway_proxies import (
     GatewayProxies,
@@ -39,12 +40,19 @@ _Kind = TypeVar("_Kind", AuthorizationPolicy, RequestAuthentication)
 class RequestPolicies:
     """What holds for the requests at one place, by namespace and name.
 
-    `keys` has, by URL, the keys that were fetched.
+    `keys` has, by URL, the keys that were fetched; `authorizers`, by provider, who is asked by policies with action
+    CUSTOM.
     """
 
     authorizations: tuple[AuthorizationPolicy, ...] = ()
     authentications: tuple[RequestAuthentication, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
+    authorizers: Mapping[str, ServedAuthorizer] = field(default_factory=dict)
+
+    @property
+    def has_audits(self) -> bool:
+        """Whether requests are logged by policies."""
+        return any(each.spec.action == "AUDIT" for each in self.authorizations)
 
 
 NO_POLICIES = RequestPolicies()

@@ -17,11 +17,12 @@ from controller.registry.http import Route, Target
 from controller.registry.names import Place, name_gateway, name_gateway_port, name_gateway_routes, name_ingress_port
 from controller.registry.proxies import Ingress
 from controller.registry.request_policies import NO_POLICIES, RequestPolicies
+from controller.routing.authorizers import find_authorizers, list_targets
 from controller.routing.index import ResourceName, RouteIndex
 from controller.routing.patched import At, PatchedResources
 from controller.routing.update import Update
 from controller.serve.resources import LISTENER_TYPE, ROUTE_TYPE
-from controller.translate.access_logs import set_access_logs
+from controller.translate.access_logs import add_audit_logs, set_access_logs
 from controller.translate.gateway_ports import translate_chains
 from controller.translate.routes import translate_hosts
 
@@ -48,7 +49,7 @@ class GatewayPorts:
             proxies = describe_gateway(gateway)
             built = build_ports(self._new, gateway, self._find_attached(gateway))
             ports = {port: self._secure(chains) for port, chains in built.items()}
-            held = request_policies.find_gateway_policies(self._new, self._settings, proxies, gateway)
+            held = self._find_policies(proxies, gateway)
 
         def name(port: int, listener: str) -> str:
             return name_gateway_routes(*place, port, listener) if listener else name_gateway_port(*place, port)
@@ -62,8 +63,12 @@ class GatewayPorts:
             built = ingress.build_ports(self._new, self._settings, reader, self._find_bound, self._build_bound_routes)
             ports = {port: (RequestChain("", ANY_HOST, hosts),) for port, hosts in built.items()}
         proxies = describe_ingress(reader)
-        held = request_policies.find_gateway_policies(self._new, self._settings, proxies) if ports else NO_POLICIES
+        held = self._find_policies(proxies) if ports else NO_POLICIES
         return self._put_ports(proxies, ports, lambda port, _: name_ingress_port(reader, port), held)
+
+    def _find_policies(self, proxies: GatewayProxies, gateway: Gateway | None = None) -> RequestPolicies:
+        found = request_policies.find_gateway_policies(self._new, self._settings, proxies, gateway)
+        return find_authorizers(self._update, found)
 
     def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
         for _, *place in self._index.routes_of_istio_gateway(gateway):
@@ -103,6 +108,7 @@ class GatewayPorts:
             made |= set(self._put_port(proxies, at, chains, partial(name, port), held))
         targets = {target for chains in ports.values() for target in find_chain_targets(chains)}
         targets |= self._patched.find_references(filters, Side.GATEWAY)
+        targets |= set(list_targets(held)) if ports else set()
         gone, changed = self._index.put_reader(proxies.reader, made, targets)
         for type_url, each in gone:
             self._patched.remove(type_url, each)
@@ -120,6 +126,8 @@ class GatewayPorts:
         listener = translate_chains(at.name, at.port, chains, lambda chain: name(chain.listener), held)
         given = telemetry.find_for_proxies(self._new, self._settings, proxies)
         set_access_logs(listener, telemetry.read_logging(given))
+        if held.has_audits:
+            add_audit_logs(listener)
         self._patched.put_listener(at, listener, (proxies.reader,))
         yield LISTENER_TYPE, at.name
         for chain in chains:

@@ -11,6 +11,8 @@
     RequestAuthentication
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
     BackendTLSPolicy, ConfigMap          the clusters and endpoints of its Services, and the routes that point at them
+    any of these three, and services,    whoever has policies with action CUSTOM: whom these ask may be another
+    the mesh's settings
     Secret                               itself, and the Gateways that name it
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes and Gateways that point into its namespace from elsewhere
@@ -174,7 +176,7 @@ class _Building:
         for place in sorted(dirty.gateways):
             dirty.clusters |= self._gateways.build_gateway(place)
             dirty.secrets |= self._secrets.note_gateway(place)
-            self._waypoints.build(place)
+            dirty.clusters |= self._waypoints.build(place)
             dirty.waypoints.add(place)
         for each in sorted(dirty.ingresses):
             dirty.clusters |= self._gateways.build_ingress(each)

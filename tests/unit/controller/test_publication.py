@@ -117,7 +117,10 @@ VALUES: list[KubernetesObject] = [
     objects.namespace(annotations="networking.istio.io/traffic-distribution: PreferClose"),
     *(objects.authorization(spec, "p", place) for spec in ("action: DENY", SELECT) for place in PLACES),
     objects.authorization("targetRefs: [{kind: Service, name: s}]", "p"),
-    *(objects.authorization(f"{SELECT}, action: {each}, {OF_REQUESTS}", "p") for each in ("ALLOW", "DENY")),
+    *(
+        objects.authorization(f"{SELECT}, action: {each}, {OF_REQUESTS}", "p")
+        for each in ("ALLOW", "DENY", "AUDIT", "CUSTOM, provider: {name: x}")
+    ),
     objects.pod("a", metadata="annotations: {inject.istio.io/templates: gateway}"),
     objects.pod("a", labels="app: web, gateway.networking.k8s.io/gateway-name: g"),
     *(gateway("g", owner=owner) for owner in ("ambit", "theirs")),

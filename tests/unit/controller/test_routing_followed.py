@@ -207,6 +207,28 @@ VALUES: list[KubernetesObject] = [
         for labels in ("app: web", "istio: ingress", "gateway.networking.k8s.io/gateway-name: web")
         for where in ("demo", "istio-system")
     ),
+    *(
+        parse(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+            f"data: {{mesh: 'extensionProviders: [{{name: decider, {each}}}]'}}"
+        )
+        for each in (
+            "envoyExtAuthzHttp: {service: t.other.svc.cluster.local, port: 80}",
+            "envoyExtAuthzGrpc: {service: other/s.other.svc.cluster.local, port: 80}",
+            "envoyExtAuthzHttp: {service: one.example, port: 80}",
+            "zipkin: {}",
+        )
+    ),
+    *(
+        authorization(f"{chosen}, {action}", "rules: [{}]")
+        for chosen in (
+            target("Gateway", "web"),
+            target("Service", "s"),
+            target("Gateway", "w"),
+            "selector: {matchLabels: {istio: ingress}}",
+        )
+        for action in ("action: CUSTOM, provider: {name: decider}", "action: AUDIT")
+    ),
     *(authentication(chosen) for chosen in ("selector: {matchLabels: {istio: ingress}}", "selector: {}")),
     authentication("selector: {}", "istio-system"),
     authorization(target("Gateway", "other"), where="other"),
