@@ -5,7 +5,7 @@ The proxies of a Gateway of Gateway API carry its labels, its `infrastructure.la
 which ones there are, no object says, so that what chooses by labels that such a proxy may have is taken to choose one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from controller.kinds.core import Pod
@@ -51,6 +51,14 @@ def list_gateways(snapshot: Snapshot) -> Iterator[GatewayProxies]:
     """Those of the Gateways that are ours and serve ports: waypoints that do nothing else are none."""
     ours = (each for each in snapshot.objects(Gateway) if is_ours(snapshot, each))
     return (describe_gateway(each) for each in ours if not is_waypoint_only(each))
+
+
+def list_ingress_readers(snapshot: Snapshot, ingresses: Iterable[Ingress]) -> Iterator[str]:
+    """The names under which gateways find what they need that are no waypoints; `ingresses` are all open."""
+    for gateway in snapshot.objects(Gateway):
+        if is_ours(snapshot, gateway) and find_listener(gateway) is None:
+            yield name_gateway(gateway.namespace, gateway.name)
+    yield from map(name_ingress, ingresses)
 
 
 def list_waypoints(snapshot: Snapshot) -> Iterator[GatewayProxies]:

@@ -192,7 +192,8 @@ class Members:
 
     def _bind(self, service: services.Service, labels: Mapping[str, str]) -> services.Service:
         binding = self._waypoints.find_binding(service.namespace, service.name, labels, Traffic.SERVICE)
-        return replace(service, waypoint=binding) if binding else service
+        gates = binding is not None and self._waypoints.gates_ingress(service.namespace, labels)
+        return replace(service, waypoint=binding, gates_ingress=gates) if binding else service
 
     def _find_services(self, namespace: str) -> dict[str, tuple[Service, services.Service]]:
         if namespace not in self._services:

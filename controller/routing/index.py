@@ -63,6 +63,8 @@ class RouteIndex:
         self._byte_routed: set[Place] = set()
         self.placed: set[Place] = set()
         """The services of which clients get other endpoints where they stand elsewhere."""
+        self.gated: set[Place] = set()
+        """Those that gateways reach through waypoints, and other clients not."""
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""

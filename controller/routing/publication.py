@@ -143,7 +143,7 @@ class _Building:
         self._services = Services(update, index, routes, self._sidecars, self._changes)
         self._gateways = GatewayPorts(update, index, self._patched)
         self._waypoints = WaypointListeners(update, index, routes, self._changes)
-        self._clusters = Clusters(new, settings, index, update.members, update.destinations)
+        self._clusters = Clusters(new, settings, index, update.members, update.destinations, update.ingresses)
         self._secrets = Secrets(new, kept.secrets, self._changes[SECRET_TYPE])
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
@@ -182,6 +182,8 @@ class _Building:
             dirty.clusters |= self._gateways.build_ingress(each)
         for place in sorted(dirty.waypoints):
             dirty.clusters |= self._index.settle_waypoint(place)
+        if dirty.gateways or dirty.ingresses:  # there may be others that go through waypoints
+            dirty.endpoints |= self._index.gated
         for place in sorted(dirty.services | dirty.endpoints):
             dirty.clusters |= self._build_endpoints(place)
         for target in sorted(dirty.clusters):

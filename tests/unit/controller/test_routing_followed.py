@@ -295,6 +295,17 @@ VALUES: list[KubernetesObject] = [
         for place in ("", "istio.io/use-waypoint-namespace: demo")
     ),
     objects.namespace(labels="istio.io/use-waypoint: w"),
+    objects.namespace(labels="istio.io/use-waypoint: w, istio.io/ingress-use-waypoint: 'true'"),
+    *(
+        objects.service(name, metadata=f"labels: {{istio.io/use-waypoint: w, istio.io/ingress-use-waypoint: '{use}'}}")
+        for name in ("s", "t")
+        for use in ("true", "false")
+    ),
+    objects.service_entry(
+        "hosts: [one.example], resolution: DNS, ports: [{number: 80, name: http}]",
+        "e",
+        metadata="labels: {istio.io/use-waypoint: w, istio.io/ingress-use-waypoint: 'true'}",
+    ),
     *(
         objects.authorization(f"targetRefs: [{target}], action: {action}, rules: [{{}}]", "p")
         for target in (
