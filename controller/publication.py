@@ -10,7 +10,7 @@
     Node                         workloads on that node (locality)
     Namespace                    services of that namespace (traffic distribution), its workloads (node-local), of both
                                  the waypoint; hosts of its ServiceEntries (waypoint)
-    Gateway, GatewayClass        if it is a waypoint: its pods, and the services and workloads that ask for it
+    Gateway, GatewayClass        its pods; if it is a waypoint: the services and workloads that ask for it
     AuthorizationPolicy          itself; workloads of its namespace if it selects, all if it does so from the root
     PeerAuthentication           what it converts to; workloads of its namespace, all if it is in the root
 
@@ -28,6 +28,7 @@ from controller.kinds.meta import ObjectKey
 from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
 from controller.registry import entries, policies, services, slices
+from controller.registry.byte_policies import judge_for_ztunnel
 from controller.registry.entries import EntryHosts
 from controller.registry.members import Members
 from controller.registry.names import (
@@ -112,11 +113,11 @@ class _Builder:
         self._members = members
 
     def build_policy(self, namespace: str, name: str) -> Resource | None:
-        """Nothing where it is attached to targets, which are no ztunnels."""
+        """Nothing where it is attached to targets, which are no ztunnels, or audits, which these do not."""
         policy = self._snapshot.find(AuthorizationPolicy, namespace, name)
-        if policy is None or policy.targets:
+        if policy is None or policy.targets or policy.spec.action == "AUDIT":
             return None
-        message = authorizations.translate_policy(policy, self._settings)
+        message = authorizations.translate_policy(judge_for_ztunnel(policy), self._settings)
         return build_resource(AUTHORIZATION_TYPE, name_policy(namespace, name), message)
 
     def build_service(self, namespace: str, name: str) -> Resource | None:
@@ -250,6 +251,9 @@ def _touch_users(
             if each.spec.gateway_class_name in classes
         }
         gateways |= {place for place in changed if waypoints.find_gateway(place)}
+    for place in changed:  # what their Envoys enforce, ztunnels do not
+        pods = versions[-1].objects_in(Pod, place[0])
+        touched.pods |= {(pod.namespace, pod.name) for pod in pods if pod.labels.get(GATEWAY_LABEL) == place[1]}
     if owners or gateways:
         new = versions[-1]
         waypoints = Waypoints(new, settings)

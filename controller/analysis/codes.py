@@ -87,6 +87,7 @@ REFUSALS: Mapping[str, Code] = {
     "regex-value": _error(
         "a regular expression that RE2 does not take", "rewrite it without lookaround or backreferences"
     ),
+    "mesh-config": _error("settings of the mesh that cannot be read", "correct the field that the message names"),
     "condition-key": _error("a key of a condition that does not exist", "write a key that the message names"),
     "jwks-value": _error("text that is no set of public keys", "write the keys as RFC 7517 has them"),
     "method-value": _error("a method that is not in capital letters", "write it as requests do, like GET"),
@@ -153,6 +154,10 @@ CROSS_CHECKS: Mapping[str, Code] = {
         "an AuthorizationPolicy, or a STRICT PeerAuthentication, for pods outside of the mesh",
         "label their namespace or the pods istio.io/dataplane-mode: ambient, or narrow the selector",
     ),
+    "policy-beyond-ztunnel": _error(
+        "an AuthorizationPolicy with rules about requests, for pods without an Envoy",
+        "attach it to the pods' Service, with a waypoint, or narrow the selector to gateways",
+    ),
     "peer-authentication-shadowed": _warning(
         "a PeerAuthentication that an older one of the same level overrides", "merge the two into one"
     ),
@@ -179,6 +184,10 @@ CROSS_CHECKS: Mapping[str, Code] = {
     ),
     "policy-tokens-unread": _warning(
         "a policy that asks for tokens where none are read", "attach a RequestAuthentication to the same Gateway"
+    ),
+    "policy-provider-missing": _error(
+        "a policy whose provider is not there: all that its rules match is denied",
+        "define it under extensionProviders, or correct its service",
     ),
     "service-selector-matches-nothing": _warning(
         "a Service whose selector matches no pod", "correct spec.selector, or the labels of the pods"
@@ -278,6 +287,12 @@ CROSS_CHECKS: Mapping[str, Code] = {
     "subset-matches-nothing": _warning("a subset whose labels no pod has", "correct its labels, or those of the pods"),
     "sidecar-idle": _warning("a Sidecar that counts for nobody", "do as the message says, or take it out"),
     "telemetry-idle": _warning("a Telemetry that decides for no proxy", "do as the message says, or take it out"),
+    "workload-group-idle": _warning(
+        "a WorkloadGroup that no WorkloadEntry is of", "write a WorkloadEntry for each workload, as the message says"
+    ),
+    "workload-group-unapplied": _notice(
+        "a WorkloadGroup whose entries say everything themselves", "write into each WorkloadEntry what it is to have"
+    ),
     "destination-rule-host-unknown": _error(
         "a DestinationRule for no Service and no host of a ServiceEntry", "correct spec.host"
     ),

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from controller.analysis.findings import Finding, Path
 from controller.analysis.given import Given, Policy, name_some
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.registry.byte_policies import is_for_ztunnel
+from controller.registry.gateway_proxies import runs_gateway
+from controller.registry.target_conditions import BEYOND_ZTUNNEL
 
 
 def check_enforcement(given: Given) -> Iterator[Finding]:
@@ -16,11 +19,24 @@ def check_enforcement(given: Given) -> Iterator[Finding]:
         if given.reaches_all(policy) and not policy.match_labels:
             continue
         outside = [pod for pod in given.selected_by(policy) if given.is_outside(pod)]
+        if isinstance(policy, AuthorizationPolicy) and policy.match_labels:
+            outside = [pod for pod in outside if not runs_gateway(given.snapshot, pod)]
         if outside and _restricts(policy):
             what = "this policy" if isinstance(policy, AuthorizationPolicy) else "STRICT"
             path: Path = ("spec", "selector") if policy.match_labels else ("spec",)
             message = f"{name_some(outside)}: not in the mesh, so {what} is not enforced there"
             yield Finding("policy-not-enforced", policy.key, path, message)
+
+
+def check_judges(given: Given) -> Iterator[Finding]:
+    """Policies by selector with rules that only an L7 proxy can judge, for pods that have none."""
+    for policy in given.policies:
+        if not isinstance(policy, AuthorizationPolicy) or is_for_ztunnel(policy):
+            continue
+        blind = [pod for pod in given.selected_by(policy) if not runs_gateway(given.snapshot, pod)]
+        if blind:
+            message = f"{name_some(blind)}: no Envoy of a gateway enforces this there; {BEYOND_ZTUNNEL}"
+            yield Finding("policy-beyond-ztunnel", policy.key, ("spec", "rules"), message)
 
 
 def _restricts(policy: Policy) -> bool:

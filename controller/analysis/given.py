@@ -12,6 +12,7 @@ from controller.registry.entries import EntryHosts
 from controller.registry.members import Members
 from controller.registry.names import MeshSettings
 from controller.registry.policies import matches
+from controller.registry.request_policies import find_selected
 from controller.registry.workloads import REDIRECTION_ANNOTATION
 from controller.snapshot import Snapshot
 from mesh.identity import DEFAULT_SERVICE_ACCOUNT
@@ -104,8 +105,10 @@ class Given:
         yield from (entry.all_labels for entry in self.snapshot.objects_in(WorkloadEntry, namespace))
 
     def is_for_nobody(self, policy: Policy) -> bool:
-        """Whether a policy is for no pod and no WorkloadEntry."""
+        """Whether a policy is for no pod, no WorkloadEntry and no gateway."""
         entries = {entry.namespace for entry in self.snapshot.objects(WorkloadEntry)}
+        if isinstance(policy, AuthorizationPolicy) and any(find_selected(self.snapshot, self.settings, policy)):
+            return False
         places = entries | set(self.pods) if self.reaches_all(policy) else [policy.namespace]
         return not any(matches(policy.match_labels, labels) for place in places for labels in self.labels_in(place))
 

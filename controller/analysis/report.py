@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from controller.analysis.certificates import check_backend_tls, check_certificates
 from controller.analysis.codes import CODES, REFUSALS, Severity
 from controller.analysis.delegates import check_delegates
-from controller.analysis.enforcement import check_enforcement, check_shadowing
+from controller.analysis.enforcement import check_enforcement, check_judges, check_shadowing
 from controller.analysis.envoy_filters import check_envoy_filters, check_patches
 from controller.analysis.findings import Finding
 from controller.analysis.given import Given
@@ -25,9 +25,10 @@ from controller.analysis.routes import (
 )
 from controller.analysis.selection import check_policy_selection, check_service_selection
 from controller.analysis.sidecars import check_sidecars
-from controller.analysis.targets import check_targets, check_what_gateways_know
+from controller.analysis.targets import check_providers, check_targets, check_what_gateways_know
 from controller.analysis.telemetry import check_telemetries
 from controller.analysis.waypoints import check_waypoints
+from controller.analysis.workload_groups import check_workload_groups
 from controller.kinds.catalogue import CATALOGUE, Catalogue
 from controller.kinds.meta import DEFAULT_NAMESPACE, ObjectKey
 from controller.kinds.others import POD_MAKERS
@@ -42,11 +43,13 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_policy_selection,
     check_service_selection,
     check_enforcement,
+    check_judges,
     check_shadowing,
     check_target_ports,
     check_policy_ports,
     check_principals,
     check_targets,
+    check_providers,
     check_what_gateways_know,
     check_routes,
     check_gateways,
@@ -63,6 +66,7 @@ CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (
     check_envoy_filters,
     check_telemetries,
     check_sidecars,
+    check_workload_groups,
 )
 WHOLE_CHECKS: Sequence[Callable[[Given], Iterable[Finding]]] = (*CHECKS, check_patches)
 """With those that take as long as serving all there is: too long for an answer to somebody who applies one object."""

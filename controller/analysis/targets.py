@@ -4,16 +4,19 @@ from collections.abc import Iterator
 
 from controller.analysis.findings import Finding, Path
 from controller.analysis.given import Given
-from controller.kinds.policy_conditions import Attribute
+from controller.kinds.policy_conditions import TOKEN_ATTRIBUTES, Attribute
 from controller.kinds.policy_targets import SERVICE
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy, Rule
+from controller.registry.authorizers import explain_missing
+from controller.registry.gateway_proxies import describe_gateway
 from controller.registry.request_policies import (
     BindingReason,
     Policy,
     find_bindings,
+    find_gateway_policies,
     find_gateways,
-    find_policies,
+    find_selected,
 )
 from controller.registry.waypoints import find_listener
 
@@ -27,14 +30,7 @@ _IDENTITY_ATTRIBUTES = frozenset(
         Attribute.SOURCE_TRUST_DOMAIN,
     }
 )
-_TOKEN_ATTRIBUTES = frozenset(
-    {
-        Attribute.REQUEST_AUDIENCES,
-        Attribute.REQUEST_CLAIM,
-        Attribute.REQUEST_PRESENTER,
-        Attribute.REQUEST_PRINCIPAL,
-    }
-)
+_TOKEN_ATTRIBUTES = frozenset(TOKEN_ATTRIBUTES)
 _CODES = {
     BindingReason.INVALID: "policy-target-missing",
     BindingReason.TARGET_NOT_FOUND: "policy-target-missing",
@@ -48,6 +44,9 @@ def check_targets(given: Given) -> Iterator[Finding]:
         yield from _check_bindings(given, authorization)
     for authentication in given.snapshot.objects(RequestAuthentication):
         yield from _check_bindings(given, authentication)
+        if not authentication.targets and not any(find_selected(given.snapshot, given.settings, authentication)):
+            message = "it selects no gateway, and pods read no tokens: nobody enforces it"
+            yield Finding("policy-target-not-bound", authentication.key, ("spec",), message)
 
 
 def _check_bindings(given: Given, policy: Policy) -> Iterator[Finding]:
@@ -56,6 +55,14 @@ def _check_bindings(given: Given, policy: Policy) -> Iterator[Finding]:
             path: Path = ("spec", "targetRef") if policy.spec.target_ref else ("spec", "targetRefs", index)
             message = f"{binding.message}: the policy is not enforced there"
             yield Finding(_CODES[binding.reason], policy.key, path, message)
+
+
+def check_providers(given: Given) -> Iterator[Finding]:
+    """Policies that leave it to nobody to decide."""
+    for policy in given.snapshot.objects(AuthorizationPolicy):
+        name = policy.spec.provider.name if policy.spec.provider else ""
+        if name and (missing := explain_missing(given.snapshot, given.settings, name)):
+            yield Finding("policy-provider-missing", policy.key, ("spec", "provider", "name"), missing)
 
 
 def check_what_gateways_know(given: Given) -> Iterator[Finding]:
@@ -67,20 +74,33 @@ def check_what_gateways_know(given: Given) -> Iterator[Finding]:
 
 
 def _check_identities(given: Given, policy: AuthorizationPolicy, rule: Rule, index: int) -> Iterator[Finding]:
-    gateway = next(find_gateways(given.snapshot, given.settings, policy), None)
     path = _find_use(rule, index, _IDENTITY_FIELDS, _IDENTITY_ATTRIBUTES)
-    if gateway is not None and find_listener(gateway) is None and path is not None:
-        message = f"{gateway.key} takes connections without a certificate of the mesh, so this never matches there"
+    place = next(_name_gateways(given, policy), "") if path else ""
+    if path and place:
+        message = f"{place} takes connections without a certificate of the mesh, so this never matches there"
         yield Finding("policy-identity-unseen", policy.key, path, message)
+
+
+def _name_gateways(given: Given, policy: AuthorizationPolicy) -> Iterator[str]:
+    """Those that take connections from outside, and enforce a policy."""
+    for gateway in find_gateways(given.snapshot, given.settings, policy):
+        if find_listener(gateway) is None:
+            yield str(gateway.key)
+    for proxies in find_selected(given.snapshot, given.settings, policy):
+        yield f"the gateway {proxies.reader.partition(':')[2]}"
 
 
 def _check_tokens(given: Given, policy: AuthorizationPolicy, rule: Rule, index: int) -> Iterator[Finding]:
     path = _find_use(rule, index, _TOKEN_FIELDS, _TOKEN_ATTRIBUTES)
     if path is None or any(target.kind == SERVICE for target in policy.targets):
         return
-    for gateway in find_gateways(given.snapshot, given.settings, policy):
-        if not find_policies(given.snapshot, given.settings, gateway).authentications:
-            message = f"no RequestAuthentication is attached to {gateway.key}, so no token is read there"
+    gateways = find_gateways(given.snapshot, given.settings, policy)
+    attached = ((str(each.key), describe_gateway(each), each) for each in gateways)
+    selected = find_selected(given.snapshot, given.settings, policy)
+    others = ((f"the gateway {each.reader.partition(':')[2]}", each, None) for each in selected)
+    for place, proxies, gateway in (*attached, *others):
+        if not find_gateway_policies(given.snapshot, given.settings, proxies, gateway).authentications:
+            message = f"no RequestAuthentication is for {place}, so no token is read there"
             yield Finding("policy-tokens-unread", policy.key, path, message)
             return
 

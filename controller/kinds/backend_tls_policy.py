@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from controller.kinds.gateway_api import GatewayApiObject
 from controller.kinds.hosts import check_host
 from controller.kinds.meta import StrictModel, SubdomainName
-from controller.kinds.refusals import NOT_CARRIED_OUT, Unsupported
+from controller.kinds.refusals import Unsupported
 
 Host = Annotated[str, AfterValidator(check_host)]
 
@@ -53,12 +53,21 @@ class SubjectName(StrictModel):
 
 
 class Validation(StrictModel):
-    """Whom to believe. `hostname` is the name that is asked for (SNI), and the certificate's if no others are given."""
+    """Whom to believe: authorities of ConfigMaps, or those that the proxy's machine believes.
 
-    ca_certificate_refs: Annotated[Sequence[AuthorityReference], Field(min_length=1, max_length=8)]
-    well_known: Annotated[None, NOT_CARRIED_OUT, Field(alias="wellKnownCACertificates")] = None
+    `hostname` is the name that is asked for (SNI), and the certificate's if no others are given.
+    """
+
+    ca_certificate_refs: Annotated[Sequence[AuthorityReference], Field(max_length=8)] = ()
+    well_known: Annotated[Literal["System"] | None, Field(alias="wellKnownCACertificates")] = None
     hostname: Host
     subject_alt_names: Annotated[Sequence[SubjectName] | None, Field(max_length=5)] = None
+
+    @model_validator(mode="after")
+    def _check_authorities(self) -> "Validation":
+        if bool(self.ca_certificate_refs) == bool(self.well_known):
+            raise PydanticCustomError("combination", "must have caCertificateRefs or wellKnownCACertificates, not both")
+        return self
 
 
 class BackendTlsSpec(StrictModel):

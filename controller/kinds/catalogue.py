@@ -21,6 +21,7 @@ from controller.kinds.sidecar import Sidecar
 from controller.kinds.stream_routes import TCPRoute, TLSRoute
 from controller.kinds.telemetry import Telemetry
 from controller.kinds.virtual_service import VirtualService
+from controller.kinds.workload_group import WorkloadGroup
 
 Catalogue = Mapping[tuple[str, str], type[KubernetesObject]]
 """(apiVersion, kind) -> model."""
@@ -63,5 +64,6 @@ CATALOGUE: Catalogue = build_catalogue(
     Telemetry,
     VirtualService,
     WorkloadEntry,
+    WorkloadGroup,
 )
 """What the controller reads. The lab adds its own kind to a copy of this."""

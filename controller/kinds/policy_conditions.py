@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from controller.kinds.http_route import check_header_name
 from controller.kinds.meta import StrictModel
-from controller.kinds.policy_targets import is_targeted
+from controller.kinds.policy_targets import is_choosy
 from controller.kinds.policy_values import (
     check_pattern,
     check_principal,
@@ -48,6 +48,14 @@ L4_ATTRIBUTES = (
     Attribute.DESTINATION_PORT,
 )
 """What ztunnel can judge."""
+
+TOKEN_ATTRIBUTES = (
+    Attribute.REQUEST_PRINCIPAL,
+    Attribute.REQUEST_AUDIENCES,
+    Attribute.REQUEST_PRESENTER,
+    Attribute.REQUEST_CLAIM,
+)
+"""What only an accepted token tells."""
 
 _CHECKS: Mapping[Attribute, Callable[[str], object]] = {
     Attribute.SOURCE_IP: parse_ip_block,
@@ -103,11 +111,11 @@ class Condition(StrictModel):
     @field_validator("key")
     @classmethod
     def _check_key(cls, key: str) -> str:
-        if parse_condition_key(key).attribute not in L4_ATTRIBUTES and not is_targeted():
+        if parse_condition_key(key).attribute not in L4_ATTRIBUTES and not is_choosy():
             raise PydanticCustomError(
                 "needs_targets",
                 "ztunnel, which enforces this policy, can judge only {keys}; for others name a Gateway or Service in "
-                "targetRefs",
+                "targetRefs, or select a gateway by its labels",
                 {"keys": ", ".join(L4_ATTRIBUTES)},
             )
         return key

@@ -1,7 +1,8 @@
 """What a policy is attached to by name, and how the rest of it is read by that.
 
 A policy with targets is carried out by the Envoys of these, which know requests; one without them by ztunnels, which
-know connections. A field that only the former can judge (`NEEDS_TARGETS`) is refused in the latter, where it stands.
+know connections. One with a selector may be for either: gateways have labels too. A field that only Envoys can judge
+(`NEEDS_TARGETS`) is refused where it stands in a policy that has neither.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,25 +20,25 @@ MAX_TARGETS = 16
 GATEWAY, GATEWAY_CLASS, SERVICE = "Gateway", "GatewayClass", "Service"
 _GROUPS = {GATEWAY: (GROUP,), GATEWAY_CLASS: (GROUP,), SERVICE: ("", "core")}
 
-_has_targets: ContextVar[bool] = ContextVar("has_targets", default=False)
+_is_choosy: ContextVar[bool] = ContextVar("is_choosy", default=False)
 
 
 def _refuse_without_targets(value: object) -> object:
-    if value is None or _has_targets.get():
+    if value is None or is_choosy():
         return value
     raise PydanticCustomError(
         "needs_targets",
         "only an L7 proxy can judge this, and ztunnel enforces this policy: name a Gateway or Service in targetRefs, "
-        "or take it out",
+        "select a gateway by its labels, or take it out",
     )
 
 
 NEEDS_TARGETS = BeforeValidator(_refuse_without_targets)
 
 
-def is_targeted() -> bool:
-    """Whether the policy that is being read has targets. For use by validators."""
-    return _has_targets.get()
+def is_choosy() -> bool:
+    """Whether the policy that is being read has targets or a selector. For use by validators."""
+    return _is_choosy.get()
 
 
 class PolicyTargetReference(StrictModel):
@@ -80,16 +81,22 @@ class TargetedSpec(StrictModel):
         """All that it names, in either form."""
         return [self.target_ref] if self.target_ref else self.target_refs or ()
 
+    @property
+    def match_labels(self) -> dict[str, str]:
+        """The labels of what it selects; empty when it is for its whole namespace, or has targets."""
+        return (self.selector.match_labels if self.selector else None) or {}
+
     @model_validator(mode="wrap")
     @classmethod
     def _read(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         fields = value if isinstance(value, Mapping) else {}
-        has_targets = bool(fields.get("targetRef") or fields.get("targetRefs"))
-        token = _has_targets.set(has_targets)
+        selector = fields.get("selector")
+        has_labels = isinstance(selector, Mapping) and bool(selector.get("matchLabels"))
+        token = _is_choosy.set(has_labels or bool(fields.get("targetRef") or fields.get("targetRefs")))
         try:
             return handler(value)
         finally:
-            _has_targets.reset(token)
+            _is_choosy.reset(token)
 
     @model_validator(mode="after")
     def _check_forms(self) -> Self:

@@ -1,7 +1,7 @@
 """Istio's RequestAuthentication: whose tokens (JWTs) are believed at a target, and where they are looked for.
 
-It is carried out by Envoys only, so that one without targets is refused: with a selector, or for a namespace, nobody
-would enforce it (facts of the control plane, section 12).
+It is carried out by Envoys only: those of its targets, or of the gateways that it selects, or all of its namespace
+(facts of the control plane, section 12).
 """
 
 import json
@@ -93,14 +93,6 @@ class RequestAuthenticationSpec(TargetedSpec):
     """Any of these rules may accept a token."""
 
     jwt_rules: Sequence[JwtRule] | None = None
-
-    @model_validator(mode="after")
-    def _check_targets_are_named(self) -> "RequestAuthenticationSpec":
-        if not self.targets:
-            raise PydanticCustomError(
-                "needs_targets", "is enforced at targets only: name a Gateway or Service in targetRefs"
-            )
-        return self
 
 
 class RequestAuthentication(TargetedPolicy):

@@ -1,8 +1,8 @@
 """Istio's security.istio.io kinds that say who may connect, and who may ask for what.
 
-A policy with targets is enforced by Envoys. One without is enforced by ztunnels, and a field that only L7 can judge is
-refused in it, by name. Istio drops such rules or such parts of rules at ztunnel, which makes an ALLOW narrower and a
-DENY broader or void (facts of the control plane, section 6): never what the author wrote, so we ask instead.
+A policy with targets is enforced by Envoys, one with a selector by the Envoys of gateways that it selects and by the
+ztunnels of pods. One with neither is enforced by ztunnels alone, and a field that only L7 can judge is refused in it,
+by name. What ztunnels are told is never wider than what was written (`controller.registry.byte_policies`).
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from pydantic_core import PydanticCustomError
 
 from controller.kinds.meta import StrictModel, StrictObject
-from controller.kinds.policy_conditions import Condition
+from controller.kinds.policy_conditions import TOKEN_ATTRIBUTES, Condition
 from controller.kinds.policy_targets import (
     NEEDS_TARGETS,
     PolicyTargetReference,
     Selector,
     TargetedSpec,
     check_target_namespaces,
+    is_choosy,
 )
 from controller.kinds.policy_values import (
     IpBlocks,
@@ -31,7 +32,6 @@ from controller.kinds.policy_values import (
     ServiceAccountName,
     parse_port,
 )
-from controller.kinds.refusals import Unsupported
 
 
 class Source(StrictModel):
@@ -105,19 +105,51 @@ class Rule(StrictModel):
     when: Sequence[Condition] | None = None
 
 
+class ProviderReference(StrictModel):
+    """One of the extension providers of the mesh's settings."""
+
+    name: Annotated[str, Field(min_length=1)]
+
+
 class AuthorizationPolicySpec(TargetedSpec):
-    """What is allowed or denied, to which workloads or at which targets."""
+    """What is allowed, denied, logged or left to others to decide, to which workloads or at which targets."""
 
     action: Literal["ALLOW", "DENY", "AUDIT", "CUSTOM"] = "ALLOW"
     rules: Sequence[Rule] | None = None
-    provider: Unsupported = None
+    provider: ProviderReference | None = None
 
     @field_validator("action")
     @classmethod
     def _check_action(cls, action: str) -> str:
-        if action not in ("ALLOW", "DENY"):
-            raise PydanticCustomError("unsupported", "is not carried out; ALLOW and DENY are")
+        if action not in ("ALLOW", "DENY") and not is_choosy():
+            raise PydanticCustomError(
+                "needs_targets",
+                "ztunnel, which enforces this policy, has ALLOW and DENY only; for others name a Gateway or Service in "
+                "targetRefs, or select a gateway by its labels",
+            )
         return action
+
+    @model_validator(mode="after")
+    def _check_provider(self) -> "AuthorizationPolicySpec":
+        is_custom = self.action == "CUSTOM"
+        if is_custom != (self.provider is not None):
+            raise PydanticCustomError("combination", "action CUSTOM needs a provider, and no other has one")
+        if is_custom and not self.rules:
+            raise PydanticCustomError(
+                "combination", "action CUSTOM needs rules, which say what its provider is asked about"
+            )
+        if is_custom and any(map(_asks_for_tokens, self.rules or ())):
+            raise PydanticCustomError(
+                "unsupported", "action CUSTOM comes before tokens are read: ask for none in its rules"
+            )
+        return self
+
+
+def _asks_for_tokens(rule: Rule) -> bool:
+    sources = (each.source for each in rule.from_ or ())
+    return any(each.request_principals or each.not_request_principals for each in sources) or any(
+        each.parsed_key.attribute in TOKEN_ATTRIBUTES for each in rule.when or ()
+    )
 
 
 class SecurityPolicy(StrictObject):
@@ -143,16 +175,22 @@ class TargetedPolicy(SecurityPolicy):
         """What it is attached to by name."""
         return self.spec.targets
 
+    @property
+    def match_labels(self) -> dict[str, str]:
+        """The labels of what it selects; empty when it is for its whole namespace, or has targets."""
+        return self.spec.match_labels
+
 
 class AuthorizationPolicy(TargetedPolicy):
     """Who may connect, or ask. Any matching DENY refuses; if any ALLOW applies, one of them must match."""
 
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
 
-    @property
-    def match_labels(self) -> dict[str, str]:
-        """The labels that select workloads; empty when the policy is for its whole namespace."""
-        return (self.spec.selector.match_labels if self.spec.selector else None) or {}
+    @model_validator(mode="after")
+    def _check_dry_run(self) -> "AuthorizationPolicy":
+        if self.is_dry_run and self.spec.action not in ("ALLOW", "DENY"):
+            raise PydanticCustomError("unsupported", "only ALLOW and DENY can be rehearsed: take istio.io/dry-run out")
+        return self
 
     @property
     def is_dry_run(self) -> bool:

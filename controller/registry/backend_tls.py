@@ -18,12 +18,13 @@ from controller.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class BackendTls:
-    """How TLS is spoken. `authorities` is PEM; where it is empty, nobody is believed."""
+    """How TLS is spoken. Without `authorities`, in PEM, nobody is believed, unless those of the system are."""
 
     server_name: str
     authorities: str
     hosts: tuple[str, ...]
     uris: tuple[str, ...] = ()
+    trusts_system: bool = False
 
 
 def list_targets(policy: BackendTLSPolicy) -> Iterator[tuple[int, PolicyTarget]]:
@@ -71,6 +72,7 @@ def find_backend_tls(snapshot: Snapshot, namespace: str, service: str, port_name
             authorities="\n".join(each.strip() for each in found if each),
             hosts=tuple(each.value for each in names if each.type == "Hostname") if names else (validation.hostname,),
             uris=tuple(each.value for each in names if each.type == "URI"),
+            trusts_system=validation.well_known is not None,
         )
     return None
 

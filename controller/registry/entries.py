@@ -16,6 +16,7 @@ from controller.kinds.networking import ServiceEntry, ServiceEntryPort, Workload
 from controller.registry import services, workloads
 from controller.registry.names import MeshSettings, name_entry, name_entry_endpoint, name_host, name_hosted
 from controller.registry.services import Discovery, ServicePort, Spreading
+from controller.registry.workload_groups import GROUP_ANNOTATION
 from controller.registry.workloads import Endpoint, EndpointPort, Locality, Workload
 from controller.snapshot import Snapshot
 
@@ -178,9 +179,7 @@ def build_entry(
 ) -> Workload:
     """See a WorkloadEntry as the mesh does. `selecting` are the services that select it."""
     labels = entry.all_labels
-    name = entry.annotations.get("istio.io/autoRegistrationGroup") or labels.get(
-        "service.istio.io/workload-name", entry.name
-    )
+    name = entry.annotations.get(GROUP_ANNOTATION) or labels.get("service.istio.io/workload-name", entry.name)
     uid = name_entry(settings, entry.namespace, entry.name)
     built = _build(_Names(uid, entry.namespace, entry.name, name), entry.spec, labels, selecting)
     return replace(built, policies=tuple(policies))

@@ -5,9 +5,10 @@ The proxies of a Gateway of Gateway API carry its labels, its `infrastructure.la
 which ones there are, no object says, so that what chooses by labels that such a proxy may have is taken to choose one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from controller.kinds.core import Pod
 from controller.kinds.gateway_api import GATEWAY_LABEL, Gateway
 from controller.kinds.istio_gateway import IstioGateway
 from controller.registry.attachment import is_ours, served_listeners
@@ -15,6 +16,9 @@ from controller.registry.names import name_gateway, name_ingress
 from controller.registry.proxies import Ingress, build_ingress
 from controller.registry.waypoints import find_listener
 from controller.snapshot import Snapshot
+
+TEMPLATES_ANNOTATION = "inject.istio.io/templates"
+"""On the pods of Istio's ingress gateways: `gateway`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,29 @@ def list_gateways(snapshot: Snapshot) -> Iterator[GatewayProxies]:
     return (describe_gateway(each) for each in ours if not is_waypoint_only(each))
 
 
+def list_ingress_readers(snapshot: Snapshot, ingresses: Iterable[Ingress]) -> Iterator[str]:
+    """The names under which gateways find what they need that are no waypoints; `ingresses` are all open."""
+    for gateway in snapshot.objects(Gateway):
+        if is_ours(snapshot, gateway) and find_listener(gateway) is None:
+            yield name_gateway(gateway.namespace, gateway.name)
+    yield from map(name_ingress, ingresses)
+
+
 def list_waypoints(snapshot: Snapshot) -> Iterator[GatewayProxies]:
     """Those of the waypoints that are ours and do nothing else."""
     ours = (each for each in snapshot.objects(Gateway) if is_ours(snapshot, each))
     return (describe_gateway(each) for each in ours if is_waypoint_only(each))
+
+
+def runs_gateway(snapshot: Snapshot, pod: Pod) -> bool:
+    """Whether a pod runs an Envoy that enforces what selects it: that of an ingress gateway, or of a Gateway of ours.
+
+    Whoever makes a pod chooses its labels too, by which it is selected: so its own word is enough.
+    """
+    if "gateway" in pod.annotations.get(TEMPLATES_ANNOTATION, "").split(","):
+        return True
+    gateway = snapshot.find(Gateway, pod.namespace, pod.labels.get(GATEWAY_LABEL, ""))
+    return gateway is not None and is_ours(snapshot, gateway) and not is_waypoint_only(gateway)
 
 
 def is_waypoint_only(gateway: Gateway) -> bool:

@@ -12,6 +12,7 @@ from controller.kinds.networking import ServiceEntry, WorkloadEntry
 from controller.registry import entries, policies, services, slices, workloads
 from controller.registry.bindings import Traffic
 from controller.registry.entries import EntryHosts, Host
+from controller.registry.gateway_proxies import runs_gateway
 from controller.registry.names import MeshSettings, find_full_host, find_service_name
 from controller.registry.waypoints import Waypoints
 from controller.registry.workloads import Endpoint, Workload
@@ -60,7 +61,10 @@ class Members:
             return None
         node = self._snapshot.find(Node, "", pod.spec.node_name or "")
         selecting = self._find_selecting(namespace, pod.labels)
-        names = policies.find_policy_names(self._snapshot, namespace, pod.labels, self._settings)
+        has_envoy = runs_gateway(self._snapshot, pod)
+        names = policies.find_policy_names(
+            self._snapshot, namespace, pod.labels, self._settings, runs_gateway=has_envoy
+        )
         owner = self._snapshot.find(Namespace, "", namespace)
         workload = replace(
             workloads.build_workload(pod, node, owner, selecting, names, self._settings),
@@ -188,7 +192,8 @@ class Members:
 
     def _bind(self, service: services.Service, labels: Mapping[str, str]) -> services.Service:
         binding = self._waypoints.find_binding(service.namespace, service.name, labels, Traffic.SERVICE)
-        return replace(service, waypoint=binding) if binding else service
+        gates = binding is not None and self._waypoints.gates_ingress(service.namespace, labels)
+        return replace(service, waypoint=binding, gates_ingress=gates) if binding else service
 
     def _find_services(self, namespace: str) -> dict[str, tuple[Service, services.Service]]:
         if namespace not in self._services:

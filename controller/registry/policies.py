@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 
 from controller.kinds.security import AuthorizationPolicy, PeerAuthentication
+from controller.registry.byte_policies import is_for_ztunnel
 from controller.registry.names import MeshSettings, name_policy
 from controller.snapshot import Snapshot
 
@@ -33,14 +34,18 @@ def matches(match_labels: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 
 
 def find_policy_names(
-    snapshot: Snapshot, namespace: str, labels: Mapping[str, str], settings: MeshSettings
+    snapshot: Snapshot, namespace: str, labels: Mapping[str, str], settings: MeshSettings, *, runs_gateway: bool = False
 ) -> list[str]:
-    """The names, sorted, of the policies that a workload must list: those that select it, and its strictness."""
+    """The names, sorted, of the policies that a workload must list: those that select it, and its strictness.
+
+    What ztunnel cannot judge the Envoy of a gateway does, where the workload runs one.
+    """
     names = [
         name_policy(policy.namespace, policy.name)
         for place in {namespace, settings.root_namespace}
         for policy in snapshot.objects_in(AuthorizationPolicy, place)
         if policy.match_labels and matches(policy.match_labels, labels)
+        if policy.spec.action != "AUDIT" and (not runs_gateway or is_for_ztunnel(policy))
     ]
     names.extend(_find_strictness(snapshot, namespace, labels, settings))
     return sorted(names)

@@ -50,7 +50,7 @@ def _judge_targets(snapshot: Snapshot, policy: BackendTLSPolicy) -> Condition:
                 "Accepted", False, "Conflicted", f"BackendTLSPolicy {first.name} is for the same, and older"
             )
     found = [resolve_authority(snapshot, policy, each) for each in policy.spec.validation.ca_certificate_refs]
-    if not any(each[0] is Reason.RESOLVED for each in found):
+    if found and not any(each[0] is Reason.RESOLVED for each in found):
         return Condition("Accepted", False, "NoValidCACertificate", f"{found[0][1]}: requests to its Services fail")
     return Condition("Accepted", True, Reason.ACCEPTED.value)
 

@@ -1,10 +1,12 @@
 """Which policies hold for the requests that an Envoy serves, and what each policy is bound to.
 
 A policy is attached by name (facts of the control plane, section 10): to a Gateway or a Service of its own namespace,
-or from the root namespace to a GatewayClass, which stands for all Gateways of that class.
+or from the root namespace to a GatewayClass, which stands for all Gateways of that class. Or it selects the proxies of
+gateways by their labels, of its own namespace, from the root namespace of all; never those of waypoints. An
+AuthorizationPolicy without targets and selector is for ztunnels alone, a RequestAuthentication for all gateways.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
@@ -16,8 +18,16 @@ from controller.kinds.policy_targets import GATEWAY, GATEWAY_CLASS, SERVICE, Pol
 from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
 from controller.registry.attachment import is_ours
+from controller.registry.authorizers import ServedAuthorizer
 from controller.registry.bindings import Traffic
+from controller.registry.gateway_proxies import (
+    GatewayProxies,
+    assume_ingresses,
+    describe_ingress,
+    list_gateways,
+)
 from controller.registry.names import MeshSettings
+from controller.registry.policies import matches
 from controller.registry.services import is_served
 from controller.registry.waypoints import Waypoints
 from controller.snapshot import Snapshot
@@ -30,12 +40,19 @@ _Kind = TypeVar("_Kind", AuthorizationPolicy, RequestAuthentication)
 class RequestPolicies:
     """What holds for the requests at one place, by namespace and name.
 
-    `keys` has, by URL, the keys that were fetched.
+    `keys` has, by URL, the keys that were fetched; `authorizers`, by provider, who is asked by policies with action
+    CUSTOM.
     """
 
     authorizations: tuple[AuthorizationPolicy, ...] = ()
     authentications: tuple[RequestAuthentication, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
+    authorizers: Mapping[str, ServedAuthorizer] = field(default_factory=dict)
+
+    @property
+    def has_audits(self) -> bool:
+        """Whether requests are logged by policies."""
+        return any(each.spec.action == "AUDIT" for each in self.authorizations)
 
 
 NO_POLICIES = RequestPolicies()
@@ -63,24 +80,49 @@ class Binding:
 def find_policies(
     snapshot: Snapshot, settings: MeshSettings, gateway: Gateway, service: Service | None = None
 ) -> RequestPolicies:
-    """The policies of a Gateway's requests; with a `service`, of those that a waypoint has for that Service."""
-    authentications = _find_attached(snapshot, settings, RequestAuthentication, gateway, service)
+    """The policies of a waypoint's requests; with a `service`, of those that it has for that Service."""
+    places = {gateway.namespace, settings.root_namespace, *([service.namespace] if service else [])}
+    return _find(snapshot, places, lambda policy: _is_attached(policy, settings, gateway, service))
+
+
+def find_gateway_policies(
+    snapshot: Snapshot, settings: MeshSettings, proxies: GatewayProxies, gateway: Gateway | None = None
+) -> RequestPolicies:
+    """The policies of the requests to a gateway; `gateway` is the Gateway that it carries out, if it does so."""
+
+    def is_meant(policy: Policy) -> bool:
+        is_attached = gateway is not None and _is_attached(policy, settings, gateway, None)
+        return is_attached or selects(settings, policy, proxies)
+
+    return _find(snapshot, {proxies.namespace, settings.root_namespace}, is_meant)
+
+
+def selects(settings: MeshSettings, policy: Policy, proxies: GatewayProxies) -> bool:
+    """Whether a policy is for the proxies of a gateway without naming it."""
+    if policy.targets or (isinstance(policy, AuthorizationPolicy) and not policy.match_labels):
+        return False
+    is_near = policy.namespace in (proxies.namespace, settings.root_namespace)
+    return is_near and matches(policy.match_labels, proxies.labels)
+
+
+def _find(snapshot: Snapshot, places: Iterable[str], is_meant: Callable[[Policy], bool]) -> RequestPolicies:
+    """Those of these namespaces that are meant."""
+    order = sorted(places)
+    authentications = _list(snapshot, RequestAuthentication, order, is_meant)
     urls = {url for each in authentications for url in each.key_urls}
     found = {url: snapshot.find(KeySet, "", name_key_set(url)) for url in sorted(urls)}
     return RequestPolicies(
-        _find_attached(snapshot, settings, AuthorizationPolicy, gateway, service),
+        _list(snapshot, AuthorizationPolicy, order, is_meant),
         authentications,
         {url: keys.jwks for url, keys in found.items() if keys is not None and keys.jwks},
     )
 
 
-def _find_attached(
-    snapshot: Snapshot, settings: MeshSettings, kind: type[_Kind], gateway: Gateway, service: Service | None
+def _list(
+    snapshot: Snapshot, kind: type[_Kind], places: Iterable[str], is_meant: Callable[[Policy], bool]
 ) -> tuple[_Kind, ...]:
-    places = {gateway.namespace, settings.root_namespace, *([service.namespace] if service else [])}
-    policies = (policy for place in sorted(places) for policy in snapshot.objects_in(kind, place))
-    attached = (each for each in policies if _is_attached(each, settings, gateway, service))
-    return tuple(sorted(attached, key=lambda each: (each.namespace, each.name)))
+    policies = (policy for place in places for policy in snapshot.objects_in(kind, place) if is_meant(policy))
+    return tuple(sorted(policies, key=lambda each: (each.namespace, each.name)))
 
 
 def _is_attached(policy: Policy, settings: MeshSettings, gateway: Gateway, service: Service | None) -> bool:
@@ -109,6 +151,14 @@ def _find_gateways_of(
         yield gateway
     elif target.kind == GATEWAY_CLASS and policy.namespace == settings.root_namespace:
         yield from (each for each in snapshot.objects(Gateway) if each.spec.gateway_class_name == target.name)
+
+
+def find_selected(snapshot: Snapshot, settings: MeshSettings, policy: Policy) -> Iterator[GatewayProxies]:
+    """The gateways that it is for without naming them: those of Gateways, and ingress gateways that there may be."""
+    assumed = assume_ingresses(snapshot, policy.namespace, policy.match_labels)
+    for each in (*list_gateways(snapshot), *map(describe_ingress, sorted(assumed))):
+        if selects(settings, policy, each):
+            yield each
 
 
 def find_services(snapshot: Snapshot, policy: Policy) -> Iterator[Service]:

@@ -60,7 +60,8 @@ class Service:
 
     One of several with a host name is `canonical`: it is meant where none of the client's own namespace is. One that
     passes through leaves it to the client which address is connected to, of `addresses` and `ranges`. `subject_names`
-    are what certificates of those outside of the mesh may be for that serve it.
+    are what certificates of those outside of the mesh may be for that serve it. One that gates ingress is reached
+    through its waypoint by gateways, too.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Service:
     subject_names: tuple[str, ...] = ()
     discovery: Discovery = Discovery.MESH
     waypoint: Binding | None = None
+    gates_ingress: bool = False
 
     @property
     def place(self) -> tuple[str, str]:

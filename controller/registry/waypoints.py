@@ -28,6 +28,7 @@ from mesh import ports
 USE_LABEL = "istio.io/use-waypoint"
 USE_NAMESPACE_LABEL = "istio.io/use-waypoint-namespace"
 NO_WAYPOINT = "none"
+INGRESS_LABEL = "istio.io/ingress-use-waypoint"
 
 
 class Waypoints:
@@ -73,6 +74,12 @@ class Waypoints:
         """The Gateway, there or not, that what is in `namespace` with `labels` asks for."""
         wish = self._find_wish(namespace, labels)
         return wish[0] if wish else None
+
+    def gates_ingress(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether gateways are to send to the waypoint, too, of what is in `namespace` with `labels`."""
+        owner = self._snapshot.find(Namespace, "", namespace)
+        own = labels.get(INGRESS_LABEL) or (owner.labels.get(INGRESS_LABEL) if owner else None) or ""
+        return own.lower() == "true"
 
     def find_users(self, gateways: Collection[Place]) -> Iterator[Service]:
         """The Services that ask for one of these Gateways, whether they may have it or not."""

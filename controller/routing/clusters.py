@@ -8,10 +8,12 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
 from controller.kinds.core import Node
 from controller.registry import policies
+from controller.registry.gateway_proxies import list_ingress_readers
 from controller.registry.http import Target
 from controller.registry.localities import ServingEndpoint, arrange, find_preference, list_standpoints
 from controller.registry.members import Members
 from controller.registry.names import MeshSettings, Place
+from controller.registry.proxies import Ingress
 from controller.registry.services import Discovery, Service
 from controller.registry.workloads import Locality, Workload, find_locality
 from controller.routing.destinations import Destinations
@@ -37,23 +39,30 @@ class Clusters:
         index: RouteIndex,
         members: Members,
         destinations: Destinations,
+        ingresses: Iterable[Ingress] = (),
     ) -> None:
+        """`ingresses` are the ingress gateways that are open."""
         self._snapshot = snapshot
         self._settings = settings
         self._index = index
         self._members = members
         self._destinations = destinations
+        self._ingresses = ingresses
 
     def build_endpoints(self, place: Place) -> Iterator[tuple[Target, Resource | None]]:
         """Who serves each target of a service; None where its cluster says that itself."""
         self._index.placed.discard(place)
+        self._index.gated.discard(place)
         service = self._members.find(place)
+        if service and service.gates_ingress:
+            self._index.gated.add(place)
         serving = list(self._find_serving(service)) if service and service.discovery is Discovery.MESH else []
         for target in self._destinations.list_targets(service) if service else ():
             if service is None or service.discovery is not Discovery.MESH:
                 yield target, None
                 continue
             message, forms = self._build_assignments(service, target, list(self._list(service, target, serving)))
+            forms |= self._gate(service, target)
             yield target, build_resource(ENDPOINT_TYPE, target.cluster, message, forms=forms)
 
     def build_cluster(self, target: Target) -> tuple[Cluster, dict[str, Cluster]] | None:
@@ -90,7 +99,22 @@ class Clusters:
             for key in self._index.waypoints_to(target):
                 forms[key] = _copy(cluster)
                 address_mesh(forms[key], service.addresses[0], target.port)
+        if service.gates_ingress and service.addresses:
+            for key in self._gated_readers:
+                forms[key] = _copy(cluster)
+                address_mesh(forms[key], service.addresses[0], target.port)
         return forms
+
+    def _gate(self, service: Service, target: Target) -> dict[str, ClusterLoadAssignment]:
+        """What gateways get that are to go through a service's waypoint: its address, of which their ztunnel knows."""
+        if not service.gates_ingress or not service.addresses:
+            return {}
+        address = ServingEndpoint(service.addresses[0], target.port, Locality(), is_healthy=True)
+        return dict.fromkeys(self._gated_readers, translate_endpoints(target, arrange([address])))
+
+    @cached_property
+    def _gated_readers(self) -> tuple[str, ...]:
+        return tuple(list_ingress_readers(self._snapshot, self._ingresses))
 
     def _build_assignments(
         self, service: Service, target: Target, endpoints: Sequence[ServingEndpoint]

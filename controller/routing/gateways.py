@@ -25,11 +25,12 @@ from controller.registry.names import (
 )
 from controller.registry.proxies import Ingress
 from controller.registry.request_policies import NO_POLICIES, RequestPolicies
+from controller.routing.authorizers import find_authorizers, list_targets
 from controller.routing.index import ResourceName, RouteIndex
 from controller.routing.patched import At, PatchedResources
 from controller.routing.update import Update
 from controller.serve.resources import LISTENER_TYPE, ROUTE_TYPE
-from controller.translate.access_logs import set_access_logs
+from controller.translate.access_logs import add_audit_logs, set_access_logs
 from controller.translate.gateway_ports import translate_chains
 from controller.translate.routes import translate_hosts
 
@@ -56,7 +57,7 @@ class GatewayPorts:
             proxies = describe_gateway(gateway)
             built = build_ports(self._new, gateway, self._find_attached(gateway))
             ports = {port: self._secure(chains) for port, chains in built.items()}
-            held = request_policies.find_policies(self._new, self._settings, gateway)
+            held = self._find_policies(proxies, gateway)
 
         def name(port: int, listener: str) -> str:
             return name_gateway_routes(*place, port, listener) if listener else name_gateway_port(*place, port)
@@ -73,7 +74,13 @@ class GatewayPorts:
         def name(port: int, server: str) -> str:
             return name_ingress_routes(reader, port, server) if server else name_ingress_port(reader, port)
 
-        return self._put_ports(describe_ingress(reader), ports, name)
+        proxies = describe_ingress(reader)
+        held = self._find_policies(proxies) if ports else NO_POLICIES
+        return self._put_ports(proxies, ports, name, held)
+
+    def _find_policies(self, proxies: GatewayProxies, gateway: Gateway | None = None) -> RequestPolicies:
+        found = request_policies.find_gateway_policies(self._new, self._settings, proxies, gateway)
+        return find_authorizers(self._update, found)
 
     def _find_bound(self, gateway: Place) -> Iterator[VirtualService]:
         for _, *place in self._index.routes_of_istio_gateway(gateway):
@@ -100,7 +107,7 @@ class GatewayPorts:
         proxies: GatewayProxies,
         ports: Mapping[int, tuple[Chain, ...]],
         name: Callable[[int, str], str],
-        held: RequestPolicies = NO_POLICIES,
+        held: RequestPolicies,
     ) -> set[Target]:
         """Take over the ports of a gateway's proxies; gives the targets that they have newly or no more.
 
@@ -113,6 +120,7 @@ class GatewayPorts:
             made |= set(self._put_port(proxies, at, chains, partial(name, port), held))
         targets = {target for chains in ports.values() for target in find_chain_targets(chains)}
         targets |= self._patched.find_references(filters, Side.GATEWAY)
+        targets |= set(list_targets(held)) if ports else set()
         gone, changed = self._index.put_reader(proxies.reader, made, targets)
         for type_url, each in gone:
             self._patched.remove(type_url, each)
@@ -130,6 +138,8 @@ class GatewayPorts:
         listener = translate_chains(at.name, at.port, chains, lambda chain: name(chain.listener), held)
         given = telemetry.find_for_proxies(self._new, self._settings, proxies)
         set_access_logs(listener, telemetry.read_logging(given))
+        if held.has_audits:
+            add_audit_logs(listener)
         self._patched.put_listener(at, listener, (proxies.reader,))
         yield LISTENER_TYPE, at.name
         for chain in chains:

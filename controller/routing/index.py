@@ -18,8 +18,8 @@ RouteKey = tuple[str, str, str]
 """Kind, namespace and name of a route of Gateway API, or of a VirtualService."""
 
 _Part = tuple[str, str]
-"""The name of who reads a cluster, and for what: its own ports, or the services of a waypoint."""
-_PORTS, _SERVICES = "ports", "services"
+"""The name of who reads a cluster, and for what: its own ports, the services of a waypoint, or policies of these."""
+_PORTS, _SERVICES, _AUTHORIZERS = "ports", "services", "authorizers"
 Capture = tuple[IPv4Network | IPv6Network, int]
 """The addresses and the port of connections to a service."""
 
@@ -63,6 +63,8 @@ class RouteIndex:
         self._byte_routed: set[Place] = set()
         self.placed: set[Place] = set()
         """The services of which clients get other endpoints where they stand elsewhere."""
+        self.gated: set[Place] = set()
+        """Those that gateways reach through waypoints, and other clients not."""
 
     def routes_to(self, place: Place) -> Iterable[RouteKey]:
         """The routes that point at a Service, there or not."""
@@ -135,6 +137,10 @@ class RouteIndex:
         """
         reach = (self._reach.get(service, set()) for service in self._bound.get(place, ()))
         return self._reader_targets.put((name_gateway(*place), _SERVICES), set().union(*reach))
+
+    def put_authorizers(self, place: Place, targets: set[Target]) -> set[Target]:
+        """Take over whom the policies of a waypoint ask; gives the targets that are new to it or no more its."""
+        return self._reader_targets.put((name_gateway(*place), _AUTHORIZERS), targets)
 
     def readers_of(self, target: Target) -> tuple[str, ...]:
         """The names under which the proxies of gateways find a target's cluster that send to it."""

@@ -44,6 +44,9 @@ from controller.routing.secrets import SecretIndex
 from controller.routing.update import Update
 from controller.snapshot import Snapshot
 
+_AUTHORIZER_KINDS = {each.GROUP_KIND for each in (Service, ServiceEntry, ConfigMap, BackendTLSPolicy)}
+"""On what it depends whom policies with action CUSTOM ask."""
+
 
 class Notes:
     """Notes what one change touches. One use."""
@@ -68,6 +71,10 @@ class Notes:
         self._note_nodes({key.name for key in keys if key.group_kind == Node.GROUP_KIND})
         if any(key.group_kind in (Service.GROUP_KIND, ServiceEntry.GROUP_KIND) for key in keys):
             self._note_hosts()
+        if any(key.group_kind in _AUTHORIZER_KINDS for key in keys):
+            for policy in self._new.objects(AuthorizationPolicy):
+                if policy.spec.provider:
+                    self._note_policy(policy)
         return self._dirty
 
     def find_selected(self, gateways: Iterable[Place]) -> Iterator[Ingress]:
@@ -267,9 +274,12 @@ class Notes:
             self._dirty.routes.update(self._index.routes_to(place))
 
     def _note_policy(self, policy: request_policies.Policy | None) -> None:
-        gateways = request_policies.find_gateways(self._new, self._settings, policy) if policy else ()
+        if policy is None:
+            return
+        gateways = request_policies.find_gateways(self._new, self._settings, policy)
         self._dirty.gateways |= {(each.namespace, each.name) for each in gateways}
-        for service in request_policies.find_services(self._new, policy) if policy else ():
+        self._note_proxies(partial(request_policies.selects, self._settings, policy))
+        for service in request_policies.find_services(self._new, policy):
             self._note_wanted(self._new, service.namespace, service.labels)
 
     def _find_proved_by(self, pod: Pod) -> Iterator[Ingress]:

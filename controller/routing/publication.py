@@ -7,10 +7,12 @@
     GatewayClass, Namespace              the same, of all Gateways (whose they are, which namespaces may attach)
     *Route, VirtualService               the Gateways and Services that it attaches to, now and before, and those of
                                          the VirtualServices that delegate to it
-    AuthorizationPolicy,                 the Gateways that it is attached to, now and before
+    AuthorizationPolicy,                 the gateways of both kinds that it is attached to or selects, now and before
     RequestAuthentication
     KeySet                               the Gateways of the RequestAuthentications that take their keys from there
     BackendTLSPolicy, ConfigMap          the clusters and endpoints of its Services, and the routes that point at them
+    any of these three, and services,    whoever has policies with action CUSTOM: whom these ask may be another
+    the mesh's settings
     Secret                               itself, and the Gateways and ingress gateways that name it
     DestinationRule                      the clusters and endpoints of its Service, and the routes that point at it
     ReferenceGrant                       the routes and Gateways that point into its namespace from elsewhere
@@ -141,7 +143,7 @@ class _Building:
         self._services = Services(update, index, routes, self._sidecars, self._changes)
         self._gateways = GatewayPorts(update, index, self._patched)
         self._waypoints = WaypointListeners(update, index, routes, self._changes)
-        self._clusters = Clusters(new, settings, index, update.members, update.destinations)
+        self._clusters = Clusters(new, settings, index, update.members, update.destinations, update.ingresses)
         self._secrets = Secrets(new, kept.secrets, self._changes[SECRET_TYPE])
 
     def run(self, keys: list[ObjectKey]) -> Mapping[str, ResourceChanges]:
@@ -174,13 +176,15 @@ class _Building:
         for place in sorted(dirty.gateways):
             dirty.clusters |= self._gateways.build_gateway(place)
             dirty.secrets |= self._secrets.note_gateway(place)
-            self._waypoints.build(place)
+            dirty.clusters |= self._waypoints.build(place)
             dirty.waypoints.add(place)
         for each in sorted(dirty.ingresses):
             dirty.clusters |= self._gateways.build_ingress(each)
             dirty.secrets |= self._secrets.note_ingress(each, is_open=each in self._update.ingresses)
         for place in sorted(dirty.waypoints):
             dirty.clusters |= self._index.settle_waypoint(place)
+        if dirty.gateways or dirty.ingresses:  # there may be others that go through waypoints
+            dirty.endpoints |= self._index.gated
         for place in sorted(dirty.services | dirty.endpoints):
             dirty.clusters |= self._build_endpoints(place)
         for target in sorted(dirty.clusters):

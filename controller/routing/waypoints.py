@@ -10,12 +10,13 @@ from controller.registry.gateway_proxies import describe_gateway
 from controller.registry.http import Target
 from controller.registry.names import Place, name_direct, name_gateway, name_service_routes, name_waypoint
 from controller.registry.request_policies import RequestPolicies
+from controller.routing.authorizers import find_authorizers, list_targets
 from controller.routing.index import Capture, RouteIndex
 from controller.routing.service_routes import ServiceRoutes
 from controller.routing.services import list_captures, list_ranges
 from controller.routing.update import Update
 from controller.serve.resources import CLUSTER_TYPE, LISTENER_TYPE, ChangeGatherer, build_resource
-from controller.translate.access_logs import set_access_logs
+from controller.translate.access_logs import add_audit_logs, set_access_logs
 from controller.translate.waypoints import Others, WaypointPort, build_direct, translate_waypoint
 
 
@@ -25,6 +26,7 @@ class WaypointListeners:
     def __init__(
         self, update: Update, index: RouteIndex, routes: ServiceRoutes, changes: Mapping[str, ChangeGatherer]
     ) -> None:
+        self._update = update
         self._new = update.new
         self._settings = update.settings
         self._members = update.members
@@ -33,15 +35,18 @@ class WaypointListeners:
         self._routes = routes
         self._changes = changes
 
-    def build(self, place: Place) -> None:
-        """Build what a Gateway has as a waypoint; nothing, where it is none of ours."""
+    def build(self, place: Place) -> set[Target]:
+        """Build what a Gateway has as a waypoint; nothing, where it is none of ours.
+
+        Gives whom its policies ask newly or no more.
+        """
         gateway = self._waypoints.find_gateway(place)
         name, direct = name_waypoint(*place), name_direct(*place)
         if gateway is None or not is_ours(self._new, gateway):
             self._index.put_waypoint(place, set())
             self._changes[LISTENER_TYPE].put(name, None)
             self._changes[CLUSTER_TYPE].put(direct, None)
-            return
+            return self._index.put_authorizers(place, set())
         bound = sorted(self._list_bound(place), key=lambda each: (each.is_entry, each.place))
         self._index.put_waypoint(place, {each.place for each in bound})
         served = list(self._list_waypoint_ports(gateway, bound, direct))
@@ -49,9 +54,13 @@ class WaypointListeners:
         message = translate_waypoint(name, served, others)
         given = telemetry.find_for_proxies(self._new, self._settings, describe_gateway(gateway))
         set_access_logs(message, telemetry.read_logging(given))
+        held = [*(each.policies for each in served), *([others.policies] if others else [])]
+        if any(each.has_audits for each in held):
+            add_audit_logs(message)
         scope = (name_gateway(*place),)
         self._changes[LISTENER_TYPE].put(name, build_resource(LISTENER_TYPE, name, message, keys=scope))
         self._changes[CLUSTER_TYPE].put(direct, build_resource(CLUSTER_TYPE, direct, build_direct(direct), keys=scope))
+        return self._index.put_authorizers(place, {target for each in held for target in list_targets(each)})
 
     def _list_bound(self, gateway: Place) -> Iterator[services.Service]:
         """The services of both kinds that are reached through a waypoint."""
@@ -98,4 +107,5 @@ class WaypointListeners:
                     yield WaypointPort(f"{name}/direct" if routed else name, others, *common, direct, policies)
 
     def _find_policies(self, gateway: Gateway, service: Service | None = None) -> RequestPolicies:
-        return request_policies.find_policies(self._new, self._settings, gateway, service)
+        found = request_policies.find_policies(self._new, self._settings, gateway, service)
+        return find_authorizers(self._update, found)

@@ -19,6 +19,7 @@ from controller.kinds.request_authentication import RequestAuthentication
 from controller.kinds.security import AuthorizationPolicy
 from controller.kinds.sidecar import Sidecar
 from controller.kinds.telemetry import Telemetry
+from controller.kinds.workload_group import WorkloadGroup
 from controller.registry.attachment import ROUTE_KINDS, GatewayRoute, is_ours, list_kinds
 from controller.registry.bindings import Binding, Traffic
 from controller.registry.conditions import Condition, judge_gateway, judge_route
@@ -27,9 +28,11 @@ from controller.registry.names import MeshSettings
 from controller.registry.policy_conditions import judge_backend_tls
 from controller.registry.request_policies import Policy
 from controller.registry.sidecars import find_idle as find_idle_sidecar
-from controller.registry.target_conditions import judge_targeted
+from controller.registry.target_conditions import judge_selecting, judge_targeted
 from controller.registry.telemetry import find_idle as find_idle_telemetry
 from controller.registry.waypoints import Waypoints
+from controller.registry.workload_groups import find_idle as find_idle_group
+from controller.registry.workload_groups import list_unused
 from controller.snapshot import Snapshot
 from controller.sources.documents import PlainObject
 from controller.sources.problems import Problem
@@ -86,6 +89,9 @@ def build_statuses(
     for telemetry in snapshot.objects(Telemetry):
         condition = _judge_idle(find_idle_telemetry(snapshot, settings, telemetry), refused.get(telemetry.key))
         yield _build(telemetry, {"conditions": _build_all(telemetry, [condition], now)})
+    for group in snapshot.objects(WorkloadGroup):
+        condition = _judge_idle(find_idle_group(snapshot, group), refused.get(group.key), list_unused(group))
+        yield _build(group, {"conditions": _build_all(group, [condition], now)})
 
 
 def show_time(time: datetime) -> str:
@@ -98,11 +104,8 @@ def _judge_policy(
 ) -> list[Condition]:
     """Of one that serves in an earlier form, why its present one does not."""
     refusal = f"{problem.path}: {problem.message}; the last valid form is enforced" if problem else ""
-    if policy.targets:
-        return list(judge_targeted(snapshot, settings, policy, refusal))
-    if refusal:
-        return [Condition("ZtunnelAccepted", False, "UnsupportedValue", refusal)]
-    return [Condition("ZtunnelAccepted", True, "Accepted", "enforced by ztunnel")]
+    judge = judge_targeted if policy.targets else judge_selecting
+    return list(judge(snapshot, settings, policy, refusal))
 
 
 def _judge_filter(given: EnvoyFilter, idle: Mapping[int, str], problem: Problem | None, fault: str | None) -> Condition:
@@ -117,10 +120,11 @@ def _judge_filter(given: EnvoyFilter, idle: Mapping[int, str], problem: Problem 
     return Condition("Accepted", True, "Accepted", message)
 
 
-def _judge_idle(idle: str, problem: Problem | None) -> Condition:
+def _judge_idle(idle: str, problem: Problem | None, message: str = "") -> Condition:
+    """`message` is for one that does something."""
     if problem is not None:
         return _judge_refused(problem)
-    return Condition("Accepted", not idle, "NoMatchingProxy" if idle else "Accepted", idle)
+    return Condition("Accepted", not idle, "NoMatchingProxy" if idle else "Accepted", idle or message)
 
 
 def _judge_refused(problem: Problem) -> Condition:

@@ -1,8 +1,8 @@
 """Policies as istio.security.Authorization (facts of the control plane, section 6; of ztunnel, sections 3.6 and 3.7).
 
 One rule of an AuthorizationPolicy is one Rule; in it the sources are one clause, the operations another, and each
-condition one more. Everything in a policy was checked at the door, so nothing is dropped here: what cannot be expressed
-never gets this far, and no Match is ever empty (an empty one would never match).
+condition one more. Nothing is dropped here: what cannot be expressed was taken out before
+(`controller.registry.byte_policies`), and no Match is ever empty (an empty one would never match).
 """
 
 from collections.abc import Sequence

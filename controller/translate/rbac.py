@@ -20,6 +20,7 @@ from controller.kinds.policy_values import ANY_SEGMENT, ANY_SEGMENTS, IpBlock, i
 from controller.kinds.security import AuthorizationPolicy, Operation, Rule, Source
 
 JWT_FILTER = "envoy.filters.http.jwt_authn"
+RBAC_FILTER = "envoy.filters.http.rbac"
 PAYLOAD = "payload"
 """The filter's metadata has a token's claims under this name, as Istio's has."""
 
@@ -79,21 +80,27 @@ class ClientIdentity:
 def translate_policies(
     policies: Sequence[AuthorizationPolicy], action: str, identity: ClientIdentity
 ) -> pb.RBAC | None:
-    """The rules of the policies with one action, ALLOW or DENY; None where there are none of it.
+    """The rules of the policies with one action, ALLOW, DENY or AUDIT; None where there are none of it.
 
     ALLOW policies that have no rules between them allow nothing.
     """
     chosen = [policy for policy in policies if policy.spec.action == action]
-    if not chosen:
-        return None
+    return translate_rules(chosen, action, identity) if chosen else None
+
+
+def translate_rules(policies: Sequence[AuthorizationPolicy], action: str, identity: ClientIdentity) -> pb.RBAC:
+    """The rules of all of these policies, with one action whatever theirs is."""
     rules: dict[str, pb.Policy] = {}
-    for policy in chosen:
+    for policy in policies:
         translation = _Translation(policy.namespace, identity)
         for index, rule in enumerate(policy.spec.rules or ()):
             # Istio's names, which an access log shows of a request that was refused.
             name = f"ns[{policy.namespace}]-policy[{policy.name}]-rule[{index}]"
             rules[name] = translation.translate_rule(rule)
-    return pb.RBAC(action=pb.RBAC.DENY if action == "DENY" else pb.RBAC.ALLOW, policies=rules)
+    return pb.RBAC(action=_ACTIONS[action], policies=rules)
+
+
+_ACTIONS = {"ALLOW": pb.RBAC.ALLOW, "DENY": pb.RBAC.DENY, "AUDIT": pb.RBAC.LOG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +167,16 @@ class _Translation:
             case Attribute.SOURCE_TRUST_DOMAIN:
                 return self._trust_domain(value)
             case Attribute.REQUEST_HEADER:
-                header = route_components_pb2.HeaderMatcher(name=key.path[0], string_match=_match(value))
+                header = route_components_pb2.HeaderMatcher(name=key.path[0], string_match=match_text(value))
                 return pb.Principal(header=header)
             case Attribute.REQUEST_PRINCIPAL:
                 return _request_principal(value)
             case Attribute.REQUEST_AUDIENCES:
-                return _claim(("aud",), _match(value))
+                return _claim(("aud",), match_text(value))
             case Attribute.REQUEST_PRESENTER:
-                return _claim(("azp",), _match(value))
+                return _claim(("azp",), match_text(value))
             case Attribute.REQUEST_CLAIM:
-                return _claim(key.path, _match(value))
+                return _claim(key.path, match_text(value))
             case attribute:  # the others are permissions
                 raise AssertionError(attribute)
 
@@ -180,7 +187,7 @@ class _Translation:
 
     def _principal(self, pattern: str) -> pb.Principal:
         is_open = pattern.startswith("*")
-        return self._known_as(_match(pattern if is_open else _SPIFFE + pattern))
+        return self._known_as(match_text(pattern if is_open else _SPIFFE + pattern))
 
     def _namespace(self, pattern: str) -> pb.Principal:
         return self._known_as(_match_regex(f"{_SPIFFE}{_SEGMENT}/ns/{_segment(pattern)}/sa/{_SEGMENT}"))
@@ -228,13 +235,13 @@ def _names_port(host: str) -> bool:
 
 
 def _method(pattern: str) -> pb.Permission:
-    return pb.Permission(header={"name": ":method", "string_match": _match(pattern)})
+    return pb.Permission(header={"name": ":method", "string_match": match_text(pattern)})
 
 
 def _path(pattern: str) -> pb.Permission:
     """The path without query and fragment, as routes see it."""
     if not is_template(pattern):
-        return pb.Permission(url_path={"path": _match(pattern)})
+        return pb.Permission(url_path={"path": match_text(pattern)})
     # Envoy's own templates take no characters that a path should have encoded: a DENY could be avoided by one.
     forms = {ANY_SEGMENT: _SEGMENT, ANY_SEGMENTS: ".*"}
     regex = "/".join(forms.get(segment) or re2.escape(segment) for segment in pattern.split("/"))
@@ -248,7 +255,7 @@ def _port(port: int) -> pb.Permission:
 _PERMITS: dict[Attribute, Callable[[str], pb.Permission]] = {
     Attribute.DESTINATION_IP: lambda value: pb.Permission(destination_ip=_translate_block(parse_ip_block(value))),
     Attribute.DESTINATION_PORT: lambda value: _port(int(value)),
-    Attribute.SERVER_NAME: lambda value: pb.Permission(requested_server_name=_match(value)),
+    Attribute.SERVER_NAME: lambda value: pb.Permission(requested_server_name=match_text(value)),
 }
 
 
@@ -267,19 +274,19 @@ def _translate_block(block: IpBlock) -> address_pb2.CidrRange:
 def _request_principal(pattern: str) -> pb.Principal:
     """ISSUER/SUBJECT. Issuers have slashes themselves, so each one in the pattern may be the one between the two."""
     if pattern == "*":
-        return _principal_of(_match("*"), _match("*"))
+        return _principal_of(match_text("*"), match_text("*"))
     is_suffix, is_prefix = pattern.startswith("*"), pattern.endswith("*")
     text = pattern.strip("*") if is_suffix or is_prefix else pattern
     choices = []
     for index in (index for index, each in enumerate(text) if each == "/"):
         issuer, subject = text[:index], text[index + 1 :]
-        issuers = _match(f"*{issuer}") if is_suffix else string_pb2.StringMatcher(exact=issuer)
-        subjects = _match(f"{subject}*") if is_prefix else string_pb2.StringMatcher(exact=subject)
+        issuers = match_text(f"*{issuer}") if is_suffix else string_pb2.StringMatcher(exact=issuer)
+        subjects = match_text(f"{subject}*") if is_prefix else string_pb2.StringMatcher(exact=subject)
         choices.append(_principal_of(issuers, subjects))
     if is_suffix:
-        choices.append(_principal_of(_match("*"), _match(pattern)))
+        choices.append(_principal_of(match_text("*"), match_text(pattern)))
     if is_prefix:
-        choices.append(_principal_of(_match(pattern), _match("*")))
+        choices.append(_principal_of(match_text(pattern), match_text("*")))
     return _PRINCIPALS.join(choices)
 
 
@@ -303,7 +310,7 @@ def _claim_is(path: Sequence[str], value: value_pb2.ValueMatcher) -> pb.Principa
     return pb.Principal(sourced_metadata={"metadata_matcher": matcher})
 
 
-def _match(pattern: str) -> string_pb2.StringMatcher:
+def match_text(pattern: str) -> string_pb2.StringMatcher:
     """Istio's patterns: any text that is not empty, one that begins or ends so, or exactly this one."""
     if pattern == "*":
         return _match_regex("(?s).+")

@@ -16,6 +16,8 @@ TLS_PARAMETERS = common_pb2.TlsParameters(
     tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
 )
 TLS_SOCKET = "envoy.transport_sockets.tls"
+SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian's ca-certificates puts the roots that a machine believes."""
 # No certificate has this digest: who would be verified by it is not believed.
 _NOBODYS_DIGEST = "00" * 32
 REQUESTS_ALPN = ("h2", "http/1.1")
@@ -90,12 +92,15 @@ def build_client_context(tls: BackendTls, alpn: str) -> tls_pb2.UpstreamTlsConte
     """TLS that is spoken to a backend, with whoever one of its authorities vouches for by one of its names."""
     common = tls_pb2.CommonTlsContext(tls_params=TLS_PARAMETERS, alpn_protocols=[alpn])
     validation = common.validation_context
-    if tls.authorities:
+    believes = bool(tls.authorities or tls.trusts_system)
+    if tls.trusts_system:
+        validation.trusted_ca.filename = SYSTEM_ROOTS
+    elif tls.authorities:
         validation.trusted_ca.inline_string = tls.authorities
     else:
         validation.verify_certificate_hash.append(_NOBODYS_DIGEST)
     kind = common_pb2.SubjectAltNameMatcher
-    for san_type, values in ((kind.DNS, tls.hosts), (kind.URI, tls.uris)) if tls.authorities else ():
+    for san_type, values in ((kind.DNS, tls.hosts), (kind.URI, tls.uris)) if believes else ():
         for value in values:
             validation.match_typed_subject_alt_names.add(san_type=san_type, matcher={"exact": value})
     return tls_pb2.UpstreamTlsContext(sni=tls.server_name, common_tls_context=common)

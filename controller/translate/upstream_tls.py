@@ -12,10 +12,8 @@ from controller.kinds.hosts import is_ip
 from controller.registry.backend_tls import BackendTls
 from controller.registry.destinations import ClientTls, ClusterPolicy
 from controller.translate.envoy import pack
-from controller.translate.secrets import TLS_PARAMETERS, TLS_SOCKET, build_client_context
+from controller.translate.secrets import SYSTEM_ROOTS, TLS_PARAMETERS, TLS_SOCKET, build_client_context
 
-SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
-"""Where Debian's ca-certificates puts the roots that a machine believes."""
 _PROXY_HEADER = "envoy.transport_sockets.upstream_proxy_protocol"
 _RAW = "envoy.transport_sockets.raw_buffer"
 _HEADERS = {1: proxy_protocol_pb2.ProxyProtocolConfig.V1, 2: proxy_protocol_pb2.ProxyProtocolConfig.V2}

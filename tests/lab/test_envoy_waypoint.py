@@ -66,6 +66,7 @@ OBJECTS = (
     mesh.pod("client", "shop", "node-1", "client"),
     mesh.pod("other", "shop", "node-1", "other"),
     mesh.pod("waypoint", "shop", "node-1", "waypoint", PROXY_LABELS),
+    mesh.pod("edge", "shop", "node-1", "edge", {"gateway.networking.k8s.io/gateway-name": "edge"}),
     mesh.pod("echo", "shop", "node-2", "web", {"app": "echo"}),
     mesh.namespace("plain", meshed=False),
     mesh.pod("outside", "plain", "node-2", labels={"app": "outside"}),
@@ -295,3 +296,50 @@ def test_without_its_waypoint_a_service_is_not_reached(meshed: Mesh) -> None:
     finally:
         meshed.lab.apply(mesh.source(GATEWAY))
     assert eventually(lambda: ask(meshed) == "v1", 15)
+
+
+EDGE: Document = {
+    "apiVersion": GATEWAY_API,
+    "kind": "Gateway",
+    "metadata": {"name": "edge", "namespace": "shop"},
+    "spec": {"gatewayClassName": "ambit", "listeners": [{"name": "http", "port": WEB_PORT, "protocol": "HTTP"}]},
+}
+TO_WEB: Document = {
+    "apiVersion": GATEWAY_API,
+    "kind": "HTTPRoute",
+    "metadata": {"name": "edge", "namespace": "shop"},
+    "spec": {"parentRefs": [{"name": "edge"}], "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]},
+}
+
+
+def ask_edge(meshed: Mesh) -> str:
+    """The version of the server that answers the client through the gateway, or the status where none does."""
+    url = f"http://{meshed.address('shop/edge')}:{WEB_PORT}/name"
+    command = ("curl", "--silent", "--max-time", "5", "--write-out", "\n%{http_code}", url)
+    body, _, code = meshed.lab.exec("client", *command, namespace="shop", timeout=30).stdout.rpartition("\n")
+    return body.strip() if code == "200" else code
+
+
+def test_a_gateway_goes_through_it_where_it_is_told_to(meshed: Mesh) -> None:
+    """Its routes lead to both versions, and the waypoint's to the first.
+
+    Each request has a connection of its own, for which what was changed counts at once.
+    """
+    labels = {"istio.io/use-waypoint": "waypoint", "istio.io/ingress-use-waypoint": "true"}
+    gated = web_service("web", {"app": "web"})
+    gated["metadata"] = {"name": "web", "namespace": "shop", "labels": labels}
+    nobody = authorization("nobody", "web", "DENY", {"to": [{"operation": {"paths": ["/name"]}}]})
+    own: Document = {"connectionPool": {"http": {"maxRequestsPerConnection": 1}}}
+    rule = networking("DestinationRule", "web", {"host": "web", "trafficPolicy": own})
+    with meshed.applied(EDGE, TO_WEB, rule), running_gateway_proxy(meshed, "shop/edge", "edge", node=1) as log:
+        assert eventually(lambda: ask_edge(meshed) in ("v1", "v2"), 20), log.read_text()
+        assert eventually(lambda: ask_edge(meshed) == "v2"), "round the waypoint"
+        meshed.lab.apply(mesh.source(gated))
+        try:
+            assert eventually(lambda: {ask_edge(meshed) for _ in range(10)} == {"v1"}, 20), log.read_text()
+            with meshed.applied(nobody):
+                assert eventually(lambda: ask_edge(meshed) == "403")
+            assert eventually(lambda: ask_edge(meshed) == "v1")
+        finally:
+            meshed.lab.apply(mesh.source(web_service("web", {"app": "web"}, waypoint="waypoint")))
+        assert eventually(lambda: ask_edge(meshed) == "v2", 20)

@@ -76,6 +76,34 @@ def test_deny_refuses_whom_it_names_by_its_name(mesh: Mesh) -> None:
     eventually(lambda: mesh.reaches("east/client", SERVER))
 
 
+OF_REQUESTS = {"operation": {"methods": ["GET"]}}
+BEYOND = [
+    pytest.param({"action": "ALLOW"}, None, set[str](), id="nobody-is-allowed"),
+    pytest.param({"action": "ALLOW"}, {"namespaces": ["east"]}, set[str](), id="nor-whom-it-names"),
+    pytest.param({"action": "DENY"}, None, set[str](), id="all-are-denied"),
+    pytest.param({"action": "DENY"}, {"namespaces": ["west"]}, set(CLIENTS) - {"west/client"}, id="whom-it-names"),
+    pytest.param({"action": "CUSTOM", "provider": {"name": "nobody"}}, None, set[str](), id="nobody-is-asked"),
+]
+
+
+@pytest.mark.parametrize(("spec", "source", "reaching"), BEYOND)
+def test_what_is_of_requests_is_refused_where_nobody_sees_them(
+    mesh: Mesh, spec: Document, source: Document | None, reaching: set[str]
+) -> None:
+    rule: Document = {"to": [OF_REQUESTS], **({"from": [{"source": source}]} if source else {})}
+    selector = {"selector": {"matchLabels": {"app": "server"}}}
+    policy: Document = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "of-requests", "namespace": "east"},
+        "spec": {**selector, **spec, "rules": [rule]},
+    }
+    with mesh.applied(policy):
+        eventually(lambda: who_reaches(mesh) == reaching)
+        assert mesh.reaches("east/client", "east/near"), "the policy selects one server only"
+    eventually(lambda: who_reaches(mesh) == set(CLIENTS))
+
+
 def test_a_policy_in_dry_run_is_logged_and_counted_and_lets_pass(mesh: Mesh) -> None:
     policy = build.policy("rehearsed", "east", "DENY", build.rule({"principals": [EAST_CLIENT]}), app="server")
     metadata = policy["metadata"]

@@ -19,6 +19,7 @@ from tests.support.texts import pod_text, service_text, text_of
 from tests.support.web_backends import serve_web
 
 GATEWAY_API = "gateway.networking.k8s.io/v1"
+FROM_CONFIG_MAP = "caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]"
 
 
 @dataclass(slots=True)
@@ -33,11 +34,10 @@ class World:
         text = json.dumps(authority.certificate.public_bytes(Encoding.PEM).decode())
         self.controller.write("ca.yaml", text_of("v1", "ConfigMap", "ca", f"data: {{ca.crt: {text}}}"))
 
-    def secure(self, hostname: str, rest: str = "") -> None:
+    def secure(self, hostname: str, rest: str = "", authorities: str = FROM_CONFIG_MAP) -> None:
         """Let the Service be spoken to over TLS, by this name."""
-        references = "caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]"
         targets = "targetRefs: [{group: '', kind: Service, name: v1}]"
-        spec = f"spec: {{{targets}, validation: {{{references}, hostname: {hostname}, {rest}}}}}"
+        spec = f"spec: {{{targets}, validation: {{{authorities}, hostname: {hostname}, {rest}}}}}"
         self.controller.write("policy.yaml", text_of(GATEWAY_API, "BackendTLSPolicy", "v1", spec))
 
     def ask(self) -> WebAnswer:
@@ -123,6 +123,14 @@ def test_without_an_authority_nobody_is_believed(world: World, authority: Author
         "ResolvedRefs": ("False", "InvalidCACertificateRef"),
     }
     world.trust(authority)
+    world.ask_until(200)
+
+
+def test_the_machines_authorities_vouch_for_no_private_one(world: World) -> None:
+    world.secure("v1.test", authorities="wellKnownCACertificates: System")
+    world.ask_until(503)
+    assert world.conditions() == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs")}
+    world.secure("v1.test")
     world.ask_until(200)
 
 

@@ -318,11 +318,20 @@ def test_of_config_maps_only_certificates_of_authorities_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "rest",
-    ["validation: {wellKnownCACertificates: System, hostname: a.test}", "options: {a: b}"],
-    ids=["system", "options"],
+    ("rest", "code"),
+    [
+        pytest.param("validation: {wellKnownCACertificates: System, hostname: a.test}, options: {a: b}", "unsupported"),
+        pytest.param("validation: {hostname: a.test}", "combination", id="nobody"),
+        pytest.param(
+            "validation: {wellKnownCACertificates: System, hostname: a.test, "
+            "caCertificateRefs: [{group: '', kind: ConfigMap, name: a}]}",
+            "combination",
+            id="both",
+        ),
+        pytest.param("validation: {wellKnownCACertificates: Other, hostname: a.test}", "invalid-value", id="others"),
+    ],
 )
-def test_what_is_not_carried_out_of_a_backends_tls_is_refused_by_name(rest: str) -> None:
+def test_what_is_not_carried_out_of_a_backends_tls_is_refused_by_name(rest: str, code: str) -> None:
     spec = f"spec: {{targetRefs: [{{group: '', kind: Service, name: s}}], {rest}}}"
-    problems = parse_documents(text_of(GATEWAY_API, "BackendTLSPolicy", "p", spec), "f").problems
-    assert "unsupported" in [each.code for each in problems]
+    [problem] = parse_documents(text_of(GATEWAY_API, "BackendTLSPolicy", "p", spec), "f").problems
+    assert problem.code == code

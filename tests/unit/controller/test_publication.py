@@ -1,5 +1,6 @@
 """A change is translated where it touches, and the result is what translating everything would have given."""
 
+from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,12 +9,15 @@ from controller.publication import build_changes
 from controller.registry.names import MeshSettings
 from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource, ResourceTable
 from controller.snapshot import Snapshot
+from mesh.wire import authorization_pb2
 from tests.support import objects
 from tests.support.objects import Steps, end_of
+from tests.support.routing_world import gateway
 
 MESH = MeshSettings()
 TYPES = (AUTHORIZATION_TYPE, ADDRESS_TYPE)
 SELECT = "selector: {matchLabels: {app: web}}"
+OF_REQUESTS = "rules: [{to: [{operation: {methods: [GET]}}]}]"
 
 
 class World:
@@ -58,6 +62,20 @@ def test_policy_with_targets_is_none_of_ztunnels() -> None:
     changed = world.apply(put(objects.authorization("targetRefs: [{kind: Service, name: s}]")))
     assert changed == {AUTHORIZATION_TYPE: {"demo/policy"}, ADDRESS_TYPE: set()}
     assert not world.apply(put(objects.authorization("targetRefs: [{kind: Service, name: t}]")))[AUTHORIZATION_TYPE]
+
+
+def test_ztunnels_are_told_to_deny_what_others_would_decide_and_of_audits_nothing() -> None:
+    world = World()
+    world.apply(put(objects.authorization(f"{SELECT}, action: CUSTOM, provider: {{name: x}}, {OF_REQUESTS}")))
+    found = world.tables[AUTHORIZATION_TYPE].find("demo/policy")
+    assert found
+    told = authorization_pb2.Authorization.FromString(discovery_pb2.Resource.FromString(found.wire).resource.value)
+    assert (told.action, len(told.rules)) == (authorization_pb2.DENY, 1)
+    world.apply(put(objects.authorization(f"{SELECT}, action: AUDIT, {OF_REQUESTS}"), objects.pod()))
+    assert world.tables[AUTHORIZATION_TYPE].find("demo/policy") is None
+    workload = world.tables[ADDRESS_TYPE].find("Kubernetes//Pod/demo/web-1")
+    assert workload
+    assert b"demo/policy" not in workload.wire
 
 
 def test_policy_of_a_namespace_touches_no_workload() -> None:
@@ -115,6 +133,13 @@ VALUES: list[KubernetesObject] = [
     objects.namespace(annotations="networking.istio.io/traffic-distribution: PreferClose"),
     *(objects.authorization(spec, "p", place) for spec in ("action: DENY", SELECT) for place in PLACES),
     objects.authorization("targetRefs: [{kind: Service, name: s}]", "p"),
+    *(
+        objects.authorization(f"{SELECT}, action: {each}, {OF_REQUESTS}", "p")
+        for each in ("ALLOW", "DENY", "AUDIT", "CUSTOM, provider: {name: x}")
+    ),
+    objects.pod("a", metadata="annotations: {inject.istio.io/templates: gateway}"),
+    objects.pod("a", labels="app: web, gateway.networking.k8s.io/gateway-name: g"),
+    *(gateway("g", owner=owner) for owner in ("ambit", "theirs")),
     objects.authorization(SELECT, "p", metadata='annotations: {istio.io/dry-run: "true"}'),
     *(
         objects.peer(f"mtls: {{mode: {mode}}}", "n", place)

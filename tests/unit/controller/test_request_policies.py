@@ -87,9 +87,7 @@ def refusal(kind: str, spec: str) -> tuple[str, str]:
         ),
         ("targetRefs: [{kind: Service, name: s, namespace: other}]", "target-namespace", "spec"),
         ("targetRefs: [{kind: Service, name: s, sectionName: x}]", "unknown-field", "spec.targetRefs[0].sectionName"),
-        (f"{TARGET}\n  provider: {{name: x}}", "unsupported", "spec.provider"),
-        (f"{TARGET}\n  action: CUSTOM", "unsupported", "spec.action"),
-        (f"{TARGET}\n  action: AUDIT", "unsupported", "spec.action"),
+        (f"{TARGET}\n  provider: {{name: x}}", "combination", "spec"),
         (operation("methods: [get]"), "method-value", "spec.rules[0].to[0].operation.methods[0]"),
         (operation("paths: [x]"), "path-value", "spec.rules[0].to[0].operation.paths[0]"),
         (operation("paths: ['/a?b']"), "path-value", "spec.rules[0].to[0].operation.paths[0]"),
@@ -123,8 +121,6 @@ def test_what_a_policy_cannot_say_is_refused_where_it_stands(spec: str, code: st
 @pytest.mark.parametrize(
     ("spec", "code", "field"),
     [
-        ("jwtRules: []", "needs-targets", "spec"),
-        ("selector: {matchLabels: {app: web}}", "needs-targets", "spec"),
         (jwt_rule("issuer: ''"), "invalid-value", "spec.jwtRules[0].issuer"),
         (jwt_rule("issuer: x"), "combination", "spec.jwtRules[0]"),
         (jwt_rule(f"issuer: x, jwksUri: 'https://a/', jwks: '{KEYS}'"), "combination", "spec.jwtRules[0]"),

@@ -258,6 +258,35 @@ VALUES: list[KubernetesObject] = [
         for rest in ("action: DENY, rules: [{}]", "rules: [{to: [{operation: {methods: [GET]}}]}]")
     ),
     authorization(""),
+    *(
+        authorization(f"selector: {{matchLabels: {{{labels}}}}}", where=where)
+        for labels in ("app: web", "istio: ingress", "gateway.networking.k8s.io/gateway-name: web")
+        for where in ("demo", "istio-system")
+    ),
+    *(
+        parse(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+            f"data: {{mesh: 'extensionProviders: [{{name: decider, {each}}}]'}}"
+        )
+        for each in (
+            "envoyExtAuthzHttp: {service: t.other.svc.cluster.local, port: 80}",
+            "envoyExtAuthzGrpc: {service: other/s.other.svc.cluster.local, port: 80}",
+            "envoyExtAuthzHttp: {service: one.example, port: 80}",
+            "zipkin: {}",
+        )
+    ),
+    *(
+        authorization(f"{chosen}, {action}", "rules: [{}]")
+        for chosen in (
+            target("Gateway", "web"),
+            target("Service", "s"),
+            target("Gateway", "w"),
+            "selector: {matchLabels: {istio: ingress}}",
+        )
+        for action in ("action: CUSTOM, provider: {name: decider}", "action: AUDIT")
+    ),
+    *(authentication(chosen) for chosen in ("selector: {matchLabels: {istio: ingress}}", "selector: {}")),
+    authentication("selector: {}", "istio-system"),
     authorization(target("Gateway", "other"), where="other"),
     *(authorization(target("GatewayClass", owner), where="istio-system") for owner in ("ambit", "theirs")),
     authentication(target("Gateway", "web")),
@@ -322,6 +351,17 @@ VALUES: list[KubernetesObject] = [
         for place in ("", "istio.io/use-waypoint-namespace: demo")
     ),
     objects.namespace(labels="istio.io/use-waypoint: w"),
+    objects.namespace(labels="istio.io/use-waypoint: w, istio.io/ingress-use-waypoint: 'true'"),
+    *(
+        objects.service(name, metadata=f"labels: {{istio.io/use-waypoint: w, istio.io/ingress-use-waypoint: '{use}'}}")
+        for name in ("s", "t")
+        for use in ("true", "false")
+    ),
+    objects.service_entry(
+        "hosts: [one.example], resolution: DNS, ports: [{number: 80, name: http}]",
+        "e",
+        metadata="labels: {istio.io/use-waypoint: w, istio.io/ingress-use-waypoint: 'true'}",
+    ),
     *(
         objects.authorization(f"targetRefs: [{target}], action: {action}, rules: [{{}}]", "p")
         for target in (

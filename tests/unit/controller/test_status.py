@@ -167,7 +167,7 @@ def test_a_policy_with_targets_whose_last_change_was_refused_says_so() -> None:
         f"spec: {{targetRefs: [{OF_GATEWAY}], action: ALLOW}}\n"
     )
     directory.apply({"p.yaml": text})
-    directory.apply({"p.yaml": text.replace("ALLOW", "AUDIT")})
+    directory.apply({"p.yaml": text.replace("ALLOW", "LOG")})
     [found] = build_statuses(Snapshot().apply(directory.objects), MESH, directory.problems, NOW)
     assert conditions(found.status) == {"WaypointAccepted": ("False", "Invalid")}
 
