@@ -1,7 +1,7 @@
 """Objects without what is secret, for a file that goes to somebody else, and with something in its place again.
 
 Of a Secret only stays which keys it has. What is built from objects depends on whether it holds a certificate and a
-key, or authorities, and not on which; so a replay puts throwaway ones there.
+key, and not on which; so a replay puts a throwaway pair there.
 """
 
 import base64
@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from controller.kinds.secrets import AUTHORITY_KEYS, GENERIC_PAIR_KEYS, OPAQUE_TYPE, PAIR_KEYS, TLS_TYPE
 from controller.sources.documents import PlainObject
 
 HIDDEN = "[not written]"
@@ -23,9 +22,8 @@ HIDDEN = "[not written]"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SECRET = ("v1", "Secret")
 _ENCODED, _PLAIN = "data", "stringData"
-_PAIRS = (PAIR_KEYS, GENERIC_PAIR_KEYS)
-_KEPT = (*PAIR_KEYS, *GENERIC_PAIR_KEYS, *AUTHORITY_KEYS)
-_READ_TYPES = (TLS_TYPE, OPAQUE_TYPE)
+_CERTIFICATE, _KEY = "tls.crt", "tls.key"
+_READ_TYPES = ("kubernetes.io/tls", "Opaque")
 _LIFETIME = timedelta(days=1)
 
 
@@ -48,7 +46,7 @@ def _hide_secret(document: PlainObject) -> PlainObject:
     hidden = {"apiVersion": document.get("apiVersion"), "kind": document.get("kind"), "metadata": names}
     for name in (_ENCODED, _PLAIN):
         if isinstance(values := document.get(name), Mapping):
-            hidden[name] = {each: HIDDEN for each in _KEPT if each in values}
+            hidden[name] = {each: HIDDEN for each in (_CERTIFICATE, _KEY) if each in values}
     if "type" in document:
         hidden["type"] = document["type"] if document["type"] in _READ_TYPES else HIDDEN
     return hidden
@@ -62,8 +60,7 @@ def fill_object(document: PlainObject) -> PlainObject:
     filled = dict(document)
     for name in (_ENCODED, _PLAIN):
         if isinstance(values := document.get(name), Mapping):
-            pair = {each: text for names in _PAIRS for each, text in zip(names, (certificate, key), strict=True)}
-            pair |= dict.fromkeys(AUTHORITY_KEYS, certificate)
+            pair = {_CERTIFICATE: certificate, _KEY: key}
             texts = {each: pair.get(each, HIDDEN) for each in values}
             filled[name] = {each: _encode(text) for each, text in texts.items()} if name == _ENCODED else texts
     return filled

@@ -1,6 +1,5 @@
 """Certificates and keys in PEM, as objects carry them."""
 
-import re
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -8,7 +7,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-_REVOCATION_LIST = re.compile(b"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _FORM = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
 
 
@@ -29,15 +27,6 @@ def parse_key(text: str) -> PrivateKeyTypes:
         return load_pem_private_key(text.encode(), password=None)
     except (TypeError, UnsupportedAlgorithm) as error:
         raise ValueError("a key of an unknown form, or with a password") from error
-
-
-def check_revocations(text: str) -> None:
-    """Check that a text is revocation lists, of which there is one at least. Raises ValueError."""
-    lists = _REVOCATION_LIST.findall(text.encode())
-    if not lists:
-        raise ValueError("no revocation list")
-    for each in lists:
-        x509.load_pem_x509_crl(each)
 
 
 def is_key_of(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:

@@ -108,7 +108,7 @@ class DiscoveryService:
 
     def _receive(self, stream: Stream, data: bytes | None) -> None:
         if data is None:
-            stream.end(None)
+            self._fan_out.finish(stream)
         if stream.has_ended or data is None:
             return
         client = stream.client

@@ -50,6 +50,7 @@ class Stream:
         self.header = header
         self._end = end
         self.has_ended = False
+        self.has_client_finished = False
         self.pending: DeltaResponse | None = None
         """What its task is to send first."""
         self.is_with_task = False
@@ -96,6 +97,11 @@ class FanOut:
             if stream.timer is not None:
                 stream.timer.cancel()
 
+    def finish(self, stream: Stream) -> None:
+        """The client has ended its side: it gets what there is for it now, and then the call ends."""
+        stream.has_client_finished = True
+        self.wake(stream)
+
     def wake(self, stream: Stream) -> None:
         """Look at this client on the next turn of the loop."""
         if not self._awake:
@@ -119,6 +125,9 @@ class FanOut:
         for stream in senders:
             if not stream.call.is_writable and not stream.is_with_task:
                 stream.leave_to_task()
+        for stream in awake:
+            if stream.has_client_finished and not stream.is_with_task:
+                stream.end(None)
 
     def _list_responses(self, stream: Stream, now: float) -> list[DeltaResponse]:
         """What is for this client at once. What is not, is left to its task."""
