@@ -1,6 +1,7 @@
 """The certificate of the controller's own listener: short-lived, key only in memory, renewed while the server runs."""
 
 import asyncio
+import logging
 import os
 import ssl
 import time
@@ -12,6 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
+from mesh.kit.errors import AmbitError
+
+log = logging.getLogger(__name__)
 
 # As long as a workload's, and renewed at half of it, as those are.
 LIFETIME = timedelta(hours=24)
@@ -31,11 +35,14 @@ class ServingCertificate:
         self._renew_at = 0.0
 
     async def renew(self, take: Callable[[tuple[bytes, bytes]], None], check_seconds: float = CHECK_SECONDS) -> None:
-        """Give `take` a new key and chain whenever it is time. Endless."""
+        """Give `take` a new key and chain whenever it is time. Endless; where none can be had, the last one stays."""
         while True:
             await asyncio.sleep(check_seconds)
             if time.monotonic() >= self._renew_at:
-                take(self.issue())
+                try:
+                    take(self.issue())
+                except AmbitError as error:
+                    log.warning("serving certificate cannot be renewed", extra={"reason": error.reason, "error": error})
 
     def build_context(self) -> ssl.SSLContext:
         """The same for a server of Python's: its certificate is looked at again at every handshake."""

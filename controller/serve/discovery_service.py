@@ -23,7 +23,7 @@ from controller.serve.hub import Client, Hub
 from controller.serve.session import ProtocolViolationError, RequestOutcome
 from controller.serve.subscriptions import TooManyNamesError
 from controller.serve.wire import DeltaRequest
-from controller.transport.calls import Call, Handler, StatusCode
+from controller.transport.calls import Call, CallEndedError, Handler, StatusCode
 from mesh.kit.errors import (
     AmbitError,
     InvalidInputError,
@@ -82,6 +82,8 @@ class DiscoveryService:
     async def _serve(self, call: Call, form: Form) -> None:
         try:
             await self._converse(call, form)
+        except CallEndedError:
+            log.debug("xds client vanished while we were writing", extra={"peer": call.peer})
         except AmbitError as error:
             self._end(call, error)
 

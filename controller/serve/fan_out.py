@@ -115,7 +115,7 @@ class FanOut:
         sent = Counter[tuple[str, str]]()
         now = time.monotonic()
         for stream in awake:
-            for response in self._list_responses(stream, now):
+            for response in self._look_at(stream, now):
                 messages.append((stream.call, stream.form.write(response)))
                 senders.append(stream)
                 _count(sent, stream, response)
@@ -129,13 +129,20 @@ class FanOut:
             if stream.has_client_finished and not stream.is_with_task:
                 stream.end(None)
 
+    def _look_at(self, stream: Stream, now: float) -> list[DeltaResponse]:
+        try:
+            return self._list_responses(stream, now)
+        except Exception as error:  # noqa: BLE001  # one client's bug must not be the others'
+            stream.has_ended = True
+            stream.call.end_by_bug(error)
+            return []
+
     def _list_responses(self, stream: Stream, now: float) -> list[DeltaResponse]:
         """What is for this client at once. What is not, is left to its task."""
         responses: list[DeltaResponse] = []
-        if stream.has_ended or stream.is_with_task:
-            return responses
         if self._hub.is_closing:
             stream.end(ClosingError("the controller is stopping"))
+        if stream.has_ended or stream.is_with_task:
             return responses
         session = stream.client.session
         while session.pending_count <= LARGE_RESPONSE_RESOURCES:

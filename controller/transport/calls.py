@@ -2,12 +2,15 @@
 
 import asyncio
 import functools
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from typing import NoReturn
 
 from dataplane import GrpcCall
 from mesh.kit.errors import TransientError
+
+log = logging.getLogger(__name__)
 
 # A client whose messages come faster than they are looked at lets others have their turn after so many.
 MAX_MESSAGES_AT_ONCE = 16
@@ -90,11 +93,20 @@ class Call:
         self.finish(code, message)
         raise AbortedError(message)
 
+    def end_by_bug(self, error: Exception) -> None:
+        """End the call with what its client cannot help."""
+        log.error("call failed", extra={"path": self.path, "peer": self.peer}, exc_info=error)
+        self.finish(StatusCode.INTERNAL, "internal error: the controller's log says more")
+
     def note_readable(self) -> None:
         """For the server: there is something to read."""
         _wake(self._reading)
-        if self.on_message is not None:
+        if self.on_message is None:
+            return
+        try:
             self._give_messages(self.on_message)
+        except Exception as error:  # noqa: BLE001  # one call's bug must not end the others
+            self.end_by_bug(error)
 
     def note_writable(self) -> None:
         """For the server: what was sent is on its way."""

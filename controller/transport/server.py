@@ -1,16 +1,13 @@
 """The server: listens, starts a task for each call, and tells calls what happened to them."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from controller.transport.calls import AbortedError, Call, CallEndedError, Handler, StatusCode
+from controller.transport.calls import AbortedError, Call, CallEndedError, Handler
 from dataplane import GrpcCall, GrpcIdentity, GrpcServer
 from mesh.kit.errors import FatalError, TransientError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +85,11 @@ class Server:
         for native in opened:
             self._open(native, tasks)
         for number in readable:
-            call, _ = self._calls[number]
-            try:
-                call.note_readable()
-            except Exception as error:  # noqa: BLE001  # one call's bug must not end the others
-                _end_by_bug(call, error)
+            self._calls[number][0].note_readable()
         for number in writable:
             self._calls[number][0].note_writable()
         for number in closed:
-            call, task = self._calls.pop(number)
+            _, task = self._calls.pop(number)
             task.cancel()
 
     def _open(self, native: GrpcCall, tasks: asyncio.TaskGroup) -> None:
@@ -109,12 +102,7 @@ class Server:
             await self._handlers[call.path](call)
         except (AbortedError, CallEndedError):
             pass
-        except Exception as error:  # noqa: BLE001  # as above
-            _end_by_bug(call, error)
+        except Exception as error:  # noqa: BLE001  # one call's bug must not end the others
+            call.end_by_bug(error)
         else:
             call.finish()
-
-
-def _end_by_bug(call: Call, error: Exception) -> None:
-    log.error("call failed", extra={"path": call.path, "peer": call.peer}, exc_info=error)
-    call.finish(StatusCode.INTERNAL, "internal error: the controller's log says more")

@@ -10,6 +10,8 @@ pub mod call;
 mod connection;
 pub mod events;
 pub mod server;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::time::Duration;

@@ -145,10 +145,7 @@ async fn keep_alive(pings: Option<PingPong>, (interval, patience): (Duration, Du
     };
     loop {
         sleep(interval).await;
-        if !matches!(
-            timeout(patience, pings.ping(h2::Ping::opaque())).await,
-            Ok(Ok(_))
-        ) {
+        if !matches!(timeout(patience, pings.ping(h2::Ping::opaque())).await, Ok(Ok(_))) {
             return;
         }
     }
@@ -242,10 +239,7 @@ fn fail(call: &Call, error: grpc::FramingError) {
 
 /// What the handler sends, until it has ended the call or the client has.
 async fn write(call: Arc<Call>, respond: SendResponse<Bytes>) {
-    let mut writer = Writer {
-        respond,
-        stream: None,
-    };
+    let mut writer = Writer { respond, stream: None };
     loop {
         let outgoing = tokio::select! {
             outgoing = call.next_outgoing() => outgoing,
@@ -323,10 +317,7 @@ impl Writer {
 fn build_head(status: Option<&Status>) -> Response<()> {
     let mut head = Response::new(());
     let headers = head.headers_mut();
-    headers.insert(
-        http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     if let Some(status) = status {
         add_status(headers, status);
     }

@@ -188,7 +188,11 @@ fn bind_all((host, port): (&str, u16)) -> io::Result<Vec<TcpListener>> {
             Err(error) => failure = error,
         }
     }
-    if listeners.is_empty() { Err(failure) } else { Ok(listeners) }
+    if listeners.is_empty() {
+        Err(failure)
+    } else {
+        Ok(listeners)
+    }
 }
 
 fn bind(address: std::net::SocketAddr) -> io::Result<TcpListener> {
