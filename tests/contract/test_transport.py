@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import grpc.aio
@@ -240,7 +241,7 @@ async def test_a_name_is_listened_on_at_all_of_its_addresses(service: Service) -
 
 @pytest.fixture
 def authority(tmp_path: Path) -> CertificateAuthority:
-    return CertificateAuthority(load_or_create_root(tmp_path / "state", DEFAULT_TRUST_DOMAIN, datetime.now(UTC)).signer)
+    return CertificateAuthority(load_or_create_root(tmp_path, DEFAULT_TRUST_DOMAIN, datetime.now(UTC)).signer)
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ async def test_a_certificate_is_renewed_at_half_of_its_life(
     authority: CertificateAuthority, certificate: ServingCertificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr("controller.serving_certificate.time.monotonic", lambda: now)
+    monkeypatch.setattr("controller.serving_certificate.time", SimpleNamespace(monotonic=lambda: now))
     certificate.issue()
     taken: list[tuple[bytes, bytes]] = []
     renewing = certificate.renew(taken.append, check_seconds=0)

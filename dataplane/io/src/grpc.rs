@@ -1,8 +1,8 @@
 //! A gRPC server's transport, for the controller: sockets, TLS, HTTP/2 and framing. What a call means is decided by
 //! whoever takes the events (Python's side, `controller.transport`).
 //!
-//! Connections are spread over a few threads with a runtime each. A call has two tasks there: one puts messages together
-//! and waits when they are not taken, one writes what is queued and waits for the client's window. Between them and the
+//! Connections are spread over a few threads with a runtime each. A call has a task there, which puts messages together
+//! and waits when they are not taken, and writes what is queued and waits for the client's window. Between it and the
 //! other side stands `call::Call`, whose two queues have a lock; a message that goes to many calls is one block of
 //! memory. Events wake the other side through one descriptor. Read `call` first, then `connection` and `server`.
 

@@ -1,8 +1,8 @@
 //! One call: what has come and was not taken, what is to go out, and how it ends.
 //!
 //! ```text
-//!  client ──▶ reader task ──▶ incoming ──▶ take()              the reader waits while incoming is full
-//!  client ◀── writer task ◀── outgoing ◀── send(), finish()    Writable when outgoing is empty, after it was high
+//!  client ──▶ reader ──▶ incoming ──▶ take()              the reader waits while incoming is full
+//!  client ◀── writer ◀── outgoing ◀── send(), finish()    Writable when outgoing is empty, after it was high
 //! ```
 //! A call is closed once: when its status has gone out, when the client has reset it, or with its connection.
 
@@ -97,7 +97,7 @@ struct State {
     closed: bool,
 }
 
-/// One call, between its tasks and the other side.
+/// One call, between its task and the other side.
 #[derive(Debug)]
 pub struct Call {
     /// Its number, never used again.

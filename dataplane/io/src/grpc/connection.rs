@@ -1,4 +1,4 @@
-//! One connection: TLS, HTTP/2, and the two tasks of each call on it.
+//! One connection: TLS, HTTP/2, and a task for each call on it.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -183,8 +183,18 @@ fn open_call(
         Arc::clone(&shared.events),
     ));
     shared.events.push(Event::Opened(Arc::clone(&call)));
-    tokio::spawn(read(Arc::clone(&call), body, shared.settings.max_message_bytes));
-    tokio::spawn(write(call, respond));
+    tokio::spawn(carry(call, body, respond, shared.settings.max_message_bytes));
+}
+
+/// Both directions of a call. When it has ended, what the client may still send is not waited for.
+async fn carry(call: Arc<Call>, body: RecvStream, respond: SendResponse<Bytes>, limit: usize) {
+    let mut reading = std::pin::pin!(read(&call, body, limit));
+    let mut writing = std::pin::pin!(write(&call, respond));
+    tokio::select! {
+        () = &mut writing => {}
+        () = &mut reading => writing.await,
+    }
+    call.close();
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -203,13 +213,13 @@ fn read_metadata(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Messages, until the client ends its side or the call is over.
-async fn read(call: Arc<Call>, mut body: RecvStream, limit: usize) {
+async fn read(call: &Call, mut body: RecvStream, limit: usize) {
     let mut deframer = Deframer::new(limit);
     loop {
         let data = match body.data().await {
             Some(Ok(data)) => data,
-            // The writer sees it too.
-            Some(Err(_)) => return call.close(),
+            // The writer sees it too, and ends the call.
+            Some(Err(_)) => return,
             None => break,
         };
         deframer.push(&data);
@@ -220,13 +230,13 @@ async fn read(call: Arc<Call>, mut body: RecvStream, limit: usize) {
             match deframer.next_message() {
                 Ok(Some(message)) => call.deliver(message).await,
                 Ok(None) => break,
-                Err(error) => return fail(&call, error),
+                Err(error) => return fail(call, error),
             }
         }
     }
     match deframer.finish() {
         Ok(()) => call.note_client_finished(),
-        Err(error) => fail(&call, error),
+        Err(error) => fail(call, error),
     }
 }
 
@@ -238,7 +248,7 @@ fn fail(call: &Call, error: grpc::FramingError) {
 }
 
 /// What the handler sends, until it has ended the call or the client has.
-async fn write(call: Arc<Call>, respond: SendResponse<Bytes>) {
+async fn write(call: &Call, respond: SendResponse<Bytes>) {
     let mut writer = Writer { respond, stream: None };
     loop {
         let outgoing = tokio::select! {
@@ -247,7 +257,7 @@ async fn write(call: Arc<Call>, respond: SendResponse<Bytes>) {
         };
         match outgoing {
             Outgoing::Data(data) => {
-                if writer.send(&call, data).await.is_err() {
+                if writer.send(call, data).await.is_err() {
                     break;
                 }
             }
@@ -257,7 +267,6 @@ async fn write(call: Arc<Call>, respond: SendResponse<Bytes>) {
             }
         }
     }
-    call.close();
 }
 
 struct Writer {
