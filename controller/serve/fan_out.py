@@ -89,9 +89,12 @@ class FanOut:
             while True:
                 await stream.task_turn.wait()
                 stream.task_turn.clear()
-                await self._send_alone(stream)
+                has_sent = await self._send_alone(stream)
                 stream.is_with_task = False
-                self.wake(stream)
+                if has_sent:
+                    self.wake(stream)
+                else:
+                    self._set_timer(stream, time.monotonic())
         finally:
             stream.has_ended = True
             if stream.timer is not None:
@@ -157,18 +160,21 @@ class FanOut:
         stream.leave_to_task()
         return responses
 
-    async def _send_alone(self, stream: Stream) -> None:
+    async def _send_alone(self, stream: Stream) -> bool:
+        """Gives whether something was sent; where not, there is nothing to do until something wakes the client."""
         await stream.call.wait_until_writable()
         response, stream.pending = stream.pending, None
-        if response is None and stream.client.session.pending_count > LARGE_RESPONSE_RESOURCES:
-            async with self._hub.turns.take():
-                await self._send(stream, stream.client.session.next_response(self._hub.version, time.monotonic()))
-        else:
+        if response is not None:
             await self._send(stream, response)
+        elif stream.client.session.pending_count > LARGE_RESPONSE_RESOURCES:
+            async with self._hub.turns.take():
+                response = stream.client.session.next_response(self._hub.version, time.monotonic())
+                if response is None:
+                    return False
+                await self._send(stream, response)
+        return True
 
-    async def _send(self, stream: Stream, response: DeltaResponse | None) -> None:
-        if response is None:
-            return
+    async def _send(self, stream: Stream, response: DeltaResponse) -> None:
         if await authenticate_node(stream.header, self._authentication) != stream.client.node:
             raise UnauthenticatedError("the token is another node's now: come again")
         sent = Counter[tuple[str, str]]()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import grpc
 import grpc.aio
@@ -12,9 +13,11 @@ from envoy.service.discovery.v3 import discovery_pb2
 from controller.callers import Authentication
 from controller.metrics import ControllerMetrics
 from controller.serve.discovery_service import METHOD_NAME, SERVICE_NAME, DiscoveryService
+from controller.serve.fan_out import LARGE_RESPONSE_RESOURCES
 from controller.serve.hub import Hub
-from controller.serve.resources import ADDRESS_TYPE, ResourceChanges, build_resource
-from controller.serve.session import SessionLimits
+from controller.serve.resources import ADDRESS_TYPE, Resource, ResourceChanges, build_resource
+from controller.serve.session import Session, SessionLimits
+from controller.serve.wire import DeltaResponse
 from controller.transport.server import Server, TransportSettings
 from mesh.wire.workload_pb2 import Address
 from tests.support.controller_process import build_node_metadata
@@ -55,12 +58,16 @@ class World:
     metrics: ControllerMetrics
     address: str
 
-    def publish(self, content: str, size: int = 1, name: str = "a") -> None:
-        """Let a resource be this."""
-        message = Address()
-        message.workload.name, message.workload.hostname = content, "x" * size
-        resource = build_resource(ADDRESS_TYPE, name, message)
-        self.hub.publish({ADDRESS_TYPE: ResourceChanges({name: resource})}, self.hub.version + 1)
+    def publish(self, content: str, size: int = 1) -> None:
+        """Let the one resource be this."""
+        self._publish({"a": build(content, size)})
+
+    def publish_many(self, count: int) -> None:
+        """So many others besides."""
+        self._publish({str(number): build(str(number), name=str(number)) for number in range(count)})
+
+    def _publish(self, resources: dict[str, Resource]) -> None:
+        self.hub.publish({ADDRESS_TYPE: ResourceChanges(resources)}, self.hub.version + 1)
 
     def connect(self) -> grpc.aio.Channel:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
@@ -78,10 +85,16 @@ class World:
         return stream
 
 
+def build(content: str, size: int = 1, name: str = "a") -> Resource:
+    message = Address()
+    message.workload.name, message.workload.hostname = content, "x" * size
+    return build_resource(ADDRESS_TYPE, name, message)
+
+
 @asynccontextmanager
-async def serving() -> AsyncIterator[World]:
+async def serving(ack_timeout_seconds: float = ACK_TIMEOUT_SECONDS) -> AsyncIterator[World]:
     metrics = ControllerMetrics()
-    hub, tokens = Hub(metrics, SessionLimits(ACK_TIMEOUT_SECONDS, 0.0)), Tokens()
+    hub, tokens = Hub(metrics, SessionLimits(ack_timeout_seconds, 0.0)), Tokens()
     service = DiscoveryService(hub, Authentication(tokens.ask, tokens.recall), metrics)
     server = Server(service.build_handlers(), TransportSettings(100_000))
     port = server.listen("127.0.0.1", 0)
@@ -133,6 +146,30 @@ async def test_who_does_not_read_is_sent_no_more_and_holds_up_nobody() -> None:
         told = [await receive(slow) for _ in range(sent)]
         assert told[0] == ["first"]
         assert await receive(slow) == ["19"]
+
+
+async def test_many_changes_wait_for_an_answer_without_being_looked_at_again_and_again() -> None:
+    async with serving(ack_timeout_seconds=60.0) as world, world.connect() as channel:
+        world.publish("first")
+        stream = await world.open(channel, "node-1")
+        assert await receive(stream, is_acknowledged=False) == ["first"]
+        [client] = world.hub.clients
+        looked = 0
+        next_response = client.session.next_response
+
+        def count(version: int, now: float) -> DeltaResponse | None:
+            nonlocal looked
+            looked += 1
+            return next_response(version, now)
+
+        with patch.object(Session, "next_response", staticmethod(count)):
+            world.publish_many(LARGE_RESPONSE_RESOURCES + 1)
+            await asyncio.sleep(0.05)
+        assert looked <= 2
+        await stream.write(
+            discovery_pb2.DeltaDiscoveryRequest(type_url=ADDRESS_TYPE, response_nonce="1").SerializeToString()
+        )
+        assert len(await receive(stream)) == LARGE_RESPONSE_RESOURCES + 1
 
 
 async def test_an_answer_that_does_not_come_is_waited_for_so_long() -> None:
