@@ -18,7 +18,7 @@ from controller.serve.forms import Form
 from controller.serve.hub import Client, Hub
 from controller.serve.session import ProtocolViolationError
 from controller.serve.wire import DeltaResponse
-from controller.transport.calls import Call, SendAll
+from controller.transport.calls import Call
 from mesh.kit.errors import AmbitError, TransientError
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class FanOut:
                 senders.append(stream)
                 _count(sent, stream, response)
         if messages:
-            _find_send_all(senders)(messages)
+            senders[0].call.send_all(messages)  # that of their server: the clients of a service are all of one
             self._add(sent)
         for stream in senders:
             if not stream.call.is_writable and not stream.is_with_task:
@@ -221,8 +221,3 @@ def _count(sent: Counter[tuple[str, str]], stream: Stream, response: DeltaRespon
     if log.isEnabledFor(logging.DEBUG):
         fields = {"node": stream.client.node, "type": kind, "updated": response.count, "removed": len(response.removed)}
         log.debug("xds response sent", extra=fields)
-
-
-def _find_send_all(streams: Sequence[Stream]) -> SendAll:
-    """That of their server: the clients of one service are all of one server."""
-    return streams[0].call.send_all
