@@ -93,6 +93,8 @@ class FanOut:
                 stream.is_with_task = False
                 if has_sent:
                     self.wake(stream)
+                elif stream.has_client_finished:
+                    stream.end(None)
                 else:
                     self._set_timer(stream, time.monotonic())
         finally:
@@ -118,8 +120,8 @@ class FanOut:
         sent = Counter[tuple[str, str]]()
         now = time.monotonic()
         for stream in awake:
-            for response in self._look_at(stream, now):
-                messages.append((stream.call, stream.form.write(response)))
+            for response, parts in self._look_at(stream, now):
+                messages.append((stream.call, parts))
                 senders.append(stream)
                 _count(sent, stream, response)
         if messages:
@@ -132,9 +134,9 @@ class FanOut:
             if stream.has_client_finished and not stream.is_with_task:
                 stream.end(None)
 
-    def _look_at(self, stream: Stream, now: float) -> list[DeltaResponse]:
+    def _look_at(self, stream: Stream, now: float) -> list[tuple[DeltaResponse, Sequence[bytes]]]:
         try:
-            return self._list_responses(stream, now)
+            return [(response, stream.form.write(response)) for response in self._list_responses(stream, now)]
         except Exception as error:  # noqa: BLE001  # one client's bug must not be the others'
             stream.has_ended = True
             stream.call.end_by_bug(error)
