@@ -18,7 +18,7 @@ def main() -> int:
     try:
         settings = read_settings()
         configure_logs(settings.log_level)
-        for library in ("asyncio", "grpc", "watchfiles"):
+        for library in ("asyncio", "watchfiles"):
             logging.getLogger(library).setLevel(logging.WARNING)
         asyncio.run(run(settings))
     except* AmbitError as group:

@@ -6,20 +6,18 @@ Readiness comes last: whoever connects then gets everything that the directory h
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import ssl
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grpc
-import grpc.aio
 from aiohttp import web
 
 from controller.admin import AdminPages
@@ -33,7 +31,7 @@ from controller.authority.root_store import load_or_create_root, lock_state
 from controller.authority.signing_service import Signing, SigningService
 from controller.authority.token_reviews import TokenReviews
 from controller.authority.trust_bundle import BundleSequence
-from controller.callers import Authenticate, authenticate_by_any, authenticate_local
+from controller.callers import LOCAL, Authentication, authenticate_by_any
 from controller.configuration import Configuration
 from controller.inspection.pages import DebugPages
 from controller.metrics import ControllerMetrics
@@ -58,6 +56,7 @@ from controller.status.cluster import ClusterLease, ClusterStatuses
 from controller.status.documents import build_statuses, show_time
 from controller.status.leadership import Leadership
 from controller.status.writer import StatusWriter
+from controller.transport.server import Server, TransportSettings
 from controller.webhooks.registration import WebhookRegistration
 from controller.webhooks.service import ValidationService
 from mesh.kit.errors import FatalError
@@ -69,25 +68,13 @@ log = logging.getLogger(__name__)
 
 # A reconnecting client lists the version of every resource that it has, about 100 bytes each: room for 500,000.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
-GRPC_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
-    # A client that vanished is noticed within 40 seconds. Istio's values (facts of the control plane, section 7).
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Clients ping as often as we do.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    # A thousand agents that come at once may wait longer than the 30 seconds that calls are kept for by default.
-    ("grpc.server_max_unrequested_time_in_server", 300),
-    # Two controllers on one port would each see half of the agents.
-    ("grpc.so_reuseport", 0),
-]
 # The cycle collector's thresholds: objects of the youngest generation, and how many collections of each make one of the
 # next. By Python's own (700, 10, 10) it looks at a mesh that is being read again and again, for a third of the start.
 LOADING_THRESHOLDS = 50_000, 20, 100
 # What is left of streams that have ended may take some 50 MiB before all is looked at.
 SERVING_THRESHOLDS = 10_000, 5, 5
+# Threads that carry connections: a share of the processors, as ztunnel's workers are, and no more than are of use.
+THREAD_SHARE, MAX_THREADS = 0.25, 4
 # How long a connection that has reached its age goes on beside the one that takes its place, as a share of that age and
 # at most: Istio's (facts of the control plane, section 7).
 GRACE_SHARE, MAX_GRACE_SECONDS = 0.1, 10.0
@@ -151,12 +138,22 @@ async def run(settings: Settings) -> None:
                 validation = ValidationService(lambda: configuration.snapshot, settings.mesh).build_app()
                 names = _list_names(settings)
                 context = ServingCertificate(authority, names, metrics.serving_expiry.note).build_context()
-                serving = _serve_web(validation, settings.webhook_listen, "listening for admission", context)
-                await stack.enter_async_context(serving)
-            server = _build_server(settings, hub, configuration, authority, source.authenticate, metrics)
+                admission = _serve_web(validation, settings.webhook_listen, "listening for admission", context)
+                await stack.enter_async_context(admission)
+            signing = Signing(
+                authority, lambda: configuration.snapshot, read_clock, source.authentication, settings.mesh.trust_domain
+            )
+            server = _build_server(settings, hub, signing, metrics)
+            serving = ServingCertificate(authority, _list_names(settings), metrics.serving_expiry.note)
+            server.set_certificate(serving.issue())
+            renewing = serving.renew(server.set_certificate)
+            followers.append(tasks.create_task(renewing, name="renew the serving certificate"))
+            for address in settings.listen:
+                _listen(server, address, "listening for agents")
             await stack.enter_async_context(_serve_grpc(server, hub, settings))
             if settings.local_listen is not None:
-                local = _build_local_server(settings, settings.local_listen, hub, metrics)
+                local = _build_local_server(settings, hub, metrics)
+                _listen(local, settings.local_listen, "listening for clients of this machine")
                 await stack.enter_async_context(_serve_grpc(local, hub, settings))
             # What was read stays: the collector need not look through a large mesh again and again, a second each time.
             gc.collect()
@@ -267,7 +264,7 @@ class _Source:
     """Where objects come from, and who knows the nodes' tokens."""
 
     changes: AsyncGenerator[Mapping[str, FileText]]
-    authenticate: Authenticate
+    authentication: Authentication
     cluster: "KubernetesClient | None" = None
     """Where objects are written, if anywhere."""
     reviews: TokenReviews | None = None
@@ -286,11 +283,11 @@ async def _follow_source(source: _Source, configuration: Configuration, loaded: 
 
 async def _open_source(settings: Settings, metrics: ControllerMetrics, stack: AsyncExitStack) -> _Source:
     """What `settings` say that objects are read from. Raises FatalError."""
-    ways: list[Authenticate] = []
+    ways: list[Authentication] = []
     if settings.node_tokens is not None:
         tokens = NodeTokens(settings.node_tokens)
         tokens.refresh()
-        ways.append(tokens.authenticate)
+        ways.append(Authentication(tokens.authenticate, tokens.find))
     if settings.config_dir is not None:
         return _Source(watch_files(settings.config_dir), authenticate_by_any(ways))
     try:
@@ -301,7 +298,7 @@ async def _open_source(settings: Settings, metrics: ControllerMetrics, stack: As
         raise FatalError(f"{error.name} is not installed: pip install 'ambit[kubernetes]'") from error
     client = await stack.enter_async_context(open_kubernetes(settings.kubeconfig))
     reviews = TokenReviews(client.create, client.FAILURES, settings.node_accounts)
-    ways.append(reviews.authenticate)
+    ways.append(Authentication(reviews.authenticate, reviews.recall))
     source = KubernetesSource(client, metrics.failing_watches.set)
     return _Source(source.follow(), authenticate_by_any(ways), client, reviews)
 
@@ -319,27 +316,12 @@ async def _wait_for(event: asyncio.Event, task: "asyncio.Task[None]", stop: asyn
     return event.is_set()
 
 
-def _build_server(
-    settings: Settings,
-    hub: Hub,
-    configuration: Configuration,
-    authority: CertificateAuthority,
-    authenticate: Authenticate,
-    metrics: ControllerMetrics,
-) -> grpc.aio.Server:
-    signing = Signing(authority, lambda: configuration.snapshot, read_clock, authenticate, settings.mesh.trust_domain)
-    server = grpc.aio.server(options=_build_options(settings))
-    handlers = [
-        DiscoveryService(hub, authenticate, metrics).build_handler(),
-        SigningService(signing, metrics).build_handler(),
-    ]
-    server.add_generic_rpc_handlers(handlers)
-    names = _list_names(settings)
-    for address in settings.listen:
-        # One each: gRPC hands a credential's first certificate to the first port only, and later ports get nothing.
-        credentials = ServingCertificate(authority, names, metrics.serving_expiry.note).build_credentials()
-        _listen(partial(server.add_secure_port, server_credentials=credentials), address, "listening for agents")
-    return server
+def _build_server(settings: Settings, hub: Hub, signing: Signing, metrics: ControllerMetrics) -> Server:
+    handlers = {
+        **DiscoveryService(hub, signing.authentication, metrics).build_handlers(),
+        **SigningService(signing, metrics).build_handlers(),
+    }
+    return Server(handlers, _build_transport(settings))
 
 
 def _list_names(settings: Settings) -> list[str]:
@@ -348,41 +330,34 @@ def _list_names(settings: Settings) -> list[str]:
     return [*_LOCAL_NAMES, *own_names, *settings.serving_names]
 
 
-def _build_options(settings: Settings) -> list[tuple[str, int]]:
-    """gRPC's options: with an age, a connection's client is told to make a new one (GOAWAY) after 0.9 to 1.1 of it."""
-    if not settings.max_age_seconds:
-        return GRPC_OPTIONS
-    grace = min(settings.max_age_seconds * GRACE_SHARE, MAX_GRACE_SECONDS)
-    ages = {"grpc.max_connection_age_ms": settings.max_age_seconds, "grpc.max_connection_age_grace_ms": grace}
-    return [*GRPC_OPTIONS, *((name, max(1, round(seconds * 1000))) for name, seconds in ages.items())]
+def _build_transport(settings: Settings) -> TransportSettings:
+    """With an age, a connection's client is told to make a new one (GOAWAY) after 0.9 to 1.1 of it."""
+    age = settings.max_age_seconds
+    return TransportSettings(
+        max_message_bytes=MAX_REQUEST_BYTES,
+        max_age=(age, min(age * GRACE_SHARE, MAX_GRACE_SECONDS)) if age else None,
+        threads=min(max(1, round((os.cpu_count() or 1) * THREAD_SHARE)), MAX_THREADS),
+    )
 
 
-def _build_local_server(
-    settings: Settings, address: ListenAddress, hub: Hub, metrics: ControllerMetrics
-) -> grpc.aio.Server:
+def _build_local_server(settings: Settings, hub: Hub, metrics: ControllerMetrics) -> Server:
     """Discovery without credentials, for clients that can show none: gRPC's own, on this machine."""
-    server = grpc.aio.server(options=_build_options(settings))
-    server.add_generic_rpc_handlers([DiscoveryService(hub, authenticate_local, metrics).build_handler()])
-    _listen(server.add_insecure_port, address, "listening for clients of this machine")
-    return server
+    return Server(DiscoveryService(hub, LOCAL, metrics).build_handlers(), _build_transport(settings))
 
 
-def _listen(add_port: Callable[[str], int], address: ListenAddress, event: str) -> None:
-    try:
-        port = add_port(str(address))
-    except RuntimeError as error:
-        raise FatalError(f"cannot listen on {address}: is another controller running?") from error
+def _listen(server: Server, address: ListenAddress, event: str) -> None:
+    port = server.listen(address.host, address.port)
     log.info(event, extra={"address": ListenAddress(address.host, port)})
 
 
 @asynccontextmanager
-async def _serve_grpc(server: grpc.aio.Server, hub: Hub, settings: Settings) -> AsyncIterator[None]:
-    await server.start()
-    try:
-        yield
-    finally:
-        hub.close()
-        await server.stop(settings.drain_seconds)
+async def _serve_grpc(server: Server, hub: Hub, settings: Settings) -> AsyncIterator[None]:
+    async with server.serving():
+        try:
+            yield
+        finally:
+            hub.close()
+            await server.stop(settings.drain_seconds)
 
 
 @asynccontextmanager

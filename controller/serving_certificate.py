@@ -1,24 +1,30 @@
 """The certificate of the controller's own listener: short-lived, key only in memory, renewed while the server runs."""
 
+import asyncio
+import logging
 import os
 import ssl
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
+from mesh.kit.errors import AmbitError
+
+log = logging.getLogger(__name__)
 
 # As long as a workload's, and renewed at half of it, as those are.
 LIFETIME = timedelta(hours=24)
+# So often it is looked at whether that is over: a clock that stood still while the machine slept makes it no later.
+CHECK_SECONDS = 60.0
 
 
 class ServingCertificate:
-    """Makes the listener's credentials; gRPC asks for them again at every handshake."""
+    """Makes what the listeners show."""
 
     def __init__(
         self, authority: CertificateAuthority, names: Iterable[str], note_expiry: Callable[[datetime], None]
@@ -28,9 +34,15 @@ class ServingCertificate:
         self._names = tuple(names)
         self._renew_at = 0.0
 
-    def build_credentials(self) -> grpc.ServerCredentials:
-        """Credentials that renew themselves."""
-        return grpc.dynamic_ssl_server_credentials(self._issue(), self._fetch)  # type: ignore[arg-type]  # stubs forget that None is allowed
+    async def renew(self, take: Callable[[tuple[bytes, bytes]], None], check_seconds: float = CHECK_SECONDS) -> None:
+        """Give `take` a new key and chain whenever it is time. Endless; where none can be had, the last one stays."""
+        while True:
+            await asyncio.sleep(check_seconds)
+            if time.monotonic() >= self._renew_at:
+                try:
+                    take(self.issue())
+                except AmbitError as error:
+                    log.warning("serving certificate cannot be renewed", extra={"reason": error.reason, "error": error})
 
     def build_context(self) -> ssl.SSLContext:
         """The same for a server of Python's: its certificate is looked at again at every handshake."""
@@ -46,7 +58,7 @@ class ServingCertificate:
         return context
 
     def _issue_context(self) -> ssl.SSLContext:
-        key, chain = self._sign()
+        key, chain = self.issue()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # Python takes keys from files only; this one is in memory.
@@ -58,14 +70,7 @@ class ServingCertificate:
             os.close(descriptor)
         return context
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC on a thread of its own, for each handshake; None keeps what there is."""
-        return self._issue() if time.monotonic() >= self._renew_at else None
-
-    def _issue(self) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([self._sign()])
-
-    def _sign(self) -> tuple[bytes, bytes]:
+    def issue(self) -> tuple[bytes, bytes]:
         """A new key and the chain of its certificate, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         chain = self._authority.sign_server(key.public_key(), self._names, LIFETIME, read_clock())

@@ -1,7 +1,7 @@
 """The native module: everything that happens per connection, per frame and per byte, in Rust.
 
-It decides nothing that a person would want to script, and holds no Python on the packet path. Only `ztunnel` (and the
-waypoint) may import it. Read `_native.pyi` first: it documents every name.
+It decides nothing that a person would want to script, and holds no Python on the packet path. Only `ztunnel` and
+`controller.transport` may import it. Read `_native.pyi` first: it documents every name.
 """
 
 from dataplane._native import (
@@ -14,6 +14,9 @@ from dataplane._native import (
     DelWorkload,
     DiscoveryResponse,
     DiscoveryStream,
+    GrpcCall,
+    GrpcIdentity,
+    GrpcServer,
     KeepWorkload,
     SecuritySettings,
     SnapshotSent,
@@ -39,6 +42,9 @@ __all__ = [
     "DelWorkload",
     "DiscoveryResponse",
     "DiscoveryStream",
+    "GrpcCall",
+    "GrpcIdentity",
+    "GrpcServer",
     "KeepWorkload",
     "SecuritySettings",
     "SnapshotSent",

@@ -251,6 +251,77 @@ class Ztunnel:
     def drain(self, deadline_seconds: float) -> None:
         """Stop accepting, let connections finish until the deadline, then end them."""
 
+@final
+class GrpcIdentity:
+    """A serving certificate: a key and a chain in PEM."""
+
+    def __new__(cls, key: bytes, chain: bytes) -> GrpcIdentity:
+        """Raises InvalidInputError when they are none, or do not belong together."""
+
+    def replace(self, key: bytes, chain: bytes) -> None:
+        """Show this one from the next handshake on. Raises InvalidInputError, and keeps what there was."""
+
+@final
+class GrpcCall:
+    """One call of a gRPC server."""
+
+    id: int
+    """Its number, never used again."""
+    path: str
+    """`/package.Service/Method`."""
+    peer: str
+    """Who calls, as gRPC writes it: `ipv4:ADDRESS:PORT`, `ipv6:[ADDRESS]:PORT`."""
+    metadata: list[tuple[str, str]]
+    """Its headers that are text, names in lower case."""
+    is_at_end: bool
+    """Nothing more comes: the client has ended its side and all its messages were taken, or the call has ended."""
+
+    def take(self) -> bytes | None:
+        """The next message that has come. None when there is none: the call is readable again when one comes."""
+
+    def send(self, parts: Sequence[bytes]) -> bool:
+        """Send a message of these parts. Gives whether more may follow before the call is writable. Raises
+        TransientError when it has ended."""
+
+    def finish(self, code: int, message: str) -> None:
+        """End the call with a status, after what was sent. The first status counts."""
+
+@final
+class GrpcServer:
+    """The transport of a gRPC server: sockets, TLS, HTTP/2 and framing. Its threads hand over events."""
+
+    def __new__(
+        cls,
+        *,
+        paths: Sequence[str],
+        max_message_bytes: int,
+        keepalive: tuple[float, float],
+        max_age: tuple[float, float] | None,
+        threads: int,
+    ) -> GrpcServer:
+        """Start the threads. `paths` are served (`/package.Service/Method`), others are answered as unimplemented.
+        `keepalive`: seconds between pings, and to answer one. `max_age`: about the seconds after which a connection's
+        client is told to make a new one, and those that its calls may go on. Raises TransientError."""
+
+    def listen(self, host: str, port: int, identity: GrpcIdentity | None) -> int:
+        """Listen on an address, and on all addresses of a name, with TLS where there is an identity. Gives the port.
+        Raises TransientError."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while there are events."""
+
+    def take_events(self) -> tuple[list[GrpcCall], list[int], list[int], list[int]]:
+        """What happened: calls that are new, and the numbers of calls that are readable, writable after `send` gave
+        False, and at their end, to be taken in this order."""
+
+    def send_all(self, messages: Sequence[tuple[GrpcCall, Sequence[bytes]]]) -> list[bool | None]:
+        """Send messages, each of several parts, each to its call. Gives for each what `send` gives, and None for a call
+        that has ended. Parts that are equal objects are one block of memory, however many calls they go to."""
+
+    def close(self, grace_seconds: float) -> None:
+        """Take no more connections, tell clients to go elsewhere, and wait until they have, so long at most. Then
+        everything ends."""
+
 __all__ = [
     "AddWorkload",
     "CertificateDiscarded",
@@ -261,6 +332,9 @@ __all__ = [
     "DelWorkload",
     "DiscoveryResponse",
     "DiscoveryStream",
+    "GrpcCall",
+    "GrpcIdentity",
+    "GrpcServer",
     "KeepWorkload",
     "SecuritySettings",
     "SnapshotSent",

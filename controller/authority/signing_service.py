@@ -5,15 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from controller.authority.certificate_authority import MAX_LIFETIME, CertificateAuthority, InvalidLifetimeError
 from controller.authority.certificate_requests import parse_request
 from controller.authority.node_authorization import Refusal, decide_impersonation
-from controller.callers import Authenticate, CallContext, UnauthenticatedError, authenticate_node
+from controller.callers import HEADER, Authentication, UnauthenticatedError, authenticate_node
 from controller.metrics import ControllerMetrics
 from controller.snapshot import Snapshot
+from controller.transport.calls import Call, Handler, StatusCode, serve_one
 from mesh.identity import InvalidIdentityError, SpiffeIdentity
 from mesh.kit.errors import AmbitError, InvalidInputError, RefusedError, TransientError
 from mesh.wire.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
@@ -40,7 +40,7 @@ class Signing:
     authority: CertificateAuthority
     read_snapshot: Callable[[], Snapshot]
     read_clock: Callable[[], datetime]
-    authenticate: Authenticate
+    authentication: Authentication
     trust_domain: str
 
 
@@ -51,24 +51,23 @@ class SigningService:
         self._signing = signing
         self._metrics = metrics
 
-    def build_handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
-        """What to add to a gRPC server."""
-        method = grpc.unary_unary_rpc_method_handler(self._create_certificate)
-        return grpc.method_handlers_generic_handler(SERVICE_NAME, {METHOD_NAME: method})
+    def build_handlers(self) -> dict[str, Handler]:
+        """What a gRPC server is to serve."""
+        return {f"/{SERVICE_NAME}/{METHOD_NAME}": serve_one(self._create_certificate)}
 
-    async def _create_certificate(self, data: bytes, context: CallContext) -> bytes:
+    async def _create_certificate(self, data: bytes, call: Call) -> bytes:
         self._metrics.csrs.add()
         node = identity = ""
         try:
-            node = await authenticate_node(context, self._signing.authenticate)
+            node = await authenticate_node(call.find_header(HEADER), self._signing.authentication)
             request = _parse_message(data)
             identity = request.metadata.fields[IDENTITY_FIELD].string_value
             chain = self._sign(request, node, identity)
         except AmbitError as error:
             fields = {"node": node, "identity": identity, "reason": error.reason, "error": error}
-            log.warning("certificate refused", extra={**fields, "peer": context.peer()})
+            log.warning("certificate refused", extra={**fields, "peer": call.peer})
             self._count_refusal(error)
-            await context.abort(_find_status(error), str(error))
+            call.abort(_find_status(error), str(error))
         log.info("certificate issued", extra={"node": node, "identity": identity})
         self._metrics.issued.add()
         return IstioCertificateResponse(cert_chain=chain).SerializeToString()
@@ -102,11 +101,11 @@ def _parse_message(data: bytes) -> IstioCertificateRequest:
         raise InvalidInputError("not an IstioCertificateRequest") from error
 
 
-def _find_status(error: AmbitError) -> grpc.StatusCode:
+def _find_status(error: AmbitError) -> StatusCode:
     if isinstance(error, TransientError):
-        return grpc.StatusCode.UNAVAILABLE
+        return StatusCode.UNAVAILABLE
     if isinstance(error, UnauthenticatedError):
-        return grpc.StatusCode.UNAUTHENTICATED
+        return StatusCode.UNAUTHENTICATED
     if isinstance(error, InvalidIdentityError | InvalidInputError):
-        return grpc.StatusCode.INVALID_ARGUMENT
-    return grpc.StatusCode.PERMISSION_DENIED if isinstance(error, RefusedError) else grpc.StatusCode.INTERNAL
+        return StatusCode.INVALID_ARGUMENT
+    return StatusCode.PERMISSION_DENIED if isinstance(error, RefusedError) else StatusCode.INTERNAL

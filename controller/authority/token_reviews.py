@@ -65,21 +65,24 @@ class TokenReviews:
 
     async def authenticate(self, header: str | None) -> str | None:
         """The node that an `authorization` header proves, or None. Raises AuthenticationUnavailableError."""
-        token = read_bearer(header)
-        if token is None or token.count(".") != 2:
-            return None  # no JWT
-        known = self._known.get(sha256(token.encode()).digest())
-        now = self._read_clock()
-        if known:
-            known.shown_at = now
-        if known and now - known.at < FRESH_SECONDS:
+        token = _read_token(header)
+        if token is None:
+            return None
+        known = self._find_shown(token)
+        if known and self._is_fresh(known):
             return known.node
         try:
-            return await self._review(token, now)
+            return await self._review(token, self._read_clock())
         except self._failures as error:
             if known and self._read_clock() - known.at < STALE_SECONDS:
                 return known.node
             raise AuthenticationUnavailableError(f"the Kubernetes API server cannot be asked: {error}") from error
+
+    def recall(self, header: str | None) -> str | None:
+        """The node that an `authorization` header proves, by an answer that still counts; None where there is none."""
+        token = _read_token(header)
+        known = self._find_shown(token) if token is not None else None
+        return known.node if known and self._is_fresh(known) else None
 
     async def renew(self) -> None:
         """Ask again about tokens in use, for ever.
@@ -117,6 +120,22 @@ class TokenReviews:
             if len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
         return node
+
+    def _find_shown(self, token: str) -> _Known | None:
+        """What is known of a token that somebody shows now."""
+        known = self._known.get(sha256(token.encode()).digest())
+        if known:
+            known.shown_at = self._read_clock()
+        return known
+
+    def _is_fresh(self, known: _Known) -> bool:
+        return self._read_clock() - known.at < FRESH_SECONDS
+
+
+def _read_token(header: str | None) -> str | None:
+    """The token of a header, where it can be a JWT."""
+    token = read_bearer(header)
+    return token if token is not None and token.count(".") == 2 else None
 
 
 def build_review(token: str) -> PlainObject:

@@ -5,7 +5,7 @@ world, it repeats all names that it wants, and listeners and clusters are told a
 more. gRPC's own client speaks only that; Envoy either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from controller.serve.wire import (
@@ -19,10 +19,10 @@ from controller.serve.wire import (
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How one stream's messages are read and written. `is_state` says that it is the older form."""
+    """How one stream's messages are read and written, in parts. `is_state` says that it is the older form."""
 
     read: Callable[[bytes], DeltaRequest]
-    write: Callable[[DeltaResponse], bytes]
+    write: Callable[[DeltaResponse], Sequence[bytes]]
     is_state: bool
 
 

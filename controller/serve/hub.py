@@ -1,10 +1,9 @@
 """All that is served at present, and everybody who is connected: a publication comes in, every client is woken once."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from controller.metrics import ControllerMetrics, short_type
 from controller.registry.proxies import Ingress
@@ -22,7 +21,7 @@ from controller.serve.wire import DeltaRequest
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """One connected client. `wake` is set when there may be something to send, or the process is about to end.
+    """One connected client. `wake` is called when there may be something to send, or the process is about to end.
 
     `ingress` is the ingress gateway that was opened for it.
     """
@@ -32,7 +31,7 @@ class Client:
     session: Session
     connected_at: float
     ingress: Ingress | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: Callable[[], None] = lambda: None
 
 
 class Hub:
@@ -63,7 +62,7 @@ class Hub:
         """Nodes may stand elsewhere: their clients get what has another form there."""
         for client in self._clients:
             client.session.move()
-            client.wake.set()
+            client.wake()
 
     @property
     def clients(self) -> list[Client]:
@@ -86,7 +85,7 @@ class Hub:
                 client.session.note_changes(type_url, changed)
         self._metrics.snapshot_version.set(version)
         for client in self._clients if total else ():
-            client.wake.set()
+            client.wake()
         return total
 
     def prepare(self, client: Client, request: DeltaRequest) -> None:
@@ -128,4 +127,4 @@ class Hub:
         """Let every stream end."""
         self.is_closing = True
         for client in self._clients:
-            client.wake.set()
+            client.wake()

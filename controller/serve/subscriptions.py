@@ -75,12 +75,12 @@ class Subscription:
 
     @property
     def pending_count(self) -> int:
-        return len(self._pending)
+        return len(self._table) if self._has_nothing else len(self._pending)
 
     @property
     def has_updates(self) -> bool:
         """Whether something new or changed waits to be sent."""
-        return any(self._find_wanted(name) for name in self._pending)
+        return (self._has_nothing and len(self._table) > 0) or any(self._find_wanted(name) for name in self._pending)
 
     @property
     def has_removals(self) -> bool:
@@ -128,7 +128,8 @@ class Subscription:
             self._missing.update(versions.keys() - set(self._table.find_names(self._scope)))
         elif self.is_wildcard:
             self._has_nothing = not versions
-            self._pending = self._table.find_differing(versions, self._client_keys)
+            # A thousand clients that come at once and have nothing are not a thousand sets of all names.
+            self._pending = self._table.find_differing(versions, self._client_keys) if versions else set()
         elif not self._scope:
             keys.update(versions)
         self.change(keys - {WILDCARD}, set(unsubscribe) - {WILDCARD}, versions)
@@ -190,7 +191,9 @@ class Subscription:
             self._pending.clear()
             self._missing.clear()
             return Delivery([], [], [], self._table.framed, len(self._table))
-        self._has_nothing = False
+        if self._has_nothing:
+            self._has_nothing = False
+            self._pending.update(self._table.names())
         news: list[str] = []
         resources: list[bytes] = []
         removed: set[str] = set()

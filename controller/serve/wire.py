@@ -4,6 +4,7 @@ A response is put together from resources that were serialised before: a protobu
 fields, so a repeated field needs no second serialisation.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from mesh.kit.errors import InvalidInputError
 
 _LENGTH_DELIMITED = 2
 _RESPONSE_RESOURCES = 2
+_RESPONSE_NONCE = 5
+_RESPONSE_REMOVED = 6
 _RESOURCE_NAME = 3
 SUMMARY_NAME = "ambit.dev/summary"
 """Stands among the versions that a client has in the place of all of them: no namespace has a dot."""
@@ -74,16 +77,26 @@ class DeltaResponse:
     framed: bytes = b""
     count: int = 0
 
-    def encode(self) -> bytes:
-        """The message's bytes."""
-        head: bytes = discovery_pb2.DeltaDiscoveryResponse(
-            type_url=self.type_url,
-            nonce=self.nonce,
-            system_version_info=self.version,
-            removed_resources=self.removed,
-            control_plane={"identifier": CONTROL_PLANE},
-        ).SerializeToString()
-        return b"".join([head, self.framed, *_frame_all(_RESPONSE_RESOURCES, self.resources)])
+    def encode(self) -> Sequence[bytes]:
+        """The message's bytes, in parts, of which `framed` is one: it goes out of the memory that it is in."""
+        own = b"".join(
+            [
+                _encode_head(self.type_url, self.version),
+                _frame(_RESPONSE_NONCE, self.nonce.encode()),
+                *_frame_all(_RESPONSE_REMOVED, (name.encode() for name in self.removed)),
+                *_frame_all(_RESPONSE_RESOURCES, self.resources),
+            ]
+        )
+        return (own, self.framed) if self.framed else (own,)
+
+
+@functools.lru_cache(maxsize=16)
+def _encode_head(type_url: str, version: str) -> bytes:
+    """What all clients that are told of a change get alike."""
+    data: bytes = discovery_pb2.DeltaDiscoveryResponse(
+        type_url=type_url, system_version_info=version, control_plane={"identifier": CONTROL_PLANE}
+    ).SerializeToString()
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ def parse_state_request(data: bytes) -> StateRequest:
     )
 
 
-def encode_state_response(response: DeltaResponse) -> bytes:
+def encode_state_response(response: DeltaResponse) -> Sequence[bytes]:
     """The same resources as a DiscoveryResponse."""
     framed = discovery_pb2.DeltaDiscoveryResponse.FromString(response.framed).resources
     resources = [each.resource for each in framed]
@@ -120,7 +133,7 @@ def encode_state_response(response: DeltaResponse) -> bytes:
     data: bytes = discovery_pb2.DiscoveryResponse(
         type_url=response.type_url, nonce=response.nonce, version_info=response.version, resources=resources
     ).SerializeToString()
-    return data
+    return (data,)
 
 
 def parse_request(data: bytes) -> DeltaRequest:

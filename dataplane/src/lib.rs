@@ -3,6 +3,7 @@
 //! Every call that may wait detaches from the interpreter first.
 
 mod errors;
+mod grpc;
 mod streams;
 mod ztunnel;
 
@@ -16,6 +17,8 @@ use errors::invalid_input;
 /// The native module.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::grpc::{GrpcCall, GrpcIdentity, GrpcServer};
     #[pymodule_export]
     use super::streams::{
         AddWorkload, DelWorkload, KeepWorkload, SnapshotSent, parse_workload_request, zds_acknowledgement, zds_hello,

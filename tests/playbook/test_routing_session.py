@@ -263,7 +263,7 @@ def test_listeners_and_clusters_are_told_all_at_once_and_endpoints_by_what_chang
 
 def test_the_older_form_carries_the_resources_themselves() -> None:
     response = DeltaResponse(CLUSTER_TYPE, "7", "3", [resource("a").wire], ["gone"])
-    sent = discovery_pb2.DiscoveryResponse.FromString(open_state().write(response))
+    sent = discovery_pb2.DiscoveryResponse.FromString(b"".join(open_state().write(response)))
     assert (sent.type_url, sent.nonce, sent.version_info) == (CLUSTER_TYPE, "7", "3")
     assert [Cluster.FromString(each.value).name for each in sent.resources] == ["a"]
     assert open_delta().write(response) == response.encode()

@@ -21,23 +21,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
-import grpc
-import grpc.aio
 from google.protobuf.message import Message
 
-from controller.app import GRPC_OPTIONS
+from controller.app import MAX_REQUEST_BYTES
 from controller.authority.certificate_authority import CertificateAuthority, read_clock
 from controller.authority.certificate_requests import parse_request
 from controller.authority.plugged_in import load_signer, read_files
 from controller.authority.root_store import RootStoreError, load_or_create_root
 from controller.authority.signing_service import IDENTITY_FIELD, METHOD_NAME, SERVICE_NAME
-from controller.callers import CallContext
+from controller.callers import Authentication
 from controller.metrics import ControllerMetrics
 from controller.serve.discovery_service import DiscoveryService
 from controller.serve.hub import Hub
 from controller.serve.resources import ADDRESS_TYPE, AUTHORIZATION_TYPE, ResourceChanges, build_resource
 from controller.serve.session import SessionLimits
 from controller.serving_certificate import ServingCertificate
+from controller.transport.calls import Call, Handler, serve_one
+from controller.transport.server import Server, TransportSettings
 from mesh.identity import DEFAULT_TRUST_DOMAIN, SpiffeIdentity
 from mesh.wire.authorization_pb2 import Authorization
 from mesh.wire.citadel_pb2 import IstioCertificateRequest, IstioCertificateResponse
@@ -50,8 +50,12 @@ KINDS: dict[str, tuple[str, Callable[[bytes], Message]]] = {
 POLL_SECONDS = 0.005
 
 
-async def authenticate(header: str | None) -> str | None:
+def read_token(header: str | None) -> str | None:
     return header.removeprefix("Bearer ") if header else None
+
+
+async def authenticate(header: str | None) -> str | None:
+    return read_token(header)
 
 
 class AnySigning:
@@ -61,11 +65,10 @@ class AnySigning:
         self._folder = folder
         self._authority = read_root(folder)
 
-    def build_handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
-        method = grpc.unary_unary_rpc_method_handler(self._create)
-        return grpc.method_handlers_generic_handler(SERVICE_NAME, {METHOD_NAME: method})
+    def build_handlers(self) -> dict[str, Handler]:
+        return {f"/{SERVICE_NAME}/{METHOD_NAME}": serve_one(self._create)}
 
-    async def _create(self, data: bytes, _context: CallContext) -> bytes:
+    async def _create(self, data: bytes, _call: Call) -> bytes:
         request = IstioCertificateRequest.FromString(data)
         identity = SpiffeIdentity.parse(request.metadata.fields[IDENTITY_FIELD].string_value)
         lifetime = timedelta(seconds=request.validity_duration)
@@ -138,19 +141,23 @@ async def serve(folder: Path, address: str) -> None:
     authority = read_root(folder)
     metrics = ControllerMetrics()
     hub = Hub(metrics, SessionLimits())
-    server = grpc.aio.server(options=GRPC_OPTIONS)
-    handlers = [DiscoveryService(hub, authenticate, metrics).build_handler(), AnySigning(folder).build_handler()]
-    server.add_generic_rpc_handlers(handlers)
-    credentials = ServingCertificate(authority, [address], metrics.serving_expiry.note).build_credentials()
-    port = server.add_secure_port(f"{address}:0", credentials)
-    await server.start()
+    discovery = DiscoveryService(hub, Authentication(authenticate, read_token), metrics)
+    handlers = {**discovery.build_handlers(), **AnySigning(folder).build_handlers()}
+    server = Server(handlers, TransportSettings(MAX_REQUEST_BYTES))
+    server.set_certificate(ServingCertificate(authority, [address], metrics.serving_expiry.note).issue())
+    port = server.listen(address, 0)
+    async with server.serving():
+        await take_orders(hub, port)
+        hub.close()
+        await server.stop(0)
+
+
+async def take_orders(hub: Hub, port: int) -> None:
     reader = asyncio.StreamReader(limit=1 << 26)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     say({"port": port})
     while line := await reader.readline():
         say(await carry_out(hub, line))
-    hub.close()
-    await server.stop(None)
 
 
 def say(answer: object) -> None:

@@ -78,7 +78,7 @@ class Dialogue:
 
     def receive(self) -> Sent | None:
         response = self.session.next_response(self.version, self.now)
-        return Sent(response.encode()) if response else None
+        return Sent(b"".join(response.encode())) if response else None
 
     def expect(self) -> Sent:
         sent = self.receive()

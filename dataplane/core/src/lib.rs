@@ -7,6 +7,7 @@ pub mod balance;
 pub mod demand;
 pub mod dns;
 pub mod framing;
+pub mod grpc;
 pub mod hbone;
 pub mod identity;
 pub mod inbound;

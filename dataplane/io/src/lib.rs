@@ -10,6 +10,7 @@ pub mod control;
 mod demand;
 mod dns;
 mod gateway;
+pub mod grpc;
 pub mod handover;
 mod inbound;
 mod labels;
