@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from bench.report import BenchError
-from tests.support.control_planes import CRDS, HOSTNAME, NAMESPACE
+from tests.support.control_planes import CRDS, HOSTNAME, ISTIOD_ENVIRONMENT, NAMESPACE
 from tests.support.controller_process import ControllerProcess
 from tests.support.kubernetes import ApiError, Kubernetes, find_peer
 from tests.support.processes import end_process, start_process
@@ -62,20 +62,11 @@ def running_istiod(cluster: Kubernetes) -> Iterator[ControlPlane]:
         raise BenchError(str(error)) from error
     definitions = Path(program).resolve().parent / CRDS
     cluster.apply(*yaml.load_all(definitions.read_text(), yaml.CSafeLoader))
-    environment = {
-        "POD_NAME": "istiod",
-        "POD_NAMESPACE": NAMESPACE,
-        "CLUSTER_ID": "Kubernetes",
-        "REVISION": "default",
-        "PILOT_ENABLE_AMBIENT": "true",
-        "CA_TRUSTED_NODE_ACCOUNTS": f"{NAMESPACE}/ztunnel",
-        "PILOT_PUSH_THROTTLE": ISTIOD_LIMIT,
-        "PILOT_MAX_REQUESTS_PER_SECOND": ISTIOD_LIMIT,
-    }
+    limits = {"PILOT_PUSH_THROTTLE": ISTIOD_LIMIT, "PILOT_MAX_REQUESTS_PER_SECOND": ISTIOD_LIMIT}
     log, root = cluster.folder / "istiod.log", cluster.folder / "istiod-root.pem"
     command = [program, "discovery", "--kubeconfig", str(cluster.kubeconfig), "--ctrlz_port", "0"]
     started = time.monotonic()
-    process = start_process(command, log, environment)
+    process = start_process(command, log, ISTIOD_ENVIRONMENT | limits)
     try:
         while not _is_ready(cluster, root):
             if process.poll() is not None or time.monotonic() > started + TIMEOUT_SECONDS:

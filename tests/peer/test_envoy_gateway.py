@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ambit.demo.polling import wait_for
+from tests.support.asking import asking
 from tests.support.controller_process import PATIENCE_SECONDS
 from tests.support.envoy_proxy import Envoy, WebAnswer
 from tests.support.gateway_world import ISTIO, World, mesh_text, run_world, to
@@ -156,27 +157,17 @@ def rule_text(host: str, rest: str) -> str:
 
 def test_no_request_fails_while_a_route_moves_between_clusters(world: World) -> None:
     """The cluster that a route leaves is the Gateway's no more: each move makes one before it breaks the other."""
-    answers: Counter[tuple[int, str]] = Counter()
-    is_over = threading.Event()
 
-    def keep_asking() -> None:
-        while not is_over.is_set():
-            answer = world.ask()
-            answers[answer.status, answer.server] += 1
+    def ask() -> tuple[int, str]:
+        answer = world.ask()
+        return answer.status, answer.server
 
-    clients = [threading.Thread(target=keep_asking, name="keep asking") for _ in range(2)]
-    for client in clients:
-        client.start()
-    try:
+    with asking(ask) as answers:
         for number in range(20):
             name = ("v2", "v1")[number % 2]
             world.route(f"{{backendRefs: [{to(name)}]}}")
             world.ask_until(name)
             assert wait_for(partial(_has_only, world.envoy, name), PATIENCE_SECONDS)
-    finally:
-        is_over.set()
-        for client in clients:
-            client.join()
     assert {status for status, _ in answers} == {200}, answers
     assert set(answers) == {(200, "v1"), (200, "v2")}
 

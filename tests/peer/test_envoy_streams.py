@@ -1,7 +1,6 @@
 """Connections that a Gateway sends on as they are, by the real Envoy: by weight, and by the server's name."""
 
 import socket
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ambit.demo.polling import wait_for
+from tests.support.asking import asking
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.envoy_proxy import Envoy, run_gateway
 from tests.support.free_ports import find_free_port
@@ -113,23 +113,11 @@ def test_no_connection_fails_while_a_route_moves_between_services(world: World) 
     """The listener that names the other cluster goes out once the proxy has that cluster and its endpoints."""
     world.route("TCPRoute", "t", "tcp", backend("v1"))
     assert wait_for(lambda: world.greeting(world.tcp_port) == "v1", PATIENCE_SECONDS)
-    greetings: Counter[str] = Counter()
-    is_over = threading.Event()
-
-    def keep_connecting() -> None:
-        while not is_over.is_set():
-            greetings[world.greeting(world.tcp_port)] += 1
-
-    client = threading.Thread(target=keep_connecting, name="keep connecting")
-    client.start()
-    try:
+    with asking(lambda: world.greeting(world.tcp_port)) as greetings:
         for number in range(20):
             name = ("v2", "v1")[number % 2]
             world.route("TCPRoute", "t", "tcp", backend(name))
             assert wait_for(partial(world.is_greeted_by, name), PATIENCE_SECONDS)
-    finally:
-        is_over.set()
-        client.join()
     assert set(greetings) == {"v1", "v2"}, greetings
 
 

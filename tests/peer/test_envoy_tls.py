@@ -3,8 +3,6 @@
 import json
 import socket
 import ssl
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ambit.demo.polling import wait_for
+from tests.support.asking import asking
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.curl import ask_over_tls
 from tests.support.envoy_proxy import run_gateway
@@ -202,48 +201,22 @@ def _has(world: World, listener: str) -> bool:
 
 
 def test_no_request_fails_while_certificates_are_replaced(world: World) -> None:
-    outcomes: Counter[str] = Counter()
-    is_over = threading.Event()
-
-    def keep_asking() -> None:
-        while not is_over.is_set():
-            outcomes[world.curl("a.test")] += 1
-
-    clients = [threading.Thread(target=keep_asking, name="keep asking") for _ in range(2)]
-    for client in clients:
-        client.start()
-    try:
+    with asking(lambda: world.curl("a.test")) as outcomes:
         for number in range(10):
             name = f"r{number}.test"
             world.give("a", "a.test", name)
             assert wait_for(partial(shows, world, "a.test", name), PATIENCE_SECONDS)
-    finally:
-        is_over.set()
-        for client in clients:
-            client.join()
     assert set(outcomes) == {"200 2 v1"}, outcomes
 
 
 def test_no_request_fails_while_a_listener_changes_to_another_secret(world: World) -> None:
     """The listener's last form serves until the secret of the new one has come."""
-    outcomes: Counter[str] = Counter()
-    is_over = threading.Event()
-
-    def keep_asking() -> None:
-        while not is_over.is_set():
-            outcomes[world.curl("a.test")] += 1
-
-    client = threading.Thread(target=keep_asking, name="keep asking")
-    client.start()
-    try:
+    with asking(lambda: world.curl("a.test")) as outcomes:
         for number in range(6):
             name = f"n{number}"
             world.give(name, "a.test", f"{name}.test")
             world.listen(https("a", "a.test", name))
             assert wait_for(partial(shows, world, "a.test", f"{name}.test"), PATIENCE_SECONDS)
-    finally:
-        is_over.set()
-        client.join()
     assert set(outcomes) == {"200 2 v1"}, outcomes
 
 

@@ -1,6 +1,5 @@
 """Servers of Istio's Gateways that serve no requests, by the real Envoy: TLS that passes through or ends, and TCP."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ambit.demo.polling import wait_for
+from tests.support.asking import asking
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.envoy_proxy import Envoy, run_ingress
 from tests.support.free_ports import find_free_port
@@ -173,21 +173,9 @@ def test_of_several_rules_the_first_that_is_for_the_port_and_gateway_counts(worl
 
 
 def test_no_connection_fails_while_a_rule_moves_between_services(world: World) -> None:
-    greetings: Counter[str] = Counter()
-    is_over = threading.Event()
-
-    def keep_connecting() -> None:
-        while not is_over.is_set():
-            greetings[world.hear()] += 1
-
-    client = threading.Thread(target=keep_connecting, name="keep connecting")
-    client.start()
-    try:
+    with asking(world.hear) as greetings:
         for number in range(20):
             name = ("v2", "v1")[number % 2]
             world.route("tcp", "'*'", f"tcp: [{{{to(name)}}}]")
             assert wait_for(partial(lambda name: world.hear() == name, name), PATIENCE_SECONDS)
-    finally:
-        is_over.set()
-        client.join()
     assert set(greetings) == {"v1", "v2"}, greetings

@@ -1,7 +1,5 @@
 """HTTPS servers of Istio's Gateways, carried out by the real Envoy: certificates of servers and clients, by name."""
 
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from ambit.demo.polling import wait_for
 from controller.kinds.server_tls import CIPHER_SUITES
+from tests.support.asking import asking
 from tests.support.controller_process import PATIENCE_SECONDS, ControllerProcess
 from tests.support.curl import ask_over_tls
 from tests.support.envoy_proxy import Envoy, ask, run_ingress
@@ -320,26 +319,12 @@ def test_a_plain_server_sends_its_clients_to_https_and_they_are_served_there(wor
 
 
 def test_no_request_fails_while_certificates_are_replaced(world: World) -> None:
-    outcomes: Counter[str] = Counter()
-    is_over = threading.Event()
-
-    def keep_asking() -> None:
-        while not is_over.is_set():
-            outcomes[world.curl("a.test")] += 1
-
-    clients = [threading.Thread(target=keep_asking, name="keep asking") for _ in range(2)]
-    for client in clients:
-        client.start()
-    try:
+    with asking(lambda: world.curl("a.test")) as outcomes:
         for number in range(10):
             name = f"r{number}.test"
             world.give("a", "a.test", name)
             world.serve(world.server("https", f"a.test, {name}", simple("a")))
             world.curl_until("200 2 v1", name)
-    finally:
-        is_over.set()
-        for client in clients:
-            client.join()
     assert set(outcomes) == {"200 2 v1"}, outcomes
     assert outcomes.total() > 10
 

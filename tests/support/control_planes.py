@@ -22,6 +22,15 @@ HOSTNAME = f"istiod.{NAMESPACE}.svc"
 PORT = 15012
 CRDS = "istio-crds.yaml"
 PATIENCE_SECONDS = 60.0
+ISTIOD_ENVIRONMENT = {
+    "POD_NAME": "istiod",
+    "POD_NAMESPACE": NAMESPACE,
+    "CLUSTER_ID": "Kubernetes",
+    "REVISION": "default",
+    "PILOT_ENABLE_AMBIENT": "true",
+    "CA_TRUSTED_NODE_ACCOUNTS": f"{NAMESPACE}/ztunnel",
+}
+"""What a stock istiod is told, as installations for ambient meshes do."""
 
 
 class ControlPlane(ABC):
@@ -95,16 +104,8 @@ class Istiod(ControlPlane):
 
     def start(self) -> None:
         self.install_definitions()
-        environment = {
-            "POD_NAME": "istiod",
-            "POD_NAMESPACE": NAMESPACE,
-            "CLUSTER_ID": "Kubernetes",
-            "REVISION": "default",
-            "PILOT_ENABLE_AMBIENT": "true",
-            "CA_TRUSTED_NODE_ACCOUNTS": f"{NAMESPACE}/ztunnel",
-        }
         command = [find_peer("istiod"), "discovery", "--kubeconfig", str(self.cluster.kubeconfig), "--ctrlz_port", "0"]
-        self.wait_until(start_process(command, self.log_file, environment), self._read_root)
+        self.wait_until(start_process(command, self.log_file, ISTIOD_ENVIRONMENT), self._read_root)
 
     def _read_root(self) -> bool:
         try:
