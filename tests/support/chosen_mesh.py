@@ -57,6 +57,7 @@ PATIENCE_SECONDS = 15.0
 # Documentation ranges (RFC 5737, RFC 3849).
 IPV4_PREFIX, IPV6_PREFIX = "192.0.2.", "2001:db8::"
 ROUTER_IPV4, ROUTER_IPV6 = f"{IPV4_PREFIX}1", f"{IPV6_PREFIX}1"
+ROUTER_HARDWARE_ADDRESS = "02:00:c0:00:02:01"
 MAX_PACKET_BYTES = 1024
 LOOPBACK_INDEX = 1
 
@@ -378,6 +379,9 @@ def chosen_mesh() -> Iterator[ChosenMesh]:
             here.link("set", index=LOOPBACK_INDEX, state="up")
             here.link("add", ifname="underlay", kind="bridge")
             (index,) = here.link_lookup(ifname="underlay")
+            # Said, because a bridge otherwise takes the lowest address of its ports, another one when hosts are added:
+            # who has said something before would go on sending to a router that is no more.
+            here.link("set", index=index, address=ROUTER_HARDWARE_ADDRESS)
             here.addr("add", index=index, address=ROUTER_IPV4, prefixlen=24)
             here.addr("add", index=index, address=ROUTER_IPV6, prefixlen=64)
             here.link("set", index=index, state="up")
